@@ -1,0 +1,202 @@
+"""The parts that inflate an image U-Net over time (Lumiere §3.1, figure 4).
+
+All parts take frames as a batch, `((b t), c, h, w)`, with the number of frames of a clip beside it, and
+return the same layout. Shapes: b - clips, t - frames, c - channels, h, w - height, width, d - condition.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import AttentionFunction
+
+
+class TemporalConv(nn.Module):
+    """1-D convolution over the frames of every pixel.
+
+    It is computed as a 2-D convolution with a (k, 1) kernel over the plane (t, h w): in channels-last
+    memory that plane is a view of the frames, so nothing is copied.
+    """
+
+    def __init__(self, channels: int, kernel: int, operations: Any, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = operations.Conv2d(
+            channels, channels, (kernel, 1), stride=(stride, 1), padding=(kernel // 2, 0)
+        )
+
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        h, w = x.shape[-2:]
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.permute(0, 2, 3, 1).reshape(-1, num_frames, h * w, x.shape[1])
+        x = self.conv(x.permute(0, 3, 1, 2))  # b c t (h w)
+        return x.permute(0, 2, 3, 1).reshape(-1, h, w, x.shape[1]).permute(0, 3, 1, 2)
+
+
+class TemporalDownsample(TemporalConv):
+    """1-D temporal convolution, initialised to the identity, then a stride (Lumiere App. B)."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, operations: Any) -> None:
+        super().__init__(channels, kernel, operations, stride=stride)
+
+
+class TemporalUpsample(TemporalConv):
+    """Frame duplication, then a 1-D temporal convolution initialised to the identity (App. B)."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, operations: Any) -> None:
+        super().__init__(channels, kernel, operations)
+        self.stride = stride
+
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        x = x.repeat_interleave(self.stride, dim=0)  # the batch is clip-major: frames double in place
+        return super().forward(x, num_frames * self.stride)
+
+
+class ScaleShift(nn.Module):
+    """Scale and shift of features by the condition vector (FiLM); the identity without one."""
+
+    def __init__(self, condition_channels: int, channels: int, operations: Any) -> None:
+        super().__init__()
+        self.linear = operations.Linear(condition_channels, channels * 2)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Modulate ((b t), c, h, w) features by ((b t), d) conditions."""
+        scale, shift = self.linear(F.silu(condition))[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, x, 1 + scale)
+
+
+class ConvInflationBlock(nn.Module):
+    """2-D conv, norm, act, 1-D temporal conv, norm, act, zero-initialised projection, residual (fig. 4b).
+
+    The norms see one frame at a time, so changing one frame leaves the norm of the others unchanged.
+    """
+
+    def __init__(
+        self, channels: int, spatial_kernel: int, temporal_kernel: int, condition_channels: int,
+        operations: Any,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        ops = operations
+        self.conv = ops.Conv2d(channels, channels, spatial_kernel, padding=spatial_kernel // 2)
+        self.norm = ops.GroupNorm(32, channels)
+        self.temporal_conv = TemporalConv(channels, temporal_kernel, ops)
+        self.temporal_norm = ops.GroupNorm(32, channels)
+        self.modulation = (
+            ScaleShift(condition_channels, channels, ops) if condition_channels else None
+        )
+        self.proj = ops.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, num_frames: int, condition: Tensor | None) -> Tensor:
+        h = F.silu(self.norm(self.conv(x)))
+        h = self.temporal_norm(self.temporal_conv(h, num_frames))
+        if self.modulation is not None and condition is not None:
+            h = self.modulation(h, condition)
+        return x + self.proj(F.silu(h))
+
+
+class TemporalAttention(nn.Module):
+    """Self-attention over the frames of every pixel, pre-norm, with rotary position (ours: see below).
+
+    The paper names no temporal position; rotary embedding of the frame number is our documented choice:
+    it needs no table, so any clip length works.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, condition_channels: int, operations: Any,
+        attention: AttentionFunction,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        ops = operations
+        self.heads, self.attention = heads, attention
+        self.norm = ops.GroupNorm(32, channels)
+        self.modulation = (
+            ScaleShift(condition_channels, channels, ops) if condition_channels else None
+        )
+        self.to_q = ops.Linear(channels, channels, bias=False)
+        self.to_k = ops.Linear(channels, channels, bias=False)
+        self.to_v = ops.Linear(channels, channels, bias=False)
+        self.to_out = ops.Linear(channels, channels)
+
+    def forward(self, x: Tensor, num_frames: int, condition: Tensor | None) -> Tensor:
+        h, w = x.shape[-2:]
+        y = self.norm(x)
+        if self.modulation is not None and condition is not None:
+            y = self.modulation(y, condition)
+        y = rearrange(y, "(b t) c h w -> (b h w) t c", t=num_frames)
+        q = rotary(self.to_q(y), self.heads)
+        k = rotary(self.to_k(y), self.heads)
+        y = self.to_out(self.attention(q, k, self.to_v(y), self.heads))
+        return x + rearrange(y, "(b h w) t c -> (b t) c h w", h=h, w=w)
+
+
+class AttentionInflationBlock(nn.Module):
+    """L temporal attention layers, then a zero-initialised projection, residual (fig. 4c)."""
+
+    def __init__(
+        self, channels: int, depth: int, head_channels: int, condition_channels: int,
+        operations: Any, attention: AttentionFunction,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        heads = max(1, channels // head_channels)
+        self.layers = nn.ModuleList(
+            TemporalAttention(channels, heads, condition_channels, operations, attention)
+            for _ in range(depth)
+        )
+        self.proj = operations.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, num_frames: int, condition: Tensor | None) -> Tensor:
+        h = x
+        for layer in self.layers:
+            h = layer(h, num_frames, condition)
+        return x + self.proj(h)
+
+
+def rotary(x: Tensor, heads: int, max_period: float = 1000.0) -> Tensor:
+    """Rotate the channel pairs of (n, t, c) queries or keys by angles that grow with the frame number.
+
+    Rotary position embedding (Su et al. 2021) in float32, per head.
+    """
+    half = x.shape[-1] // heads // 2
+    frames = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
+    rate = max_period ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angle = frames[:, None] * rate  # (t, half)
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    first, second = x.float().unflatten(-1, (heads, 2, half)).unbind(-2)  # (n, t, heads, half)
+    rotated = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-2)
+    return rotated.flatten(2).to(x.dtype)
+
+
+class TemporalCondition(nn.Module):
+    """One vector a frame from the noise level and the text, for the temporal blocks (our addition).
+
+    Motion words say nothing about a still image, so the frozen image model has no reason to carry
+    them; without a path of their own the temporal layers could not tell "left" from "right". The paper
+    does not say whether its temporal blocks see the text (`condition_channels = 0` gives them nothing).
+    """
+
+    def __init__(
+        self, channels: int, context_dim: int | None, adm_in_channels: int | None, operations: Any
+    ) -> None:
+        super().__init__()
+        ops = operations
+        self.channels = channels
+        self.time = nn.Sequential(ops.Linear(channels, channels), nn.SiLU())
+        self.text = ops.Linear(context_dim, channels) if context_dim else None
+        self.score = ops.Linear(context_dim, 1) if context_dim else None
+        self.pooled = ops.Linear(adm_in_channels, channels) if adm_in_channels else None
+        self.out = nn.Sequential(nn.SiLU(), ops.Linear(channels, channels))
+
+    def forward(self, embedding: Tensor, context: Tensor | None, y: Tensor | None) -> Tensor:
+        """Return ((b t), d) for ((b t), d) time embeddings, ((b t), l, d) text states, pooled text."""
+        h = self.time(embedding)
+        if self.text is not None and context is not None:
+            context = context.to(h.dtype)
+            weight = self.score(context).softmax(dim=1)  # learned attention pooling over the text
+            h = h + self.text((weight * context).sum(dim=1))
+        if self.pooled is not None and y is not None:
+            h = h + self.pooled(y.to(h.dtype))
+        return self.out(h)
