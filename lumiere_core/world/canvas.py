@@ -1,0 +1,140 @@
+"""What a scene is drawn on: coordinates, time, anti-aliasing and blending.
+
+n - frames (or 1 where all frames agree), h, w - pixels. The unit of length is half the side of the
+square with the frame's area, so that a size covers the same share of any frame; the frame spans
+[-half_width, half_width] x [-half_height, half_height] with y upwards and half_width * half_height = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+CLIP_SECONDS = 5.0
+
+
+class Parameters:
+    """Numbers of n scenes as tensors (n, 1, 1), by name."""
+
+    def __init__(self, names: Sequence[str], rows: Sequence[Sequence[float]], device):
+        self._columns = {name: index for index, name in enumerate(names)}
+        self._rows = rows
+        self._values = torch.tensor(rows, dtype=torch.float32).to(device)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._columns
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._values[:, self._columns[name], None, None]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def listed(self, name: str) -> list[float]:
+        """The plain numbers, for decisions in Python that must not wait for a device."""
+        column = self._columns[name]
+        return [row[column] for row in self._rows]
+
+    def rgb(self, key: str = "colour") -> Tensor:
+        """The colour stored as `<key>_r`, `<key>_g`, `<key>_b`, (n, 3, 1, 1)."""
+        first = self._columns[f"{key}_r"]
+        return self._values[:, first : first + 3, None, None]
+
+    def select(self, rows: Sequence[int], index: Tensor) -> Parameters:
+        chosen = object.__new__(Parameters)
+        chosen._columns = self._columns
+        chosen._rows = [self._rows[row] for row in rows]
+        chosen._values = self._values[index]
+        return chosen
+
+
+class Canvas:
+    """The picture so far and the coordinates to draw in."""
+
+    def __init__(self, x, y, time, pixel, half_width, half_height, daylight=2.0):
+        self.x = x  # (n, 1, w)
+        self.y = y  # (n, h, 1)
+        self.time = time  # seconds, (n, 1, 1)
+        self.pixel = pixel  # length of a pixel, (n, 1, 1) or float
+        self.half_width = half_width
+        self.half_height = half_height
+        self.daylight = daylight  # 0 night, 1 dusk, 2 day; (n, 1, 1) or float
+        self.image: Tensor | None = None  # (n, 3, h or 1, w or 1)
+        self.behind: Tensor | None = None  # coverage of something in the sky, (n, h, w)
+        self.light: Tensor | None = None  # and its colour, (n, 3, 1, 1)
+
+    @property
+    def progress(self) -> Tensor:
+        """Share of the clip that has passed, 0 to 1 over CLIP_SECONDS, (n, 1, 1)."""
+        return self.time / CLIP_SECONDS
+
+    def constant(self, rgb: Sequence[float]) -> Tensor:
+        """A fixed colour in [0, 1] as (1, 3, 1, 1) in [-1, 1]."""
+        values = torch.tensor(rgb, dtype=torch.float32, device=self.x.device)
+        return (values * 2.0 - 1.0).view(1, 3, 1, 1)
+
+    def tone(self, night, dusk, day) -> Tensor:
+        """Blend three fixed colours in [0, 1] by the time of day, (n or 1, 3, 1, 1)."""
+        stops = torch.tensor([night, dusk, day], dtype=torch.float32, device=self.x.device)
+        stops = stops * 2.0 - 1.0
+        if not isinstance(self.daylight, Tensor):
+            level = min(max(float(self.daylight), 0.0), 2.0)
+            low = min(int(level), 1)
+            return torch.lerp(stops[low], stops[low + 1], level - low).view(1, 3, 1, 1)
+        level = self.daylight[:, None]
+        first, second, third = stops.view(3, 1, 3, 1, 1)
+        rising = first + (second - first) * level.clamp(0.0, 1.0)
+        return rising + (third - second) * (level - 1.0).clamp(0.0, 1.0)
+
+    def cover(self, distance: Tensor, softness: float = 0.75) -> Tensor:
+        """Coverage of a pixel by a shape: smoothstep of the distance in pixels, in [0, 1]."""
+        ramp = torch.clamp(0.5 - distance / (self.pixel * (2.0 * softness)), 0.0, 1.0)
+        return ramp * ramp * (3.0 - 2.0 * ramp)
+
+    def fill(self, colour: Tensor) -> None:
+        self.image = colour
+
+    def paint(self, alpha: Tensor, colour: Tensor) -> None:
+        """Lay a colour (n, 3, 1 or h, 1 or w) over the picture where alpha (n, h, w) says so."""
+        self.image = self.image + alpha[:, None] * (colour - self.image)
+
+    def add(self, alpha: Tensor, colour: Tensor) -> None:
+        """Add light; `finish` limits the sum."""
+        self.image = self.image + alpha[:, None] * (colour + 1.0)
+
+    def select(self, index: Tensor) -> Canvas:
+        """The canvas of some of the frames, without their picture."""
+
+        def part(value):
+            return value[index] if isinstance(value, Tensor) and value.shape[0] > 1 else value
+
+        chosen = Canvas(
+            part(self.x), part(self.y), part(self.time), part(self.pixel),
+            self.half_width, self.half_height, part(self.daylight),
+        )  # fmt: skip
+        chosen.behind, chosen.light = part(self.behind), part(self.light)
+        return chosen
+
+
+def draw_by_kind(
+    canvas: Canvas,
+    parameters: Parameters,
+    kinds: Sequence,
+    draw: Callable[[object, Canvas, Parameters], Tensor],
+) -> Tensor:
+    """Call `draw` once for each distinct kind with the scenes of that kind; put results in order."""
+    groups: dict[object, list[int]] = {}
+    for row, kind in enumerate(kinds):
+        groups.setdefault(kind, []).append(row)
+    if len(groups) == 1:
+        return draw(kinds[0], canvas, parameters)
+    parts, order = [], []
+    for kind, rows in groups.items():
+        index = torch.tensor(rows, device=canvas.x.device)
+        parts.append(draw(kind, canvas.select(index), parameters.select(rows, index)))
+        order.extend(rows)
+    inverse = torch.empty(len(order), dtype=torch.long)
+    inverse[torch.tensor(order)] = torch.arange(len(order))
+    return torch.cat(parts)[inverse.to(canvas.x.device)]

@@ -1,0 +1,130 @@
+"""Drawing scenes: many scenes at one time each, or one scene as a clip."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .canvas import CLIP_SECONDS, Canvas, Parameters
+from .families import FAMILIES
+from .scene import Scene
+
+FRAMES_AT_ONCE = 16  # 64x64 frames per batch; bigger ones fall out of the processor's cache
+_PIXELS_AT_ONCE = FRAMES_AT_ONCE * 64 * 64
+
+
+@torch.no_grad()
+def render_frames(
+    scenes: Sequence[Scene],
+    times: Tensor,
+    height: int = 64,
+    width: int = 64,
+    device: str | torch.device = "cpu",
+    masks: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Draw one frame of each scene, batched by family.
+
+    Args:
+        times: (n,) seconds since the start of each scene's clip.
+        masks: also return the coverage of each main object, (n, 1, h, w) in [0, 1].
+
+    Returns:
+        (n, 3, h, w) in [-1, 1], float32, on `device`.
+
+    Raises:
+        ValueError: times and scenes do not match in number, or a size is not positive.
+    """
+    times = torch.as_tensor(times, dtype=torch.float32).to(device).flatten()
+    if len(times) != len(scenes):
+        raise ValueError(f"got {len(scenes)} scenes and {len(times)} times, want one time per scene")
+    _check_size(height, width)
+    images = torch.empty(len(scenes), 3, height, width, device=device)
+    covers = torch.empty(len(scenes), 1, height, width, device=device) if masks else None
+    groups: dict[str, list[int]] = {}
+    for row, scene in enumerate(scenes):
+        groups.setdefault(scene.family, []).append(row)
+    step = _batch_size(height, width, device)
+    for family, rows in groups.items():
+        for start in range(0, len(rows), step):
+            chosen = rows[start : start + step]
+            index = torch.tensor(chosen, device=device)
+            image, mask = _draw([scenes[row] for row in chosen], times[index], height, width)
+            images[index] = image
+            if covers is not None:
+                covers[index] = mask[:, None]
+    return images if covers is None else (images, covers)
+
+
+@torch.no_grad()
+def render_clip(
+    scene: Scene,
+    num_frames: int = 80,
+    fps: float = 16.0,
+    height: int = 64,
+    width: int = 64,
+    device: str | torch.device = "cpu",
+    masks: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Draw the first `num_frames` frames of a scene at any frame rate.
+
+    Returns:
+        (3, t, h, w) in [-1, 1], float32, on `device`; with `masks` also the coverage of the main
+        object, (1, t, h, w) in [0, 1].
+
+    Raises:
+        ValueError: the number of frames, the frame rate or a size is not positive.
+    """
+    _check_size(height, width)
+    if num_frames < 1 or fps <= 0:
+        raise ValueError(f"got {num_frames} frames at {fps} fps, want both above 0")
+    times = torch.arange(num_frames, dtype=torch.float32, device=device) / fps
+    step = _batch_size(height, width, device)
+    images, covers = [], []
+    for part in times.split(step):
+        image, mask = _draw([scene], part, height, width)
+        images.append(image.transpose(0, 1))
+        covers.append(mask[None])
+    clip = torch.cat(images, 1)
+    return (clip, torch.cat(covers, 1)) if masks else clip
+
+
+def _check_size(height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise ValueError(f"got a frame of {height}x{width} pixels, want at least 1x1")
+
+
+def _batch_size(height: int, width: int, device) -> int:
+    room = _PIXELS_AT_ONCE if torch.device(device).type == "cpu" else _PIXELS_AT_ONCE * 32
+    return max(1, room // (height * width))
+
+
+def _draw(
+    scenes: Sequence[Scene], times: Tensor, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """Draw scenes of one family: (n, 3, h, w) and coverage (n, h, w) for n times."""
+    family = FAMILIES[scenes[0].family]
+    names = tuple(scenes[0].parameters)
+    rows = [[scene.parameters[name] for name in names] for scene in scenes]
+    device = times.device
+    parameters = Parameters(names, rows, device)
+    side = math.sqrt(height * width)
+    half_width, half_height, pixel = width / side, height / side, 2.0 / side
+    x = (torch.arange(width, device=device) + 0.5) * pixel - half_width
+    y = half_height - (torch.arange(height, device=device) + 0.5) * pixel
+    x, y, time = x.view(1, 1, -1), y.view(1, -1, 1), times.view(-1, 1, 1)
+    if "pan" in parameters and (any(parameters.listed("pan")) or any(parameters.listed("zoom"))):
+        progress = time / CLIP_SECONDS - 0.5
+        scale = torch.exp(-parameters["zoom"] * progress)
+        x = x * scale + parameters["pan"] * progress * (2.0 * half_width)
+        y = y * scale
+        pixel = pixel * scale
+    canvas = Canvas(x, y, time, pixel, half_width, half_height)
+    mask = family.draw(canvas, parameters)
+    image = canvas.image.clamp(-1.0, 1.0)
+    return (
+        image.expand(len(times), 3, height, width),
+        mask.expand(len(times), height, width),
+    )
