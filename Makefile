@@ -1,0 +1,64 @@
+# The verbs of the pack. Every one does the set-up it needs by itself; see `make help`.
+# COMFYUI_PATH=/path/to/ComfyUI make demo    uses that host and writes nothing into it.
+
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+  VENV_PYTHON := .venv/Scripts/python.exe
+else
+  VENV_PYTHON := .venv/bin/python
+endif
+
+# glibc gives big buffers back to the system at every step and asks for them again; keeping them makes an
+# 80-frame forward about twice as fast (5.5 -> 2.4 s).
+ifeq ($(shell uname -s 2>/dev/null),Linux)
+  export MALLOC_MMAP_THRESHOLD_ := 8589934592
+  export MALLOC_TRIM_THRESHOLD_ := 17179869184
+  export MALLOC_TOP_PAD_ := 268435456
+endif
+
+# Given through the environment, so that quotes and apostrophes in a prompt arrive as typed.
+export SEED OUT
+ifeq ($(OS)$(origin PROMPT),Windows_NTenvironment)
+  unexport PROMPT
+else # not cmd.exe's own PROMPT
+  export PROMPT
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-core test-browser bench evaluate train lint clean
+
+help: ## Show the verbs
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s%s\n", $$1, $$2}'
+
+setup: ## Make .venv, .host/ComfyUI and .host/base (every other verb does it too)
+	@$(PYTHON) .ci/setup.py
+
+demo: setup ## Text to video on the real host; PROMPT="a red ball bouncing on grass" SEED=7 OUT=clip.mp4
+	@$(VENV_PYTHON) nodes/demo.py
+
+test: setup ## Lint and every test that needs no accelerator; ARGS="-k name" narrows it
+	$(VENV_PYTHON) -m ruff check .
+	LUMIERE_REQUIRE_HOST=1 $(VENV_PYTHON) -m pytest tests/core tests/nodes tests/workflows $(ARGS)
+
+test-core: setup ## Only the tests that need no host
+	$(VENV_PYTHON) -m pytest tests/core $(ARGS)
+
+test-browser: ## The tests in a real Chromium (downloads one)
+	@$(PYTHON) .ci/setup.py --browser
+	LUMIERE_REQUIRE_HOST=1 $(VENV_PYTHON) -m pytest tests/browser $(ARGS)
+
+bench: setup ## Measure speed and memory
+	$(VENV_PYTHON) -m pytest tests/benchmarks -m "" -s $(ARGS)
+
+evaluate: setup ## Measure the shipped weights against the procedural world's oracle
+	$(VENV_PYTHON) -m lumiere_core evaluate $(ARGS)
+
+train: setup ## Train lumiere-mini again from nothing (days on a CPU; see the recipe in the README)
+	$(VENV_PYTHON) -m lumiere_core train $(ARGS)
+
+lint: setup ## Lint and layout
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+
+clean: ## Remove what the set-up made; models and outputs in .host/base and output/ stay
+	rm -rf .venv .host/ComfyUI .host/ComfyUI.partial .host/downloads .host/tools .host/host.stamp .pytest_cache .ruff_cache
