@@ -137,6 +137,7 @@ class TextConfig(_Config):
     """A byte-level text encoder: no vocabulary to outgrow."""
 
     width: int = 128
-    depth: int = 4
+    depth: int = 3
     num_heads: int = 4
+    tokens: int = 16  # text states that the U-Net sees, whatever the prompt's length
     max_bytes: int = 256

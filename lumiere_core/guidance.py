@@ -1,0 +1,33 @@
+"""Guidance: what is done to the clean estimates before a sampler uses them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def classifier_free(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tensor:
+    """Extrapolate from the unconditional estimate through the conditional one (Ho & Salimans 2022).
+
+    1 is the conditional estimate itself.
+    """
+    return uncond + guidance_scale * (cond - uncond)
+
+
+def dynamic_threshold(denoised: Tensor, percentile: float) -> Tensor:
+    """Pull clean estimates back into [-1, 1] (Imagen §2.3).
+
+    s is the percentile of |denoised| of each clip, at least 1; values are clipped to [-s, s] and divided
+    by s. Call it once for a whole clip, after windows were put together.
+
+    Args:
+        denoised: (b, …).
+        percentile: in (0, 1], for example 0.995.
+    """
+    if not 0 < percentile <= 1:
+        raise ValueError(f"percentile is {percentile}; it must be above 0 and at most 1.")
+    flat = denoised.float().abs().flatten(1)
+    rank = max(1, round(percentile * flat.shape[1]))  # kthvalue has no size limit; quantile has
+    s = flat.kthvalue(rank, dim=1).values.clamp(min=1)
+    s = s.reshape(-1, *([1] * (denoised.ndim - 1))).to(denoised.dtype)
+    return torch.minimum(torch.maximum(denoised, -s), s) / s

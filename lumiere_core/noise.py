@@ -1,0 +1,38 @@
+"""Noise whose frame i depends on the seed and on i only, never on the clip's length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+
+
+def frame_noise(
+    seed: int, frames: int | Iterable[int], shape: tuple[int, int, int], step: int = 0
+) -> Tensor:
+    """Return (t, c, h, w) standard normal noise on the CPU, float32.
+
+    Args:
+        seed: of the clip.
+        frames: a number of frames, or the frame numbers wanted (a window of the clip).
+        shape: (c, h, w) of one frame.
+        step: 0 for the initial noise, 1, 2, … for the noise added at each sampling step.
+    """
+    numbers = range(frames) if isinstance(frames, int) else frames
+    generator = torch.Generator()
+    noise = []
+    for frame in numbers:
+        generator.manual_seed(_mix(_mix(_mix(seed & _MASK) ^ step) ^ frame))
+        noise.append(torch.randn(shape, generator=generator))
+    return torch.stack(noise)
+
+
+def _mix(value: int) -> int:
+    """Scramble 64 bits (the finaliser of SplitMix64), so that near seeds give unrelated noise."""
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)

@@ -1,0 +1,158 @@
+"""Text to clip without a host: load, encode, denoise, decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .checkpoint import Parts, bundled_files, load_into, load_parts
+from .guidance import classifier_free, dynamic_threshold
+from .noise import frame_noise
+from .sampling import SAMPLERS, SCHEDULERS, OnStep, sample_ddim, sample_ddpm
+from .schedule import Schedule
+from .stunet import SpaceTimeUNet
+from .temporal import TemporalLayers
+from .text import TextEncoder, pad_tokens, tokenize
+from .unet import UNet
+from .video import to_uint8
+
+BUNDLED = "lumiere-mini"
+
+
+@dataclass
+class Models:
+    """The networks of one Lumiere; without temporal layers it makes single images."""
+
+    text: TextEncoder
+    unet: UNet
+    temporal: TemporalLayers | None
+    schedule: Schedule
+
+    def encode(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Return text states (n, k, d) and pooled vectors (n, d)."""
+        rows = [tokenize(prompt, self.text.config.max_bytes) for prompt in prompts]
+        device = next(self.text.parameters()).device
+        return self.text(pad_tokens(rows).to(device))
+
+    def network(self) -> Callable[..., Tensor]:
+        """Return the function (x (b, c, t, h, w), timesteps, context, pooled) that samplers call."""
+        if self.temporal is not None:
+            return SpaceTimeUNet(self.unet, self.temporal)
+
+        def one_frame(x: Tensor, *rest: Tensor) -> Tensor:
+            if x.shape[2] != 1:
+                raise ValueError(
+                    f"{x.shape[2]} frames are wanted, but the checkpoint has no temporal layers: it can "
+                    "make single images only. Load temporal weights too, or ask for 1 frame."
+                )
+            return self.unet(x[:, :, 0], *rest)[:, :, None]
+
+        return one_frame
+
+
+@dataclass(frozen=True)
+class Request:
+    """One clip that is wanted."""
+
+    prompt: str
+    negative: str = ""
+    seed: int = 0
+    num_frames: int = 80
+    height: int = 64  # pixels
+    width: int = 64
+    steps: int = 30
+    cfg: float = 4.0  # guidance scale; 1 = none
+    sampler: str = "ddim"
+    scheduler: str = "karras"
+    threshold: float = 0.0  # percentile of dynamic thresholding, for example 0.995; 0 = none
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or self.steps < 1:
+            raise ValueError(
+                f"got {self.num_frames} frames and {self.steps} steps; both must be at least 1."
+            )
+        if self.sampler not in SAMPLERS or self.scheduler not in SCHEDULERS:
+            raise ValueError(
+                f"got sampler {self.sampler!r} and scheduler {self.scheduler!r}; "
+                f"wanted one of {SAMPLERS} and one of {tuple(SCHEDULERS)}."
+            )
+
+
+def load_models(weights: str | Path = BUNDLED, device: str = "cpu") -> tuple[Models, Parts]:
+    """Load a Lumiere from one file, a folder of part files, or the bundled set by its name.
+
+    Raises:
+        FileNotFoundError, ValueError: see `checkpoint.load_parts`.
+    """
+    parts = load_parts(weight_files(weights))
+    parts.require("text", "image")
+    text, unet = TextEncoder(parts.text_config), UNet(parts.unet_config)
+    name = ", ".join(parts.sha256)
+    load_into(text, parts.text, f"text encoder weights of {name}")
+    load_into(unet, parts.image, f"image U-Net weights of {name}")
+    temporal = None
+    if parts.temporal is not None:
+        temporal = TemporalLayers(parts.unet_config, parts.temporal_config)
+        load_into(temporal, parts.temporal, f"temporal layers of {name}")
+    models = Models(text, unet, temporal, Schedule(**parts.schedule))
+    for module in (text, unet, temporal):
+        if module is not None:
+            module.to(device).eval().requires_grad_(False)
+    return models, parts
+
+
+def weight_files(weights: str | Path) -> list[Path]:
+    """Return the files that a name, a file or a folder of part files stands for."""
+    if str(weights) == BUNDLED:
+        return bundled_files(BUNDLED.removeprefix("lumiere-"))
+    path = Path(weights)
+    return sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+
+
+@torch.no_grad()
+def generate(
+    models: Models,
+    request: Request,
+    on_step: OnStep | None = None,
+    keep_float: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """Make one clip; returns (t, h, w, 3) uint8.
+
+    Args:
+        on_step: called with (step, sigma, clean estimate (1, c, t, h, w)) after each step.
+        keep_float: called with the (1, c, t, h, w) result before it is rounded to 256 levels.
+    """
+    device = next(models.unet.parameters()).device
+    context, pooled = models.encode([request.prompt, request.negative])
+    network = models.network()
+    schedule = models.schedule
+    shape = (models.unet.config.in_channels, request.height, request.width)
+
+    def noise(step: int) -> Tensor:
+        frames = frame_noise(request.seed, request.num_frames, shape, step)
+        return frames.transpose(0, 1)[None].to(device)
+
+    def estimate(x: Tensor, sigma: Tensor, which: int) -> Tensor:
+        timestep = schedule.timestep(sigma).to(x.dtype)
+        text = context[which : which + 1], pooled[which : which + 1]
+        return schedule.denoised(x, network(schedule.network_input(x, sigma), timestep, *text), sigma)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        denoised = estimate(x, sigma, 0)
+        if request.cfg != 1.0:
+            denoised = classifier_free(denoised, estimate(x, sigma, 1), request.cfg)
+        return dynamic_threshold(denoised, request.threshold) if request.threshold else denoised
+
+    sigmas = SCHEDULERS[request.scheduler](request.steps, schedule).to(device)
+    x = noise(0) * (1 + sigmas[0] ** 2).sqrt()
+    if request.sampler == "ddim":
+        x = sample_ddim(denoise, x, sigmas, on_step)
+    else:
+        x = sample_ddpm(denoise, x, sigmas, noise, on_step)
+    if keep_float is not None:
+        keep_float(x)
+    return to_uint8(x[0])

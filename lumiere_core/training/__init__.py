@@ -1,0 +1,1 @@
+"""The trainer: one loop, and a phase for each part of the model."""

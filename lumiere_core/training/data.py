@@ -1,0 +1,52 @@
+"""Batches of the procedural world. Everything about a batch follows from (seed, step) alone."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .. import world
+from ..noise import _mix
+from .options import TrainOptions
+
+
+def generator_at(options: TrainOptions, step: int, stream: int) -> torch.Generator:
+    """Return the random generator of one use (`stream`) in one step."""
+    return torch.Generator().manual_seed(_mix(_mix(_mix(options.seed) ^ step) ^ stream) & (2**63 - 1))
+
+
+def scenes_at(options: TrainOptions, step: int) -> list[world.Scene]:
+    """Return the training scenes of a step; held-out scenes never occur."""
+    first = (options.seed * 1_000_003 + step) * options.batch_size
+    return [world.sample_scene(first + i, split="train") for i in range(options.batch_size)]
+
+
+def prompts_of(scenes: list[world.Scene], options: TrainOptions, step: int) -> list[str]:
+    """Return the captions, some of them dropped to "" for classifier-free guidance."""
+    chance = torch.rand(len(scenes), generator=generator_at(options, step, 1))
+    return [
+        "" if dropped else scene.caption
+        for scene, dropped in zip(scenes, (chance < options.text_dropout).tolist(), strict=True)
+    ]
+
+
+def images_at(scenes: list[world.Scene], options: TrainOptions, step: int) -> Tensor:
+    """Return (b, 3, h, w): each scene at a random moment."""
+    moments = torch.rand(len(scenes), generator=generator_at(options, step, 2))
+    return world.render_frames(
+        scenes, moments * world.CLIP_SECONDS, options.height, options.width, device=options.device
+    )
+
+
+def clips_at(scenes: list[world.Scene], options: TrainOptions, step: int) -> Tensor:
+    """Return (b, 3, t, h, w): a window of each scene, the whole clip where it fits."""
+    length = options.num_frames / options.fps
+    slack = max(0.0, world.CLIP_SECONDS - length)
+    starts = torch.rand(len(scenes), generator=generator_at(options, step, 2)) * slack
+    times = starts[:, None] + torch.arange(options.num_frames) / options.fps
+    frames = world.render_frames(
+        [scene for scene in scenes for _ in range(options.num_frames)], times.flatten(),
+        options.height, options.width, device=options.device,
+    )  # fmt: skip
+    return rearrange(frames, "(b t) c h w -> b c t h w", t=options.num_frames)

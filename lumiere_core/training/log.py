@@ -1,0 +1,82 @@
+"""The record of a run: JSONL, CSV and a picture of the loss curve."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+from ..media import save_image
+
+
+class Log:
+    """Append records to `log.jsonl`; `write_tables` makes log.csv and loss.png from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "log.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def append(self, record: dict[str, float]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self) -> list[dict[str, float]]:
+        """Return all complete records; a line cut short by a kill is left out."""
+        records = []
+        for line in self.path.read_text().splitlines() if self.path.exists() else []:
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return records
+
+    def rewind(self, step: int) -> None:
+        """Forget records after `step`, when a run resumes from an earlier state."""
+        kept = [r for r in self.records() if r["step"] <= step]
+        self.path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+
+    def write_tables(self, title: str) -> None:
+        records = self.records()
+        if len(records) < 2:
+            return
+        with (self.folder / "log.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(records[-1]), extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(records)
+        points = [(r["step"], r["loss"]) for r in records if math.isfinite(r["loss"])]
+        save_image(draw_curve(points, title), self.folder / "loss.png")
+
+
+def draw_curve(points: list[tuple[float, float]], title: str, size: tuple[int, int] = (800, 420)):
+    """Return a picture of (step, loss) points on a logarithmic loss axis, with a running mean."""
+    from PIL import Image, ImageDraw
+
+    width, height = size
+    left, top, right, bottom = 70, 34, 16, 40
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
+    xs = [p[0] for p in points]
+    ys = [math.log10(max(p[1], 1e-8)) for p in points]
+    low, high = min(ys), max(ys) + 1e-6
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            left + (x - xs[0]) / max(1, xs[-1] - xs[0]) * (width - left - right),
+            top + (high - y) / (high - low) * (height - top - bottom),
+        )
+
+    for i in range(5):
+        y = low + (high - low) * i / 4
+        draw.line([place(xs[0], y), place(xs[-1], y)], fill=(225, 225, 225))
+        draw.text((8, place(xs[0], y)[1] - 6), f"{10**y:.4f}", fill="black")
+        x = xs[0] + (xs[-1] - xs[0]) * i / 4
+        draw.text((place(x, low)[0] - 14, height - 30), f"{x:.0f}", fill="black")
+    draw.point([place(x, y) for x, y in zip(xs, ys, strict=True)], fill=(150, 180, 220))
+    mean, smooth = ys[0], []
+    for x, y in zip(xs, ys, strict=True):
+        mean += (y - mean) * 0.05
+        smooth.append(place(x, mean))
+    draw.line(smooth, fill=(200, 60, 40), width=2)
+    draw.text((left, 10), f"{title}: loss over steps (points; line = running mean)", fill="black")
+    return image

@@ -1,0 +1,188 @@
+"""The training loop: resumable, interruptible, the same for every phase."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import signal
+import time
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .log import Log
+from .options import TrainOptions
+from .state import FILE, Ema, load_state, save_state
+
+logger = logging.getLogger("lumiere")
+
+
+class Phase(Protocol):
+    """What is trained. All randomness of a step must come from (options.seed, step)."""
+
+    name: str
+    module: nn.Module  # its parameters, and only they, train
+
+    def loss(self, step: int) -> Tensor:
+        """Return the scalar loss of the batch of step `step` (from 0)."""
+
+    def samples_per_step(self) -> int:
+        """Return how many images (or frames) one step trains on."""
+
+    def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
+        """Write the EMA weights for use."""
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Write sample pictures; called with the EMA weights in the module."""
+
+
+class Interrupt:
+    """Turns SIGINT and SIGTERM into a flag, so that the state is saved before the process ends."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Interrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._set)
+            except ValueError:  # not the main thread: the caller stops us otherwise
+                pass
+        return self
+
+    def _set(self, *_: object) -> None:
+        self.raised = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def train(
+    phase: Phase, options: TrainOptions, folder: Path, resume: bool = False, progress: bool = True
+) -> int:
+    """Run a phase until its steps or minutes are over or it is interrupted; returns the last step.
+
+    Args:
+        folder: of the run: state.safetensors, log.jsonl, log.csv, loss.png, samples/, and the weights.
+        resume: continue the state in `folder`; its options must be the same but for length and device.
+
+    Raises:
+        FileExistsError: the folder holds a run and resume is off.
+        FloatingPointError: the loss is not finite; the last saved state stays.
+    """
+    from tqdm import tqdm
+
+    folder = Path(folder)
+    if (folder / FILE).exists() and not resume:
+        raise FileExistsError(
+            f"{folder} already holds a run. Add --resume to continue it, or choose another --output."
+        )
+    optimizer = torch.optim.AdamW(
+        phase.module.parameters(), lr=options.learning_rate, betas=(0.9, 0.99),
+        weight_decay=options.weight_decay, fused=True,
+    )  # fmt: skip
+    ema, step, log = Ema(phase.module, options.ema_decay), 0, Log(folder)
+    if resume:
+        facts = load_state(folder, phase.module, ema, optimizer)
+        if facts["identity"] != options.identity():
+            raise ValueError(
+                f"the run in {folder} was started with other options ({facts['options']}). "
+                "Give the same ones, or start a new run with --init-from and another --output."
+            )
+        step = int(facts["step"])
+        log.rewind(step)
+
+    def facts_at(step: int) -> dict[str, str]:
+        return {
+            "step": str(step),
+            "phase": phase.name,
+            "identity": options.identity(),
+            "options": json.dumps(dataclasses.asdict(options)),
+        }
+
+    def save() -> None:
+        save_state(folder, phase.module, ema, optimizer, facts_at(step))
+        log.write_tables(phase.name)
+
+    started = saved = time.monotonic()
+    deadline = started + 60 * options.minutes if options.minutes is not None else float("inf")
+    bar = tqdm(total=options.steps, initial=step, disable=not progress, unit="step")
+    with Interrupt() as interrupt:
+        while step < options.steps and time.monotonic() < deadline and not interrupt.raised:
+            rate = learning_rate(options, step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss, norm = _step(phase, options, optimizer, step)
+            step += 1
+            ema.update(phase.module, step)
+            log.append(
+                {
+                    "step": step,
+                    "loss": round(loss, 6),
+                    "gradient_norm": round(norm, 4),
+                    "learning_rate": rate,
+                    "seconds": round(time.monotonic() - started, 2),
+                }
+            )
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            if time.monotonic() - saved > options.save_every:
+                save()
+                saved = time.monotonic()
+            if options.sample_every and step % options.sample_every == 0:
+                _preview(phase, ema, folder, step)
+        bar.close()
+        save()
+        phase.export(ema.values, folder, facts_at(step))
+        _preview(phase, ema, folder, step)
+    return step
+
+
+def learning_rate(options: TrainOptions, step: int) -> float:
+    """Return the rate of a step: linear warm-up, constant, then linear to zero after `decay_from`."""
+    rate = options.learning_rate * min(1.0, (step + 1) / max(1, options.warmup))
+    start = options.decay_from * options.steps
+    if step > start:
+        rate *= max(0.0, (options.steps - step) / (options.steps - start))
+    return rate
+
+
+def _step(
+    phase: Phase, options: TrainOptions, optimizer: torch.optim.Optimizer, step: int
+) -> tuple[float, float]:
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(
+        torch.device(options.device).type, torch.bfloat16, enabled=options.precision == "bfloat16"
+    ):
+        loss = phase.loss(step)
+    value = loss.item()
+    if value != value or value in (float("inf"), float("-inf")):
+        raise FloatingPointError(
+            f"the loss is {value} at step {step + 1}. Resume with a lower --learning-rate in a new run."
+        )
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(phase.module.parameters(), options.gradient_clip)
+    optimizer.step()
+    return value, norm.item()
+
+
+def _preview(phase: Phase, ema: Ema, folder: Path, step: int) -> None:
+    """Write samples with the EMA weights; a failure is reported and never ends the run."""
+    parameters = dict(phase.module.named_parameters())
+    own = {k: v.detach().clone() for k, v in parameters.items()}
+    try:
+        with torch.no_grad():
+            for k, v in ema.values.items():
+                parameters[k].copy_(v)
+            phase.preview(folder / "samples", step)
+    except Exception:
+        logger.exception("the samples of step %d failed; training goes on", step)
+    finally:
+        with torch.no_grad():
+            for k, v in own.items():
+                parameters[k].copy_(v)

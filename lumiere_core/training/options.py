@@ -1,0 +1,42 @@
+"""What a training run is asked to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of a run. `identity` names those that must not change when it is resumed."""
+
+    steps: int = 10_000  # stop after this many optimiser steps
+    minutes: float | None = None  # stop after this much time of this process; None = no limit
+    batch_size: int = 32  # images, or clips
+    learning_rate: float = 8e-4
+    warmup: int = 100  # steps of linear warm-up
+    decay_from: float = 1.0  # share of `steps` after which the rate falls linearly to zero; 1 = never
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0  # largest norm of the gradient
+    ema_decay: float = 0.999
+    text_dropout: float = 0.1  # share of prompts replaced by "" (classifier-free guidance)
+    sigma_shift: float = 2.0  # more than 1 trains more on high noise; see schedule.shifted_timesteps
+    height: int = 64  # pixels
+    width: int = 64
+    num_frames: int = 80  # of a training clip
+    fps: float = 16.0
+    seed: int = 0
+    checkpointing: bool = False  # recompute activations in the backward pass
+    precision: str = "float32"  # or "bfloat16" autocast
+    device: str = "cpu"
+    save_every: float = 60.0  # seconds between full-state checkpoints
+    sample_every: int = 0  # steps between sample pictures; 0 = only at the end
+
+    _FREE = ("steps", "minutes", "save_every", "sample_every", "device", "checkpointing", "decay_from")
+
+    def identity(self) -> str:
+        """Return a hash of the options that decide what the run computes."""
+        values = {k: v for k, v in dataclasses.asdict(self).items() if k not in self._FREE}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
