@@ -47,7 +47,7 @@ def render_frames(
     for row, scene in enumerate(scenes):
         groups.setdefault(scene.family, []).append(row)
     step = _batch_size(height, width, device)
-    for family, rows in groups.items():
+    for rows in groups.values():
         for start in range(0, len(rows), step):
             chosen = rows[start : start + step]
             index = torch.tensor(chosen, device=device)

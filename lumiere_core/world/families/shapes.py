@@ -195,7 +195,10 @@ def _motion_phrases(form: str) -> dict[str, tuple[str, ...]]:
         phrases[f"moving {side}"] = tuple(
             f"{verb} {way}" for verb in moves for way in (side, f"to the {side}")
         )
-    pick = (lambda pairs: tuple(pair[bool(form)] for pair in pairs))
+
+    def pick(pairs):
+        return tuple(pair[bool(form)] for pair in pairs)
+
     phrases["moving up"] = (*(f"{verb} up" for verb in moves), *pick([
         ("rising", "rises"), ("rising up", "rises up")]))
     phrases["moving down"] = (*(f"{verb} down" for verb in moves), *pick([

@@ -1,0 +1,313 @@
+"""Who moves: a walking stick figure, a galloping horse, a swimming turtle."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .. import sdf
+from ..backgrounds import draw_landscape, landscape_parameters
+from ..canvas import Canvas, Parameters
+from ..dice import Dice
+from ..palette import colour_parameters
+from .base import Attributes, Family, travel, travel_parameters
+
+
+def _direction_phrases(*verbs: str) -> dict[str, tuple[str, ...]]:
+    return {
+        side: tuple(f"{verb} {way}" for verb in verbs for way in (side, f"to the {side}"))
+        for side in ("left", "right")
+    }
+
+
+def limb(x, y, hip_x, hip_y, upper, bend, length, radius):
+    """Distance to a limb of two equal parts.
+
+    Args:
+        upper: angle of the upper part from straight down, forwards positive, radians.
+        bend: how far the lower part is turned from the upper one, radians.
+        length: of one part.
+    """
+    knee_x, knee_y = hip_x + length * torch.sin(upper), hip_y - length * torch.cos(upper)
+    foot_x = knee_x + length * torch.sin(upper + bend)
+    foot_y = knee_y - length * torch.cos(upper + bend)
+    return torch.minimum(
+        sdf.segment(x, y, hip_x, hip_y, knee_x, knee_y, radius),
+        sdf.segment(x, y, knee_x, knee_y, foot_x, foot_y, radius),
+    )
+
+
+# A walking stick figure.
+
+_WALK_BACKGROUNDS = {
+    "grass": ("grass", 2.0), "beach at sunset": ("beach", 1.0), "snow": ("snow", 2.0),
+    "street": ("street", 2.0), "plain white": ("plain", 2.0),
+}  # fmt: skip
+
+
+def _walker_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
+    return {
+        **travel_parameters(attributes["direction"], dice, 0.42, 0.6),
+        "steps": dice.uniform(4.0, 5.5),
+        "phase": dice.uniform(0.0, 6.28),
+        "size": dice.uniform(0.62, 0.70),
+        **landscape_parameters(*_WALK_BACKGROUNDS[attributes["background"]], dice.uniform()),
+        **colour_parameters(attributes["colour"], dice),
+        **colour_parameters("white", dice, "plain"),
+    }
+
+
+def _walker(canvas: Canvas, parameters: Parameters) -> Tensor:
+    draw_landscape(canvas, parameters)
+    size = parameters["size"] * canvas.half_height
+    beat = 2.0 * math.pi * parameters["steps"] * canvas.progress + parameters["phase"]
+    # From here on the figure is 2 units tall, stands at 0 and looks to the right.
+    x = (canvas.x - travel(canvas, parameters, 0.42)) * parameters["direction"] / size
+    y = (canvas.y + 0.86 * canvas.half_height) / size
+    y = y - 0.04 * torch.cos(2.0 * beat)
+    distance = sdf.circle(x, y - 1.90, 0.25)
+    distance = torch.minimum(distance, sdf.segment(x, y, 0.0, 0.92, 0.0, 1.6, 0.095))
+    for sign in (-1.0, 1.0):
+        swing = torch.sin(beat) * sign
+        lift = (torch.cos(beat) * sign).clamp_min(0.0)
+        leg = limb(x, y, 0.0, 0.92, 0.55 * swing, -0.75 * lift, 0.46, 0.095)
+        arm = limb(x, y, 0.0, 1.50, -0.65 * swing, 0.35 + 0.3 * swing.abs(), 0.34, 0.085)
+        distance = torch.minimum(distance, torch.minimum(leg, arm))
+    alpha = canvas.cover(distance * size)
+    canvas.paint(alpha, parameters.rgb())
+    return alpha
+
+
+WALKER = Family(
+    name="walking figure",
+    keywords=("stick figure", "stickman", "stick man", "person", "man", "woman", "walking"),
+    attributes={
+        "background": tuple(_WALK_BACKGROUNDS),
+        "direction": ("left", "right"),
+        "colour": ("black", "red", "blue", "purple"),
+    },
+    templates=(
+        "a {colour} stick figure {direction} {background}",
+        "a {colour} stick figure {direction.s} {background}",
+        "{background}, a {colour} stick figure {direction.s}",
+    ),
+    phrases={
+        "background": {
+            "grass": ("on grass", "over a meadow", "across a grassy field"),
+            "beach at sunset": ("on a beach at sunset", "along a beach at sunset"),
+            "snow": ("on snow", "in the snow", "through the snow"),
+            "street": ("on a street", "along a street", "down the street"),
+            "plain white": ("on a plain white background", "in front of a plain white background"),
+        },
+        "direction": _direction_phrases("walking"),
+        "direction.s": _direction_phrases("walks"),
+        "colour": {name: (name,) for name in ("black", "red", "blue", "purple")},
+    },
+    synonyms={"background": {"grass": ("grass", "field", "meadow", "park"),
+                             "beach at sunset": ("beach", "sunset"), "snow": ("snow", "snowy"),
+                             "street": ("street", "road", "city"),
+                             "plain white": ("white background",)},
+              "direction": {"left": ("left",), "right": ("right",)}},
+    parameters=_walker_parameters,
+    draw=_walker,
+    optional={"direction": 0.06, "colour": 0.1},
+)  # fmt: skip
+
+
+# A galloping horse.
+
+_HORSE_BACKGROUNDS = {
+    "grass": ("grass", 2.0), "beach at sunset": ("beach", 1.0), "snow": ("snow", 2.0),
+    "mountains": ("mountains", 1.0),
+}  # fmt: skip
+
+
+def _horse_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
+    return {
+        **travel_parameters(attributes["direction"], dice, 0.34, 0.46),
+        "strides": dice.uniform(6.5, 8.0),
+        "phase": dice.uniform(0.0, 6.28),
+        "size": dice.uniform(0.52, 0.60),
+        **landscape_parameters(*_HORSE_BACKGROUNDS[attributes["background"]], dice.uniform()),
+        **colour_parameters(attributes["colour"], dice),
+    }
+
+
+def _horse(canvas: Canvas, parameters: Parameters) -> Tensor:
+    draw_landscape(canvas, parameters)
+    size = parameters["size"]
+    beat = 2.0 * math.pi * parameters["strides"] * canvas.progress + parameters["phase"]
+    x = (canvas.x - travel(canvas, parameters, 0.58)) * parameters["direction"] / size
+    y = (canvas.y + 0.26 * canvas.half_height) / size - 0.07 * torch.sin(beat)
+    x, y = sdf.rotate(x, y, 0.07 * torch.cos(beat))
+    distance = sdf.ellipse(x, y, 0.58, 0.25)
+    nod = 0.05 * torch.cos(beat)
+    for start, end, radius in (
+        ((0.42, 0.08), (0.78, 0.48), 0.145),  # neck
+        ((0.80, 0.52), (1.03, 0.34), 0.105),  # head
+        ((0.76, 0.56), (0.78, 0.68), 0.05),  # ear
+        ((-0.52, 0.10), (-0.86, 0.10), 0.07),  # tail
+        ((-0.86, 0.10), (-1.02, -0.14), 0.06),
+    ):
+        lift = nod if start[0] > 0 else -2.0 * nod
+        part = sdf.segment(x, y, *start, end[0], end[1] + lift, radius)
+        distance = torch.minimum(distance, part)
+    for front, offset in ((1.0, 0.0), (1.0, 0.7), (-1.0, 2.6), (-1.0, 3.3)):
+        swing = torch.sin(beat + offset)
+        fold = (0.5 + 0.5 * torch.cos(beat + offset)) * 1.1
+        leg = limb(x, y, 0.42 * front, -0.12, 0.75 * swing + 0.15 * front, -fold, 0.37, 0.078)
+        distance = torch.minimum(distance, leg)
+    alpha = canvas.cover(distance * size)
+    canvas.paint(alpha, parameters.rgb())
+    return alpha
+
+
+HORSE = Family(
+    name="galloping horse",
+    keywords=("horse", "stallion", "pony", "horses"),
+    attributes={
+        "background": tuple(_HORSE_BACKGROUNDS),
+        "direction": ("left", "right"),
+        "colour": ("black", "white"),
+    },
+    templates=(
+        "a {colour} horse {direction} {background}",
+        "a {colour} horse {direction.s} {background}",
+        "the silhouette of a {colour} horse {direction} {background}",
+    ),
+    phrases={
+        "background": {
+            "grass": ("on grass", "through a grassy field", "over a meadow"),
+            "beach at sunset": ("on a beach at sunset", "along the beach at sunset"),
+            "snow": ("in the snow", "on snow", "through the snow"),
+            "mountains": ("in front of mountains at sunset", "in the mountains at sunset"),
+        },
+        "direction": _direction_phrases("galloping", "running"),
+        "direction.s": _direction_phrases("gallops", "runs"),
+        "colour": {"black": ("black",), "white": ("white",)},
+    },
+    synonyms={"background": {"grass": ("grass", "field", "meadow"), "beach at sunset": ("beach",),
+                             "snow": ("snow", "snowy"), "mountains": ("mountains", "mountain",
+                                                                      "sunset")},
+              "direction": {"left": ("left",), "right": ("right",)}},
+    parameters=_horse_parameters,
+    draw=_horse,
+    optional={"colour": 0.06, "direction": 0.06},
+    allowed=lambda attributes: (attributes["colour"], attributes["background"])
+    != ("white", "snow"),
+)  # fmt: skip
+
+
+# A swimming turtle.
+
+
+def _turtle_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
+    return {
+        **travel_parameters(attributes["direction"], dice, 0.34, 0.46),
+        "strokes": dice.uniform(2.6, 4.2),
+        "phase": dice.uniform(0.0, 6.28),
+        "size": dice.uniform(0.50, 0.58),
+        "height": dice.uniform(-0.05, 0.25),
+        "variation": dice.uniform(),
+        "coral": float(attributes["background"] == "coral reef"),
+        "sand": float(attributes["background"] == "sand"),
+        **colour_parameters(attributes["colour"], dice),
+    }
+
+
+def _under_water(canvas: Canvas, parameters: Parameters) -> None:
+    """Deep water; above sand or a reef where the scene has one."""
+    share = (canvas.y / canvas.half_height * 0.5 + 0.5)[:, None]
+    top, deep = canvas.constant((0.20, 0.62, 0.85)), canvas.constant((0.02, 0.16, 0.42))
+    canvas.fill(deep + share * (top - deep))
+    shift = parameters["variation"] * 6.28
+    rays = torch.sin((canvas.x - 0.35 * canvas.y) * 5.0 + 0.5 * torch.sin(canvas.time * 0.8) + shift)
+    canvas.add(rays.clamp_min(0.0) * (canvas.y / canvas.half_height + 0.6).clamp(0.0, 1.0) * 0.10,
+               canvas.constant((0.7, 1.0, 1.0)))  # fmt: skip
+    floor = -0.70 * canvas.half_height + 0.06 * torch.sin(canvas.x * 2.5 + shift)
+    alpha = canvas.cover(canvas.y - floor) * torch.maximum(parameters["sand"], parameters["coral"])
+    canvas.paint(alpha, canvas.constant((0.72, 0.66, 0.48)))
+    if any(parameters.listed("coral")):
+        x = canvas.x / 0.52 + parameters["variation"]
+        number = torch.floor(x)
+        height = 0.20 + 0.10 * torch.sin(number * 2.3)
+        bump = torch.sqrt((1.0 - ((x - number - 0.5) * 2.1) ** 2).clamp_min(0.0))
+        reef = floor - 0.06 + height * bump
+        colours = torch.stack([0.55 + 0.4 * torch.sin(number * 1.9), -0.35 + 0.0 * number,
+                               0.05 + 0.5 * torch.sin(number * 3.1 + 2.0)], 1)  # fmt: skip
+        canvas.paint(canvas.cover((canvas.y - reef) * 0.8) * parameters["coral"], colours)
+
+
+def _turtle(canvas: Canvas, parameters: Parameters) -> Tensor:
+    _under_water(canvas, parameters)
+    size = parameters["size"]
+    beat = 2.0 * math.pi * parameters["strokes"] * canvas.progress + parameters["phase"]
+    x = (canvas.x - travel(canvas, parameters, 0.55)) * parameters["direction"] / size
+    y = canvas.y - (parameters["height"] + 0.04 * torch.sin(beat)) * canvas.half_height
+    y = y / size
+    x, y = sdf.rotate(x, y, 0.06 * torch.cos(beat))
+    shell = torch.maximum(sdf.ellipse(x, y + 0.05, 0.62, 0.42), -0.12 - y)
+    stroke = torch.sin(beat)
+    skin = sdf.ellipse(x - 0.80, y - 0.02 - 0.03 * stroke, 0.22, 0.17)
+    skin = torch.minimum(skin, sdf.ellipse(x, y + 0.13, 0.60, 0.13))
+    skin = torch.minimum(skin, sdf.segment(x, y, -0.55, -0.10, -0.80, -0.16, 0.05))
+    for root, length, radius, swing in ((0.34, 0.52, 0.095, 0.85), (-0.40, 0.32, 0.085, -0.6)):
+        angle = -0.55 + swing * stroke
+        end_x, end_y = root - length * torch.cos(angle), -0.15 + length * torch.sin(angle)
+        flipper = sdf.segment(x, y, root, -0.15, end_x, end_y, radius)
+        skin = torch.minimum(skin, flipper)
+    colour = parameters.rgb()
+    body, dome = canvas.cover(skin * size), canvas.cover(shell * size)
+    canvas.paint(body, colour + (1.0 - colour) * 0.30)
+    canvas.paint(dome, (colour + 1.0) * 0.85 - 1.0)
+    plates = torch.minimum(
+        sdf.segment(x, y, -0.20, -0.12, -0.14, 0.30, 0.03),
+        sdf.segment(x, y, 0.20, -0.12, 0.14, 0.30, 0.03),
+    )
+    canvas.paint(dome * canvas.cover(plates * size), (colour + 1.0) * 0.5 - 1.0)
+    eye = sdf.circle(x - 0.86, y - 0.06 - 0.03 * stroke, 0.05)
+    canvas.paint(canvas.cover(eye * size), canvas.constant((0.05, 0.05, 0.05)))
+    for bubble in range(3):
+        rise = torch.remainder(canvas.time * 0.22 + bubble / 3 + parameters["variation"], 1.0)
+        dot = sdf.circle(
+            canvas.x - (0.7 - 0.6 * bubble) * canvas.half_width - 0.05 * torch.sin(rise * 12.0),
+            canvas.y - (2.2 * rise - 1.1) * canvas.half_height, 0.05,
+        )  # fmt: skip
+        canvas.paint(canvas.cover(dot) * 0.7, canvas.constant((0.75, 0.92, 0.98)))
+    return torch.maximum(body, dome)
+
+
+TURTLE = Family(
+    name="swimming turtle",
+    keywords=("turtle", "sea turtle", "tortoise"),
+    attributes={
+        "background": ("water", "coral reef", "sand"),
+        "direction": ("left", "right"),
+        "colour": ("green", "orange", "yellow", "red"),
+    },
+    templates=(
+        "a {colour} turtle {direction} {background}",
+        "a {colour} turtle {direction.s} {background}",
+        "a {colour} sea turtle {direction} {background}",
+    ),
+    phrases={
+        "background": {
+            "water": ("in the ocean", "in deep water", "in the sea", "under water"),
+            "coral reef": ("over a coral reef", "above a coral reef", "in a coral reef"),
+            "sand": ("over sand in the sea", "above the sandy sea floor"),
+        },
+        "direction": _direction_phrases("swimming", "gliding"),
+        "direction.s": _direction_phrases("swims"),
+        "colour": {name: (name,) for name in ("green", "orange", "yellow", "red")},
+    },
+    synonyms={"background": {"water": ("ocean", "water", "sea", "underwater"),
+                             "coral reef": ("reef", "coral"), "sand": ("sand", "sandy")},
+              "direction": {"left": ("left",), "right": ("right",)}},
+    parameters=_turtle_parameters,
+    draw=_turtle,
+    optional={"colour": 0.06, "direction": 0.06},
+)  # fmt: skip
+
+FAMILIES = (WALKER, HORSE, TURTLE)
