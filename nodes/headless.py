@@ -248,10 +248,10 @@ def _refusal(error: dict, node_errors: dict) -> str:
 def _failure(messages: Sequence[tuple[str, dict]]) -> str:
     for event, data in reversed(messages):
         if event == "execution_error":
+            # The host has logged the traceback.
             return (
                 f"node {data['node_id']} ({data['node_type']}) failed: "
-                f"{data['exception_type']}: {data['exception_message'].strip()}\n"
-                + "".join(data["traceback"])
+                f"{data['exception_type']}: {data['exception_message'].strip()}"
             )
         if event == "execution_interrupted":
             return "the run was interrupted"

@@ -1,0 +1,310 @@
+"""`make demo`: run workflows/text_to_video on the real host, without a browser, and show what came out.
+
+    python nodes/demo.py --prompt "a red ball bouncing on grass" --seed 7 --output clip.mp4
+
+Without an option the environment's PROMPT, SEED and OUT count, else the workflow's own values.
+Beside the clip it writes <name>_sheet.png (the frames in reading order) and <name>_slice.png (one row of pixels
+over time). Files appear only when the run has succeeded and the clip has been read back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import uuid
+from fractions import Fraction
+from pathlib import Path
+
+# This folder is on sys.path because demo.py is run as a script.
+from headless import (
+    PACK_ROOT,
+    HeadlessHost,
+    HostError,
+    find_host,
+    needs_cpu_flag,
+    prepare_base,
+)
+
+WORKFLOW = PACK_ROOT / "workflows" / "api" / "text_to_video.json"
+BASE = PACK_ROOT / ".host" / "base"
+PROMPT_INPUTS = ("text", "prompt")
+SEED_INPUTS = ("seed", "noise_seed")
+
+
+class DemoError(Exception):
+    """The demo cannot go on, for a reason that the message explains."""
+
+
+# The workflow: API format, node id to {"class_type", "inputs"}.
+
+
+def read_workflow(path: Path) -> dict:
+    try:
+        graph = json.loads(path.read_text(encoding="utf-8"))
+        if all("class_type" in node and "inputs" in node for node in graph.values()):
+            return graph
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DemoError(f"cannot read the workflow {path}: {error}") from None
+    raise DemoError(f"{path} is not an API-format workflow (use File > Export (API) in ComfyUI)")
+
+
+def find_prompt(graph: dict) -> tuple[str, str]:
+    """Return (node id, input name) of the text that the sampler's `positive` comes from."""
+    links = [node["inputs"].get("positive") for node in graph.values()]
+    queue = [link[0] for link in links if isinstance(link, list)]
+    seen = set()
+    while queue:
+        node_id = queue.pop(0)
+        if node_id in seen:
+            continue
+        seen.add(node_id)
+        inputs = graph[node_id]["inputs"]
+        for name in PROMPT_INPUTS:
+            if isinstance(inputs.get(name), str):
+                return node_id, name
+        # A conditioning node in between: its own `positive` leads on, never its `negative`.
+        named = {name: link for name, link in inputs.items() if isinstance(link, list)}
+        follow = [named["positive"]] if "positive" in named else list(named.values())
+        queue.extend(link[0] for link in follow)
+    raise DemoError(f"the workflow has no text ({' or '.join(PROMPT_INPUTS)}) behind a `positive`")
+
+
+def find_seed(graph: dict) -> tuple[str, str]:
+    """Return (node id, input name) of the first seed."""
+    for node_id, node in graph.items():
+        for name in SEED_INPUTS:
+            if isinstance(node["inputs"].get(name), int):
+                return node_id, name
+    raise DemoError(f"the workflow has no input {' or '.join(SEED_INPUTS)}")
+
+
+def find_node(graph: dict, class_type: str) -> dict:
+    """Return the inputs of the only node of a class."""
+    found = [node for node in graph.values() if node["class_type"] == class_type]
+    if len(found) != 1:
+        raise DemoError(f"the workflow has {len(found)} nodes {class_type}, one is wanted")
+    return found[0]["inputs"]
+
+
+def output_path(wanted: str | None, prompt: str, seed: int) -> Path:
+    """Return where the clip goes; a folder gets a name made of the prompt and the seed."""
+    name = f"{re.sub(r'[^a-z0-9]+', '_', prompt.lower()).strip('_')[:60] or 'clip'}_{seed}.mp4"
+    path = Path(wanted) if wanted else PACK_ROOT / "output" / name
+    if path.is_dir() or (wanted or "").endswith(("/", os.sep)):
+        path = path / name
+    if path.suffix.lower() != ".mp4":
+        raise DemoError(f"OUT={wanted} must end in .mp4, or be a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(f"cannot make the folder of OUT={wanted}: {error}") from None
+    if not os.access(path.parent, os.W_OK):
+        raise DemoError(f"cannot write into {path.parent} (OUT={wanted}): no permission")
+    return path
+
+
+# The terminal.
+
+
+class ProgressBar:
+    """Steps done and time left: one line redrawn on a terminal, a line every few seconds elsewhere."""
+
+    QUIET_SECONDS = 5.0
+
+    def __init__(self, stream=sys.stdout, clock=time.monotonic):
+        self._stream, self._clock = stream, clock
+        self._terminal = stream.isatty()
+        self._node_began = clock()
+        self._first: tuple[float, int] | None = None  # when the first step was reported, and which
+        self._printed = 0.0
+        self._open = False
+
+    def __call__(self, event: str, data: object) -> None:
+        if event == "executing":
+            self.close()
+            self._node_began, self._first = self._clock(), None
+        elif event == "progress":
+            self._step(data["value"], data["max"])
+
+    def _step(self, value: int, total: int) -> None:
+        now = self._clock()
+        if self._first is None or value <= self._first[1]:
+            # Loading is in this first estimate; the later ones count from here.
+            spent, done = now - self._node_began, value
+            self._first, self._printed = (now, value), 0.0
+        else:
+            spent, done = now - self._first[0], value - self._first[1]
+        left = f"{_duration(spent / done * (total - value))} left" if done else "time left unknown"
+        if self._terminal:
+            filled = round(30 * value / max(1, total))
+            bar = "#" * filled + "-" * (30 - filled)
+            self._stream.write(f"\r  [{bar}] step {value}/{total}, {left}\x1b[K")
+            self._open = True
+            if value >= total:
+                self.close()
+        elif value >= total or now - self._printed >= self.QUIET_SECONDS:
+            self._stream.write(f"  step {value}/{total}, {left}\n")
+            self._printed = now
+        self._stream.flush()
+
+    def close(self) -> None:
+        """End the line that is being redrawn, if any."""
+        if self._open:
+            self._stream.write("\n")
+            self._open = False
+
+
+def _duration(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def peak_memory_gib() -> float:
+    """Return the most memory this process has held, in GiB."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+# The files.
+
+
+def saved_file(outputs: dict, base: Path) -> Path:
+    """Return the video among what the nodes showed."""
+    for shown in outputs.values():
+        for file in shown.get("images", ()):
+            if file["filename"].endswith(".mp4"):
+                return base / file["type"] / file["subfolder"] / file["filename"]
+    raise DemoError("the workflow saved no mp4")
+
+
+def check_clip(path: Path, frames: int, fps: float):
+    """Read the clip back and return its frames (t, h, w, 3) uint8; raise if it is not what was asked for."""
+    import av
+    import numpy as np
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        codec, rate = stream.codec_context.name, stream.average_rate
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    if (codec, rate, len(images)) != ("h264", Fraction(fps), frames):
+        raise DemoError(
+            f"the clip is {codec}, {len(images)} frames at {rate} a second; wanted h264, {frames} at {fps}"
+        )
+    return np.stack(images)
+
+
+def publish(clip: Path, pixels, output: Path, media) -> list[Path]:
+    """Put the clip and its two pictures in place; return their paths."""
+    sheet, slice_ = (output.with_name(f"{output.stem}_{kind}.png") for kind in ("sheet", "slice"))
+    # The workflow enlarges every pixel; the pictures need fewer of them.
+    small = max(1, pixels.shape[2] // 64)
+    half = max(1, pixels.shape[2] // 128)
+    media.save_image(media.contact_sheet(pixels[:, ::half, ::half], columns=10), sheet)
+    media.save_image(media.xt_slice(pixels[:, ::small, ::small]), slice_)
+    partial = output.with_name(f"{output.name}.partial")
+    try:
+        shutil.copyfile(clip, partial)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+    return [output, sheet, slice_]
+
+
+# All of it.
+
+
+def run(options: argparse.Namespace) -> None:
+    began = time.monotonic()
+    graph = read_workflow(options.workflow)
+    if options.prompt:
+        node_id, name = find_prompt(graph)
+        graph[node_id]["inputs"][name] = options.prompt
+    if options.seed is not None:
+        node_id, name = find_seed(graph)
+        graph[node_id]["inputs"][name] = options.seed
+    (text_id, text_name), (seed_id, seed_name) = find_prompt(graph), find_seed(graph)
+    prompt, seed = graph[text_id]["inputs"][text_name], graph[seed_id]["inputs"][seed_name]
+    frames = find_node(graph, "EmptyLumiereLatentVideo")["length"]
+    fps = find_node(graph, "CreateVideo")["fps"]
+    output = output_path(options.output, prompt, seed)
+
+    print(f'"{prompt}", seed {seed}: {frames} frames at {fps:g} a second', flush=True)
+    comfyui = find_host()
+    prepare_base(BASE)
+    cpu = options.cpu or needs_cpu_flag()
+    print(f"starting the host in {comfyui}{' on the CPU' if cpu else ''} ...", flush=True)
+    host = HeadlessHost(comfyui, BASE, ["--cpu"] if cpu else [])
+    import comfy.utils
+
+    comfy.utils.set_progress_bar_enabled(False)  # the host's own bar; ours has the time left
+    booted = time.monotonic()
+    print(f"  started in {booted - began:.0f} s; running {options.workflow.name}", flush=True)
+
+    # A folder of this run's own below the host's output: nothing of it is left there.
+    scratch = f"demo-{uuid.uuid4().hex[:8]}"
+    find_node(graph, "SaveVideo")["filename_prefix"] = f"{scratch}/clip"
+    bar = ProgressBar()
+    try:
+        outputs = host.run(graph, on_event=bar)
+        bar.close()
+        clip = saved_file(outputs, BASE)
+        ran = time.monotonic()
+        pixels = check_clip(clip, frames, fps)
+        paths = publish(clip, pixels, output, host.module("lumiere_core.media"))
+    finally:
+        bar.close()
+        shutil.rmtree(BASE / "output" / scratch, ignore_errors=True)
+
+    height, width = pixels.shape[1:3]
+    print(
+        f"clip           {paths[0]}  ({len(pixels)} frames, {fps:g} fps, {width}x{height}, H.264)"
+    )
+    print(f"contact sheet  {paths[1]}")
+    print(f"x-t slice      {paths[2]}")
+    print(
+        f"took {time.monotonic() - began:.0f} s ({booted - began:.0f} s to start the host, "
+        f"{ran - booted:.0f} s to run the workflow); peak memory {peak_memory_gib():.2f} GiB"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    environment = os.environ.get
+    parser.add_argument("--prompt", default=environment("PROMPT"), help="what the clip shows")
+    parser.add_argument("--seed", default=environment("SEED") or None, help="a whole number")
+    parser.add_argument("--output", default=environment("OUT"), help="an .mp4 file or a folder")
+    parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="an API-format workflow")
+    parser.add_argument("--cpu", action="store_true", help="do not use an accelerator")
+    options = parser.parse_args()
+    try:
+        if options.seed is not None:
+            try:
+                options.seed = int(options.seed)
+            except ValueError:
+                raise DemoError(f"SEED={options.seed} must be a whole number") from None
+        run(options)
+    except (DemoError, HostError) as error:
+        print(f"demo failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; no files were written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    # Off the path again: the host must not find this folder's modules before its own.
+    sys.path.remove(str(Path(__file__).resolve().parent))
+    sys.exit(main())
