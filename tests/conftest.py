@@ -43,3 +43,68 @@ def comfyui(headless):
         if os.environ.get("LUMIERE_REQUIRE_HOST"):
             raise
         pytest.skip(str(error))
+
+
+def tiny_model(seed=0, **unet):
+    """Random weights of a very small Lumiere: (state dict with prefixes, metadata). Every layer matters."""
+    import torch
+
+    from lumiere_core import checkpoint, config, schedule, temporal, text
+    from lumiere_core import unet as image
+
+    unet_config = config.UNetConfig(
+        **{
+            "patch_size": 2, "model_channels": 32, "channel_mult": (1, 2), "num_res_blocks": (1, 1),
+            "transformer_depth": (0, 1), "transformer_depth_output": (0, 0, 1, 1),
+            "context_dim": 32, "num_head_channels": 32, "use_scale_shift_norm": True,
+            "adm_in_channels": 32, **unet,
+        }
+    )  # fmt: skip
+    temporal_config = config.TemporalConfig(
+        depth=1, num_head_channels=32, condition_channels=32, frames_per_clip=16
+    )
+    text_config = config.TextConfig(width=32, depth=1, num_heads=2, tokens=4, max_bytes=64)
+    modules = {
+        "text": text.TextEncoder(text_config),
+        "image": image.UNet(unet_config),
+        "temporal": temporal.TemporalLayers(unet_config, temporal_config),
+    }
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for part, module in modules.items():
+        for key, value in module.state_dict().items():
+            noise = torch.randn(value.shape, generator=generator)
+            if "norm" in key.split(".")[-2] and key.endswith("weight"):
+                value = 1 + noise * 0.1
+            elif value.ndim < 2:
+                value = noise * 0.05
+            else:
+                value = noise * value[0].numel() ** -0.5
+            state[f"{part}.{key}"] = value
+    configs = {
+        "unet": unet_config.to_dict(),
+        "temporal": temporal_config.to_dict(),
+        "text": text_config.to_dict(),
+        "schedule": schedule.Schedule().to_dict(),
+    }
+    metadata = checkpoint.metadata_for("tiny", configs)
+    return state, {**metadata, "modelspec.resolution": "16x16"}
+
+
+@pytest.fixture(scope="session")
+def write_tiny():
+    """Function (path, seed=0, change=None, **unet options): write a very small Lumiere checkpoint.
+
+    `change(state, metadata)` may damage it first.
+    """
+
+    def write(path, seed=0, change=None, **unet):
+        from lumiere_core import checkpoint
+
+        state, metadata = tiny_model(seed, **unet)
+        if change:
+            change(state, metadata)
+        checkpoint.save_file(state, path, metadata)
+        return path
+
+    return write

@@ -1,0 +1,24 @@
+"""Lumiere for ComfyUI: whole clips in one pass by a Space-Time U-Net (Bar-Tal et al. 2024)."""
+
+from comfy_api.v0_0_2 import ComfyExtension, io
+
+from .nodes import host
+from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
+from .nodes.text import LumiereTextEncode
+
+WEB_DIRECTORY = "./js"
+
+
+class LumiereExtension(ComfyExtension):
+    """The pack's nodes."""
+
+    async def on_load(self) -> None:
+        host.register_folder()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [LumiereLoader, LumiereTextEncode, LumiereSaveTemporal]
+
+
+async def comfy_entrypoint() -> LumiereExtension:
+    """Called by the host once."""
+    return LumiereExtension()

@@ -1,0 +1,135 @@
+"""The seam to ComfyUI: model folders, devices and dtypes, patchers, layers that the host may offload.
+
+Nothing else in the pack touches `folder_paths` or `model_management`, except inside host.py's callers' patchers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.model_management as model_management
+import comfy.model_patcher
+import comfy.ops
+import folder_paths
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+FOLDER = "lumiere"
+BUNDLED = "lumiere-mini"
+DTYPES = {
+    "default": None,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+_attention_overrides: contextvars.ContextVar[dict] = contextvars.ContextVar(
+    "lumiere_attention_overrides"
+)
+
+
+def register_folder() -> None:
+    """Make models/lumiere a model folder of the host; a user's extra_model_paths.yaml may add more."""
+    known = folder_paths.folder_names_and_paths
+    paths, extensions = known.get(FOLDER, ([], set()))
+    # add_model_folder_path alone leaves a new folder without extensions, which lists every file.
+    known[FOLDER] = (paths, set(extensions) | {".safetensors"})
+    folder_paths.add_model_folder_path(
+        FOLDER, os.path.join(folder_paths.models_dir, FOLDER), is_default=True
+    )
+
+
+def checkpoint_names() -> list[str]:
+    """Return what a loader offers: the weights in the pack, then the files in models/lumiere."""
+    return [BUNDLED, *folder_paths.get_filename_list(FOLDER)]
+
+
+def checkpoint_files(name: str) -> list[Path]:
+    """Return the files of one entry of `checkpoint_names`.
+
+    Raises:
+        FileNotFoundError: the file is gone.
+    """
+    if name == BUNDLED:
+        from ..lumiere_core.checkpoint import bundled_files
+
+        return bundled_files()
+    return [Path(folder_paths.get_full_path_or_raise(FOLDER, name))]
+
+
+def output_path(prefix: str, suffix: str) -> tuple[Path, str, str]:
+    """Return the next free (path, file name, subfolder) in the host's output folder."""
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        prefix, folder_paths.get_output_directory()
+    )
+    file = f"{name}_{counter:05}_{suffix}"
+    return Path(folder) / file, file, subfolder
+
+
+def choose_dtypes(
+    name: str, parameters: int, load_device: torch.device
+) -> tuple[torch.dtype, torch.dtype | None]:
+    """Return (dtype of the weights, dtype to compute in or None if the same) for an entry of DTYPES."""
+    supported = [torch.float16, torch.bfloat16, torch.float32]
+    dtype = DTYPES[name] or model_management.unet_dtype(
+        model_params=parameters, supported_dtypes=supported
+    )
+    return dtype, model_management.unet_manual_cast(dtype, load_device, supported)
+
+
+def operations(dtype: torch.dtype | None, device: torch.device | str) -> SimpleNamespace:
+    """Return the layer classes for core modules: cast to the input's dtype and device at every call."""
+    cast = comfy.ops.manual_cast
+    names = ("Linear", "Conv1d", "Conv2d", "GroupNorm", "LayerNorm", "Embedding")
+    return SimpleNamespace(
+        **{name: partial(getattr(cast, name), dtype=dtype, device=device) for name in names}
+    )
+
+
+def new_patcher(
+    module: torch.nn.Module, load_device: torch.device, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """Wrap a module for the host's memory management."""
+    # Looked up now: main.py rebinds CoreModelPatcher after packs were imported.
+    patcher = comfy.model_patcher
+    cls = patcher.ModelPatcher if disable_dynamic else patcher.CoreModelPatcher
+    return cls(
+        module, load_device=load_device, offload_device=model_management.unet_offload_device()
+    )
+
+
+def load_state(
+    patcher: comfy.model_patcher.ModelPatcher, module: torch.nn.Module, state: dict[str, Tensor]
+) -> None:
+    """Load a state dict whose keys were checked before; the patcher decides whether it is copied."""
+    model_management.archive_model_dtypes(module)
+    # With DynamicVRAM the linear layers hold no memory until they are given tensors.
+    module.load_state_dict(state, assign=patcher.is_dynamic())
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """The host's attention for core modules.
+
+    The attn1/attn2 patches of the image model never come here: they are made for pixels, not for frames.
+    """
+    return optimized_attention(q, k, v, heads, transformer_options=_attention_overrides.get({}))
+
+
+@contextlib.contextmanager
+def attention_options(transformer_options: dict[str, Any]) -> Iterator[None]:
+    """Let `attention` use the sampling run's choice of kernel (optimized_attention_override)."""
+    key = "optimized_attention_override"
+    chosen = {key: transformer_options[key]} if key in transformer_options else {}
+    token = _attention_overrides.set(chosen)
+    try:
+        yield
+    finally:
+        _attention_overrides.reset(token)

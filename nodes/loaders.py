@@ -1,0 +1,144 @@
+"""Loading lumiere-mini and other Lumiere checkpoints, and saving temporal layers."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import comfy.model_management as model_management
+import comfy.sd
+import torch
+from comfy_api.v0_0_2 import io
+from torch import Tensor
+
+from ..lumiere_core import checkpoint as weights
+from ..lumiere_core.config import TextConfig
+from . import host
+from .backbone import build_image_model
+from .inflate import inflate, inflation_of, temporal_patcher
+from .text import build_clip, reload_text_patcher
+
+PARTS = ("text", "image", "temporal")
+
+
+class LumiereLoader(io.ComfyNode):
+    """Checkpoint to MODEL, CLIP and VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LumiereLoader",
+            display_name="Load Lumiere",
+            category="lumiere",
+            description="Loads a Lumiere checkpoint: the image model with its temporal layers, its text encoder and "
+            "the pixel VAE. A still image (one frame) uses the image model alone.",
+            search_aliases=["lumiere checkpoint", "text to video", "load video model"],
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint", options=host.checkpoint_names(),
+                    tooltip=f"{host.BUNDLED} is part of the pack; the others lie in models/lumiere.",
+                ),
+                io.Combo.Input(
+                    "dtype", options=list(host.DTYPES), default="default", advanced=True,
+                    tooltip="Number format of the weights. default: what the host chooses for the device.",
+                ),
+                io.Int.Input(
+                    "frames_per_clip", default=0, min=0, max=4096, advanced=True,
+                    tooltip="Frames of one clip in a batch of several. 0: the whole batch is one clip.",
+                ),
+            ],
+            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str, **_) -> list:
+        """Load again when a file was written again."""
+        try:
+            return [(f.name, f.stat().st_mtime_ns) for f in host.checkpoint_files(checkpoint)]
+        except OSError:
+            return [checkpoint]
+
+    @classmethod
+    def execute(cls, checkpoint: str, dtype: str, frames_per_clip: int) -> io.NodeOutput:
+        files = host.checkpoint_files(checkpoint)
+        parts = weights.load_parts(files)
+        parts.require(*PARTS)
+        model = _image_patcher(files, dtype, parts=parts)
+        model.cached_patcher_init = (_image_patcher, (files, dtype))
+        model = inflate(
+            model, parts.temporal, parts.temporal_config, frames_per_clip,
+            title=checkpoint, sha256=parts.sha256, trained_size=_trained_size(parts.metadata),
+            reload=partial(_read_temporal, files),
+        )  # fmt: skip
+        clip = build_clip(parts.text, parts.text_config)
+        clip.patcher.cached_patcher_init = (reload_text_patcher, (partial(_read_text, files),))
+        # float32: bfloat16, which the host may choose, has no room for 256 levels.
+        vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
+        return io.NodeOutput(model, clip, vae)
+
+
+def _image_patcher(
+    files: list, dtype: str, disable_dynamic: bool = False, parts: weights.Parts | None = None
+):
+    parts = parts or weights.load_parts(files)
+    return build_image_model(parts.image, parts.unet_config, parts.schedule, dtype, disable_dynamic)
+
+
+def _read_temporal(files: list) -> dict[str, Tensor]:
+    return weights.load_parts(files).temporal
+
+
+def _read_text(files: list) -> tuple[dict[str, Tensor], TextConfig]:
+    parts = weights.load_parts(files)
+    return parts.text, parts.text_config
+
+
+def _trained_size(metadata: dict[str, str]) -> tuple[int, int] | None:
+    """Return (width, height) from the metadata field modelspec.resolution, such as "64x64"."""
+    width, _, height = metadata.get("modelspec.resolution", "").partition("x")
+    return (int(width), int(height)) if width.isdigit() and height.isdigit() else None
+
+
+class LumiereSaveTemporal(io.ComfyNode):
+    """The part of a MODEL that the host's own save nodes leave out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LumiereSaveTemporal",
+            display_name="Save Lumiere Temporal Layers",
+            category="lumiere",
+            description="Writes the temporal layers of a MODEL, with patches applied, as one safetensors file. "
+            "Save Checkpoint and Save Model write the image model only.",
+            search_aliases=["export temporal layers"],
+            inputs=[
+                io.Model.Input("model", tooltip="A MODEL with temporal layers, such as that of Load Lumiere."),
+                io.String.Input(
+                    "filename_prefix", default="lumiere/temporal",
+                    tooltip="Folder and beginning of the name in the output folder.",
+                ),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model, filename_prefix: str) -> io.NodeOutput:
+        inflation, patcher = inflation_of(model), temporal_patcher(model)
+        if inflation is None or patcher is None:
+            raise ValueError(
+                "this MODEL has no temporal layers to save. Connect one that was loaded by Load Lumiere."
+            )
+        model_management.load_models_gpu([patcher], force_full_load=True)
+        state = {
+            f"temporal.{key}": value for key, value in patcher.model_state_dict_for_saving().items()
+        }
+        config = {
+            "unet": inflation.unet_config.to_dict(),
+            "temporal": inflation.temporal_config.to_dict(),
+        }
+        path, file, subfolder = host.output_path(filename_prefix, ".safetensors")
+        metadata = weights.metadata_for(f"{inflation.title} temporal layers", config)
+        weights.save_file(state, path, metadata)
+        logging.info(f"Lumiere: temporal layers saved to {path}")
+        return io.NodeOutput(ui={"text": [f"{subfolder}/{file}" if subfolder else file]})

@@ -1,0 +1,117 @@
+"""One sampling run of an inflated MODEL: checks, warnings, memory budget and the live preview."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import comfy.utils
+import torch
+from comfy.cli_args import LatentPreviewMethod, args
+from torch import Tensor
+
+from ..lumiere_core.video import clip_count
+from .preview import preview_image, tile_frames
+
+RUN = "lumiere_run"
+PREVIEW_SIZE = 512
+
+# Activations of the temporal parts over those of the image model at its peak.
+TEMPORAL_SHARE = 0.25
+
+
+class Run:
+    """Counts what happened; the temporal state adds to it from inside the U-Net."""
+
+    def __init__(self) -> None:
+        self.temporal_calls = 0
+
+
+class WatchRun:
+    """OUTER_SAMPLE: refuse impossible batches, stop at NaN, show the clip, notice missing temporal layers.
+
+    Args:
+        frames_per_clip: 0 = the whole batch is one clip.
+        trained_frames: longest clip seen in training.
+        trained_size: (width, height) in pixels seen in training; None = not known.
+    """
+
+    def __init__(
+        self, frames_per_clip: int, trained_frames: int, trained_size: tuple[int, int] | None
+    ) -> None:
+        self.frames_per_clip = frames_per_clip
+        self.trained_frames, self.trained_size = trained_frames, trained_size
+
+    def __call__(
+        self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None,
+        *rest, **kwargs,
+    ):  # fmt: skip
+        guider = executor.class_obj
+        frames = self.frames_per_clip or noise.shape[0]
+        clip_count(noise.shape[0], frames)
+        self._warn(frames, noise.shape, guider.model_patcher.model.latent_format)
+        run = Run()
+        # The guider's options are a copy made for this run.
+        guider.model_options.setdefault("transformer_options", {})[RUN] = run
+        watched = _Steps(callback, sigmas, frames, guider.model_patcher.model.latent_format)
+        out = executor(noise, latent_image, sampler, sigmas, denoise_mask, watched, *rest, **kwargs)
+        if frames > 1 and len(sigmas) > 1 and run.temporal_calls == 0:
+            raise RuntimeError(
+                f"a clip of {frames} frames was sampled, but no temporal layer ran, so its frames have nothing to "
+                "do with each other. Another node replaces the U-Net's forward or its layers on this MODEL: "
+                "remove it from the MODEL's path, or put it before the Lumiere loader's."
+            )
+        return out
+
+    def _warn(self, frames: int, shape: torch.Size, latent_format: object) -> None:
+        ratio = latent_format.spacial_downscale_ratio
+        size = (shape[-1] * ratio, shape[-2] * ratio)
+        if frames > self.trained_frames:
+            logging.warning(
+                f"Lumiere: a clip of {frames} frames; these weights were trained on {self.trained_frames}. "
+                "Longer clips may lose their motion."
+            )
+        if self.trained_size and size != tuple(self.trained_size):
+            logging.warning(
+                "Lumiere: a clip of {}x{} pixels; these weights were trained on {}x{}. "
+                "Other sizes may look worse.".format(*size, *self.trained_size)
+            )
+
+
+class _Steps:
+    """The sampler's callback: check the step, then tell the host, then show the clip."""
+
+    def __init__(self, callback, sigmas: Tensor, frames: int, latent_format: object) -> None:
+        self.callback, self.sigmas, self.frames = callback, sigmas, frames
+        self.latent_format = latent_format
+        self.bar = None
+        # The host shows the clip itself where the latent format says how.
+        shown = args.preview_method != LatentPreviewMethod.NoPreviews
+        self.draw = not (shown and latent_format.latent_rgb_factors_reshape is tile_frames)
+
+    def __call__(self, step: int, x0: Tensor, x: Tensor, total: int) -> None:
+        if not torch.isfinite(x0).all():
+            sigma = float(self.sigmas[min(step, len(self.sigmas) - 1)])
+            raise FloatingPointError(
+                f"the model gave NaN or infinite values at step {step + 1} of {total} (sigma {sigma:.4g}). "
+                "The weights may be damaged, or half precision may overflow: try dtype fp32 in the loader."
+            )
+        if self.callback is not None:
+            self.callback(step, x0, x, total)
+        if self.frames > 1 and self.draw:
+            self._show(step, x0, total)
+
+    def _show(self, step: int, x0: Tensor, total: int) -> None:
+        image = preview_image(x0[: self.frames], self.latent_format)
+        if image is None:
+            self.draw = False
+            return
+        if self.bar is None:
+            self.bar = comfy.utils.ProgressBar(total)
+        self.bar.update_absolute(step + 1, total, ("JPEG", image, PREVIEW_SIZE))
+
+
+def budget(executor, model, noise_shape, conds, *args, **kwargs):
+    """PREPARE_SAMPLING: ask for the memory of the temporal activations too; the host counts the image model's."""
+    frames = math.ceil(noise_shape[0] * (1 + TEMPORAL_SHARE)) if noise_shape[0] > 1 else 1
+    return executor(model, [frames, *noise_shape[1:]], conds, *args, **kwargs)
