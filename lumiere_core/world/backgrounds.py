@@ -77,7 +77,8 @@ def draw_landscape(
             colour `light` (n or 1, 3, 1, 1).
     """
     canvas.daylight = parameters["daylight"] if daylight is None else daylight
-    canvas.behind, canvas.light = behind, light
+    if behind is not None:
+        canvas.layers |= {"behind": behind, "light": light}
     height, width = canvas.y.shape[1], canvas.x.shape[2]
 
     def draw(kind, part: Canvas, values: Parameters) -> Tensor:
@@ -99,21 +100,21 @@ def sky(canvas: Canvas, parameters: Parameters) -> None:
     canvas.fill(low + share * (top - low))
     if min(parameters.listed("daylight")) < 0.6:
         stars(canvas, parameters)
-    if canvas.behind is not None:
-        canvas.paint(canvas.behind, canvas.light)
+    if "behind" in canvas.layers:
+        canvas.paint(canvas.layers["behind"], canvas.layers["light"])
 
 
 def stars(canvas: Canvas, parameters: Parameters) -> None:
     """Twinkling stars in rows: each row repeats along x, so only the distance is per pixel."""
     night = (1.0 - canvas.daylight * 1.8) if isinstance(canvas.daylight, Tensor) else 1.0
     variation = parameters["variation"]
+    row = torch.arange(6.0, device=canvas.x.device).view(6, 1, 1, 1)
+    phase = sdf.centred_remainder(row * 0.618 + variation, 1.0)
+    gap = sdf.centred_remainder(canvas.x + phase * 1.3 + row * 0.37, 0.62 + 0.09 * (row % 3))
+    offset = canvas.y - (0.92 - 0.17 * row) * canvas.half_height - 0.07 * torch.sin(phase * 40.0)
     nearest = None
-    for row in range(6):
-        height = (0.92 - 0.17 * row) * canvas.half_height
-        phase = (row * 0.618 + variation) % 1.0
-        gap = sdf.centred_remainder(canvas.x + phase * 1.3 + row * 0.37, 0.62 + 0.09 * (row % 3))
-        offset = canvas.y - height - 0.08 * torch.sin(phase * 40.0)
-        squared = gap * gap + offset * offset
+    for across, up in zip(gap * gap, offset * offset, strict=True):
+        squared = across + up
         nearest = squared if nearest is None else torch.minimum(nearest, squared)
     radius = 0.026 + 0.006 * torch.sin(canvas.time * 3.0 + variation * 6.0)
     alpha = canvas.cover(torch.sqrt(nearest) - radius, 1.0)
@@ -165,16 +166,13 @@ def skyline(canvas: Canvas, parameters: Parameters, base: float = -0.55) -> None
     shade = canvas.tone((0.07, 0.07, 0.12), (0.30, 0.22, 0.28), (0.50, 0.51, 0.54))
     front = canvas.tone((0.12, 0.12, 0.18), (0.22, 0.16, 0.22), (0.38, 0.39, 0.42))
     step = 0.42
-    count = int(canvas.half_width / step) + 2
     for layer, colour in ((0, shade), (1, front)):
-        alpha = None
-        for index in range(-count, count + 1):
-            centre = (index + 0.5 * layer) * step
-            rise = torch.sin(index * 2.4 + layer * 1.7 + variation)
-            top = base + (0.52 - 0.27 * layer + 0.26 * rise) * canvas.half_height
-            across = canvas.cover((canvas.x - centre).abs() - (0.15 if layer == 0 else 0.17))
-            part = across * canvas.cover(canvas.y - top)
-            alpha = part if alpha is None else torch.maximum(alpha, part)
+        # A column of pixels meets one block at most, so heights are one-dimensional.
+        number = torch.round(canvas.x / step - 0.5 * layer)
+        across = canvas.x - (number + 0.5 * layer) * step
+        rise = torch.sin(number * 2.4 + layer * 1.7 + variation)
+        top = base + (0.52 - 0.27 * layer + 0.26 * rise) * canvas.half_height
+        alpha = canvas.cover(canvas.y - top) * canvas.cover(across.abs() - (0.15 + 0.02 * layer))
         canvas.paint(alpha, colour)
     light = canvas.tone((0.95, 0.82, 0.42), (0.90, 0.66, 0.40), (0.30, 0.34, 0.40))
     # Windows sit on the axes of the front blocks, in every second storey.

@@ -62,8 +62,7 @@ class Canvas:
         self.half_height = half_height
         self.daylight = daylight  # 0 night, 1 dusk, 2 day; (n, 1, 1) or float
         self.image: Tensor | None = None  # (n, 3, h or 1, w or 1)
-        self.behind: Tensor | None = None  # coverage of something in the sky, (n, h, w)
-        self.light: Tensor | None = None  # and its colour, (n, 3, 1, 1)
+        self.layers: dict[str, Tensor] = {}  # what later steps need, first axis n or 1
 
     @property
     def progress(self) -> Tensor:
@@ -90,15 +89,18 @@ class Canvas:
 
     def cover(self, distance: Tensor, softness: float = 0.75) -> Tensor:
         """Coverage of a pixel by a shape: smoothstep of the distance in pixels, in [0, 1]."""
-        ramp = torch.clamp(0.5 - distance / (self.pixel * (2.0 * softness)), 0.0, 1.0)
-        return ramp * ramp * (3.0 - 2.0 * ramp)
+        # In place: a coverage is computed for every part of every scene.
+        ramp = distance * (-0.5 / (self.pixel * softness))
+        ramp.add_(0.5).clamp_(0.0, 1.0)
+        square = ramp * ramp
+        return ramp.mul_(-2.0).add_(3.0).mul_(square)
 
     def fill(self, colour: Tensor) -> None:
         self.image = colour
 
     def paint(self, alpha: Tensor, colour: Tensor) -> None:
         """Lay a colour (n, 3, 1 or h, 1 or w) over the picture where alpha (n, h, w) says so."""
-        self.image = self.image + alpha[:, None] * (colour - self.image)
+        self.image = torch.lerp(self.image, colour, alpha[:, None])
 
     def add(self, alpha: Tensor, colour: Tensor) -> None:
         """Add light; `finish` limits the sum."""
@@ -114,7 +116,7 @@ class Canvas:
             part(self.x), part(self.y), part(self.time), part(self.pixel),
             self.half_width, self.half_height, part(self.daylight),
         )  # fmt: skip
-        chosen.behind, chosen.light = part(self.behind), part(self.light)
+        chosen.layers = {name: part(value) for name, value in self.layers.items()}
         return chosen
 
 

@@ -12,7 +12,7 @@ from .canvas import CLIP_SECONDS, Canvas, Parameters
 from .families import FAMILIES
 from .scene import Scene
 
-FRAMES_AT_ONCE = 16  # 64x64 frames per batch; bigger ones fall out of the processor's cache
+FRAMES_AT_ONCE = 64  # 64x64 frames per batch on a CPU: many small operations, so not too few
 _PIXELS_AT_ONCE = FRAMES_AT_ONCE * 64 * 64
 
 

@@ -24,11 +24,10 @@ def circle(x, y, radius):
 
 
 def ellipse(x, y, radius_x, radius_y):
-    """Approximate distance to an ellipse: exact on the outline, first order near it."""
-    u, v = x / radius_x, y / radius_y
-    length = torch.sqrt(u * u + v * v)
-    slope = torch.sqrt((u / radius_x) ** 2 + (v / radius_y) ** 2)
-    return length * (length - 1.0) / slope.clamp_min(1e-4)
+    """Approximate distance to an ellipse: first order, so right near the outline."""
+    across, up = (x / radius_x) ** 2, (y / radius_y) ** 2
+    slope = across / radius_x**2 + up / radius_y**2
+    return (across + (up - 1.0)) * (0.5 * torch.rsqrt(slope + 1e-6))
 
 
 def box(x, y, half_x, half_y):
@@ -61,19 +60,42 @@ def star(x, y, radius):
 
 def segment(x, y, start_x, start_y, end_x, end_y, radius):
     """Capsule between two points."""
-    along_x, along_y = end_x - start_x, end_y - start_y
-    x, y = x - start_x, y - start_y
-    squared = along_x * along_x + along_y * along_y
-    share = ((x * along_x + y * along_y) / (squared + 1e-9)).clamp(0.0, 1.0)
-    x, y = x - share * along_x, y - share * along_y
-    return torch.sqrt(x * x + y * y) - radius
+    return capsules(x, y, [(start_x, start_y, end_x, end_y)], radius)
+
+
+def capsules(x, y, segments, radius):
+    """Union of capsules of one radius; each segment is (start_x, start_y, end_x, end_y).
+
+    The squared distance |p|^2 + h (h - 2 p.s) |s|^2, with s the segment, p measured from its start
+    and p.s over |s|^2, needs few operations per pixel while x and y are one-dimensional.
+    """
+    nearest = None
+    for start_x, start_y, end_x, end_y in segments:
+        along_x, along_y = end_x - start_x, end_y - start_y
+        squared = along_x * along_x + along_y * along_y + 1e-9
+        local_x, local_y = x - start_x, y - start_y
+        share = local_x * (along_x / squared) + local_y * (along_y / squared)
+        held = share.clamp(0.0, 1.0)
+        distance = share.mul_(-2.0).add_(held).mul_(held).mul_(squared)
+        distance = distance.add_(local_x * local_x).add_(local_y * local_y)
+        nearest = distance if nearest is None else torch.minimum(nearest, distance)
+    return nearest.clamp_min(0.0).sqrt() - radius
 
 
 def triangle_wave(x):
     """Periodic zigzag with period 1 and range [0, 1], 0 at whole numbers."""
-    return (torch.remainder(x, 1.0) - 0.5).abs().mul(-2.0).add(1.0)
+    return (x - torch.floor(x) - 0.5).abs().mul(-2.0).add(1.0)
 
 
 def centred_remainder(x, period):
     """Distance to the nearest multiple of `period`, signed, in [-period / 2, period / 2)."""
-    return torch.remainder(x + period * 0.5, period) - period * 0.5
+    # Rounding is several times faster than torch.remainder.
+    return x - torch.round(x / period) * period
+
+
+def petals(x, y):
+    """cos(6 a) of the direction a of (x, y), and the distance from the centre."""
+    across, up = x * x, y * y
+    squared = across + up
+    double = (across - up) / (squared + 1e-6)  # cos(2 a)
+    return double * (4.0 * double * double - 3.0), squared.sqrt()

@@ -22,8 +22,8 @@ def _direction_phrases(*verbs: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def limb(x, y, hip_x, hip_y, upper, bend, length, radius):
-    """Distance to a limb of two equal parts.
+def limb(hip_x, hip_y, upper, bend, length):
+    """The two segments of a limb with two equal parts.
 
     Args:
         upper: angle of the upper part from straight down, forwards positive, radians.
@@ -33,10 +33,7 @@ def limb(x, y, hip_x, hip_y, upper, bend, length, radius):
     knee_x, knee_y = hip_x + length * torch.sin(upper), hip_y - length * torch.cos(upper)
     foot_x = knee_x + length * torch.sin(upper + bend)
     foot_y = knee_y - length * torch.cos(upper + bend)
-    return torch.minimum(
-        sdf.segment(x, y, hip_x, hip_y, knee_x, knee_y, radius),
-        sdf.segment(x, y, knee_x, knee_y, foot_x, foot_y, radius),
-    )
+    return [(hip_x, hip_y, knee_x, knee_y), (knee_x, knee_y, foot_x, foot_y)]
 
 
 # A walking stick figure.
@@ -67,14 +64,13 @@ def _walker(canvas: Canvas, parameters: Parameters) -> Tensor:
     x = (canvas.x - travel(canvas, parameters, 0.42)) * parameters["direction"] / size
     y = (canvas.y + 0.86 * canvas.half_height) / size
     y = y - 0.04 * torch.cos(2.0 * beat)
-    distance = sdf.circle(x, y - 1.90, 0.25)
-    distance = torch.minimum(distance, sdf.segment(x, y, 0.0, 0.92, 0.0, 1.6, 0.095))
+    parts = [(0.0, 0.92, 0.0, 1.6)]
     for sign in (-1.0, 1.0):
         swing = torch.sin(beat) * sign
         lift = (torch.cos(beat) * sign).clamp_min(0.0)
-        leg = limb(x, y, 0.0, 0.92, 0.55 * swing, -0.75 * lift, 0.46, 0.095)
-        arm = limb(x, y, 0.0, 1.50, -0.65 * swing, 0.35 + 0.3 * swing.abs(), 0.34, 0.085)
-        distance = torch.minimum(distance, torch.minimum(leg, arm))
+        parts += limb(0.0, 0.92, 0.55 * swing, -0.75 * lift, 0.46)
+        parts += limb(0.0, 1.50, -0.65 * swing, 0.35 + 0.3 * swing.abs(), 0.34)
+    distance = torch.minimum(sdf.circle(x, y - 1.90, 0.25), sdf.capsules(x, y, parts, 0.092))
     alpha = canvas.cover(distance * size)
     canvas.paint(alpha, parameters.rgb())
     return alpha
@@ -141,24 +137,23 @@ def _horse(canvas: Canvas, parameters: Parameters) -> Tensor:
     beat = 2.0 * math.pi * parameters["strides"] * canvas.progress + parameters["phase"]
     x = (canvas.x - travel(canvas, parameters, 0.58)) * parameters["direction"] / size
     y = (canvas.y + 0.26 * canvas.half_height) / size - 0.07 * torch.sin(beat)
-    x, y = sdf.rotate(x, y, 0.07 * torch.cos(beat))
-    distance = sdf.ellipse(x, y, 0.58, 0.25)
-    nod = 0.05 * torch.cos(beat)
-    for start, end, radius in (
-        ((0.42, 0.08), (0.78, 0.48), 0.145),  # neck
-        ((0.80, 0.52), (1.03, 0.34), 0.105),  # head
-        ((0.76, 0.56), (0.78, 0.68), 0.05),  # ear
-        ((-0.52, 0.10), (-0.86, 0.10), 0.07),  # tail
-        ((-0.86, 0.10), (-1.02, -0.14), 0.06),
-    ):
-        lift = nod if start[0] > 0 else -2.0 * nod
-        part = sdf.segment(x, y, *start, end[0], end[1] + lift, radius)
-        distance = torch.minimum(distance, part)
+    pitch = 0.10 * torch.cos(beat)  # the body rocks; joints turn, so x and y stay one-dimensional
+
+    def joints(start_x, start_y, end_x, end_y):
+        return (start_x, start_y + pitch * start_x, end_x, end_y + pitch * end_x)
+
+    thick = [joints(0.40, 0.06, 0.76, 0.46), joints(0.78, 0.52, 1.00, 0.36)]  # neck, head
+    thin = [joints(-0.52, 0.10, -0.86, 0.10 - 0.8 * pitch), joints(0.74, 0.55, 0.77, 0.70),
+            joints(-0.86, 0.10 - 0.8 * pitch, -1.02, -0.12)]  # tail, ear  # fmt: skip
+    legs = []
     for front, offset in ((1.0, 0.0), (1.0, 0.7), (-1.0, 2.6), (-1.0, 3.3)):
         swing = torch.sin(beat + offset)
         fold = (0.5 + 0.5 * torch.cos(beat + offset)) * 1.1
-        leg = limb(x, y, 0.42 * front, -0.12, 0.75 * swing + 0.15 * front, -fold, 0.37, 0.078)
-        distance = torch.minimum(distance, leg)
+        hip_y = -0.12 + pitch * 0.42 * front
+        legs += limb(0.42 * front, hip_y, 0.75 * swing + 0.15 * front, -fold, 0.37)
+    distance = sdf.capsules(x, y, [joints(-0.36, 0.0, 0.36, 0.0)], 0.24)
+    for parts, radius in ((thick, 0.125), (thin, 0.058), (legs, 0.078)):
+        distance = torch.minimum(distance, sdf.capsules(x, y, parts, radius))
     alpha = canvas.cover(distance * size)
     canvas.paint(alpha, parameters.rgb())
     return alpha
@@ -247,25 +242,21 @@ def _turtle(canvas: Canvas, parameters: Parameters) -> Tensor:
     x = (canvas.x - travel(canvas, parameters, 0.55)) * parameters["direction"] / size
     y = canvas.y - (parameters["height"] + 0.04 * torch.sin(beat)) * canvas.half_height
     y = y / size
-    x, y = sdf.rotate(x, y, 0.06 * torch.cos(beat))
     shell = torch.maximum(sdf.ellipse(x, y + 0.05, 0.62, 0.42), -0.12 - y)
     stroke = torch.sin(beat)
     skin = sdf.ellipse(x - 0.80, y - 0.02 - 0.03 * stroke, 0.22, 0.17)
     skin = torch.minimum(skin, sdf.ellipse(x, y + 0.13, 0.60, 0.13))
-    skin = torch.minimum(skin, sdf.segment(x, y, -0.55, -0.10, -0.80, -0.16, 0.05))
-    for root, length, radius, swing in ((0.34, 0.52, 0.095, 0.85), (-0.40, 0.32, 0.085, -0.6)):
+    limbs = [(-0.55, -0.10, -0.80, -0.16)]
+    for root, length, swing in ((0.34, 0.52, 0.85), (-0.40, 0.32, -0.6)):
         angle = -0.55 + swing * stroke
-        end_x, end_y = root - length * torch.cos(angle), -0.15 + length * torch.sin(angle)
-        flipper = sdf.segment(x, y, root, -0.15, end_x, end_y, radius)
-        skin = torch.minimum(skin, flipper)
+        end = (root - length * torch.cos(angle), -0.15 + length * torch.sin(angle))
+        limbs.append((root, -0.15, *end))
+    skin = torch.minimum(skin, sdf.capsules(x, y, limbs, 0.088))
     colour = parameters.rgb()
     body, dome = canvas.cover(skin * size), canvas.cover(shell * size)
     canvas.paint(body, colour + (1.0 - colour) * 0.30)
     canvas.paint(dome, (colour + 1.0) * 0.85 - 1.0)
-    plates = torch.minimum(
-        sdf.segment(x, y, -0.20, -0.12, -0.14, 0.30, 0.03),
-        sdf.segment(x, y, 0.20, -0.12, 0.14, 0.30, 0.03),
-    )
+    plates = sdf.capsules(x, y, [(-0.20, -0.12, -0.14, 0.30), (0.20, -0.12, 0.14, 0.30)], 0.03)
     canvas.paint(dome * canvas.cover(plates * size), (colour + 1.0) * 0.5 - 1.0)
     eye = sdf.circle(x - 0.86, y - 0.06 - 0.03 * stroke, 0.05)
     canvas.paint(canvas.cover(eye * size), canvas.constant((0.05, 0.05, 0.05)))

@@ -36,10 +36,6 @@ def _campfire(canvas: Canvas, parameters: Parameters) -> Tensor:
     # The ground and the air around are lit.
     glow = torch.exp(-(x * x + (y - 0.5 * size) ** 2) / (2.2 * size * size) * 1.2)
     canvas.add(glow * (0.20 + 0.03 * flicker), canvas.constant((1.0, 0.55, 0.2)))
-    for sign in (-1.0, 1.0):
-        log = sdf.segment(x, y, -0.62 * size, 0.06 * size - 0.06 * sign * size,
-                          0.62 * size, 0.06 * size + 0.10 * sign * size, 0.10 * size)  # fmt: skip
-        canvas.paint(canvas.cover(log), canvas.constant((0.34, 0.20, 0.11)))
     mask = None
     layers = (
         (1.00, 1.00, (0.93, 0.27, 0.06)),
@@ -47,20 +43,27 @@ def _campfire(canvas: Canvas, parameters: Parameters) -> Tensor:
         (0.40, 0.45, (1.00, 0.93, 0.45)),
     )
     for wide, tall, colour in layers:
-        alpha = None
+        nearest = None
         for tongue, (side, share) in enumerate(((0.0, 1.0), (-0.30, 0.66), (0.30, 0.70))):
             beat = canvas.time * (6.0 + 1.3 * tongue) + phase + 2.1 * tongue
             height = 1.75 * size * share * tall * (1.0 + 0.16 * torch.sin(beat))
-            rise = ((y - 0.06 * size) / height).clamp(0.0, 1.0)
+            rise = (y - 0.06 * size) / height
+            outside = (rise - 0.5).abs() - 0.5  # above 0 under the flame and over it
+            rise = rise.clamp(0.0, 1.0)
             sway = 0.16 * size * rise * torch.sin(beat * 0.9 - 4.0 * rise)
             # A drop: round below, pointed above.
             half = 0.95 * size * wide * share * torch.sqrt(rise + 0.04) * (1.0 - rise) ** 0.9
-            distance = (x - side * size * wide - sway).abs() - half
-            inside = canvas.cover(0.02 * size - y) * canvas.cover(y - height)
-            part = canvas.cover(distance) * inside
-            alpha = part if alpha is None else torch.maximum(alpha, part)
+            half = half - 2.0 * outside.clamp_min(0.0)
+            distance = (x - (side * size * wide + sway)).abs_() - half
+            nearest = distance if nearest is None else torch.minimum(nearest, distance)
+        alpha = canvas.cover(nearest)
         canvas.paint(alpha, canvas.constant(colour))
         mask = alpha if mask is None else mask
+    logs = sdf.capsules(x, y, [
+        (-0.72 * size, -0.14 * size, 0.66 * size, 0.12 * size),
+        (-0.66 * size, 0.12 * size, 0.72 * size, -0.14 * size),
+    ], 0.085 * size + 0.012)  # fmt: skip
+    canvas.paint(canvas.cover(logs), canvas.constant((0.45, 0.25, 0.12)))
     for spark in range(3):
         rise = torch.remainder(canvas.time * 0.45 + spark / 3 + phase, 1.0)
         path = 0.25 * torch.sin(phase + spark * 2.0 + rise * 4.0) * size * (1.0 + rise)
@@ -124,7 +127,7 @@ def _snowfall(canvas: Canvas, parameters: Parameters) -> Tensor:
     drift = 0.05 * torch.sin(canvas.x * 2.6 + phase)
     alpha = canvas.cover(canvas.y + 0.80 * canvas.half_height - drift)
     canvas.paint(alpha, canvas.tone((0.62, 0.66, 0.76), (0.8, 0.8, 0.85), (0.94, 0.96, 0.98)))
-    flakes = _lanes(canvas, phase, parameters["speed"], 12, 0.8, sway=0.07)
+    flakes = _lanes(canvas, phase, parameters["speed"], 12, 0.8, sway=0.03)
     radius = 0.040 + 0.016 * parameters["heavy"]
     flakes = canvas.cover(torch.sqrt(flakes) - radius)
     canvas.paint(flakes, canvas.constant((1.0, 1.0, 1.0)))
@@ -132,21 +135,18 @@ def _snowfall(canvas: Canvas, parameters: Parameters) -> Tensor:
 
 
 def _lanes(canvas, phase, speed, count, period, sway=0.0, stretch=1.0) -> Tensor:
-    """Squared distance to drops that fall in `count` upright lanes, repeating along y.
+    """Squared distance to drops that fall in upright lanes, repeating along y.
 
-    Lanes keep the work on each axis one-dimensional; only their sum is per pixel. Drops of one
-    lane are `period` apart and fall `speed` units per second; `stretch` makes them longer.
+    A column of pixels belongs to one lane, so what tells lanes apart is one-dimensional. Drops of
+    one lane are `period` apart and fall `speed` units per second; `stretch` makes them longer.
     """
-    nearest = None
-    for lane in range(count):
-        spread = ((lane + 0.5) / count * 2.0 - 1.0) * canvas.half_width
-        own = phase * (1.0 + 0.1 * lane) + lane * 2.39996
-        pace = speed * (0.85 + 0.3 * ((lane * 0.618) % 1.0))
-        x = canvas.x - spread - sway * torch.sin(canvas.time * 1.4 + own)
-        y = sdf.centred_remainder(canvas.y + canvas.time * pace + own, period) / stretch
-        squared = x * x + y * y
-        nearest = squared if nearest is None else torch.minimum(nearest, squared)
-    return nearest
+    width = 2.0 / count
+    lane = torch.floor(canvas.x / width + phase)
+    own = lane * 2.39996 + torch.sin(lane * 1.7 + phase)
+    pace = speed * (1.0 + 0.18 * torch.sin(lane * 2.1 + phase))
+    x = canvas.x - (lane + 0.5 - phase) * width - sway * torch.sin(canvas.time * 1.4 + own)
+    y = sdf.centred_remainder(canvas.y + (canvas.time * pace + own), period) / stretch
+    return x * x + y * y
 
 
 SNOWFALL = Family(
@@ -203,15 +203,17 @@ def _rain(canvas: Canvas, parameters: Parameters) -> Tensor:
     radius = 0.030 + 0.012 * parameters["heavy"]
     drops = canvas.cover(torch.sqrt(drops) - radius)
     canvas.paint(drops, canvas.tone((0.52, 0.62, 0.78), (0.75, 0.80, 0.88), (0.80, 0.88, 0.95)))
-    # Rings where drops hit the ground.
-    for ring in range(4):
-        age = torch.remainder(canvas.time * 1.3 + phase + ring * 0.27, 1.0)
-        count = torch.floor(canvas.time * 1.3 + phase + ring * 0.27)
-        x = canvas.x - 0.8 * canvas.half_width * torch.sin(count * 2.4 + ring * 1.7)
-        y = canvas.y + (0.72 + 0.2 * torch.sin(count * 1.3 + ring)) * canvas.half_height
-        distance = sdf.ellipse(x, y, 0.05 + 0.16 * age, 0.02 + 0.06 * age).abs() - 0.016
-        canvas.paint(canvas.cover(distance) * (1.0 - age) * 0.8,
-                     canvas.tone((0.5, 0.6, 0.75), (0.7, 0.75, 0.85), (0.80, 0.88, 0.95)))  # fmt: skip
+    # Rings where drops hit the ground, one in each column of the frame.
+    width = 0.5
+    column = torch.floor(canvas.x / width)
+    clock = canvas.time * 1.3 + phase + column * 0.37
+    count = torch.floor(clock)
+    age = clock - count
+    x = canvas.x - (column + 0.5) * width
+    y = canvas.y + (0.72 + 0.2 * torch.sin(count * 2.3 + column)) * canvas.half_height
+    ring = sdf.ellipse(x, y, 0.04 + 0.17 * age, 0.02 + 0.06 * age).abs() - 0.016
+    canvas.paint(canvas.cover(ring) * ((1.0 - age) * 0.8),
+                 canvas.tone((0.5, 0.6, 0.75), (0.7, 0.75, 0.85), (0.80, 0.88, 0.95)))  # fmt: skip
     return drops
 
 
@@ -286,8 +288,7 @@ def _flowers(canvas: Canvas, parameters: Parameters) -> Tensor:
         leaf = sdf.ellipse(x - 0.10 - lean * 0.15, canvas.y - base - 0.42 * height, 0.10, 0.045)
         canvas.paint(torch.maximum(stem, canvas.cover(leaf)), stem_colour)
         x, y = x - lean, canvas.y - base - height
-        radius = torch.sqrt(x * x + y * y)
-        petals = torch.cos(torch.atan2(y, x) * 6.0 + lean * 12.0)
+        petals, radius = sdf.petals(x, y)
         alpha = canvas.cover(radius - 0.25 - 0.05 * petals)
         canvas.paint(alpha, colour)
         canvas.paint(canvas.cover(radius - 0.09), middle)

@@ -98,8 +98,8 @@ def _parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     }
 
 
-def place(canvas: Canvas, parameters: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return x, y, turn (radians), size of the object and the length of its rope, (n, 1, 1)."""
+def place(canvas: Canvas, parameters: Parameters) -> Tensor:
+    """Return x, y, turn (radians) and size of the object, (n, 4, 1, 1)."""
     u = canvas.progress
     size = parameters["size"] + (parameters["size_end"] - parameters["size"]) * u
     extent = torch.maximum(parameters["size"], parameters["size_end"]) * parameters["extent"]
@@ -112,7 +112,7 @@ def place(canvas: Canvas, parameters: Parameters) -> tuple[Tensor, Tensor, Tenso
     y = parameters["travel_y"].sign() * reach_y * path + parameters["offset_y"] * (free_y - reach_y)
 
     cycle = parameters["periods"] * u + parameters["phase"]
-    fall = torch.remainder(cycle, 1.0)
+    fall = cycle - torch.floor(cycle)
     low = -parameters["lowest"] * free_y
     bounce = low + (parameters["highest"] * free_y - low) * 4.0 * fall * (1.0 - fall)
     y = torch.where(parameters["bouncing"] > 0, bounce, y)
@@ -125,12 +125,12 @@ def place(canvas: Canvas, parameters: Parameters) -> tuple[Tensor, Tensor, Tenso
     x = torch.where(swinging, rope * torch.sin(angle), x)
     y = torch.where(swinging, canvas.half_height - rope * torch.cos(angle), y)
     turn = torch.where(swinging, angle, parameters["turns"] * (2.0 * math.pi) * u)
-    return x, y, turn, size, rope
+    return torch.stack(torch.broadcast_tensors(x, y, turn, size), 1)
 
 
 def _silhouette(shape: float, canvas: Canvas, parameters: Parameters) -> Tensor:
     """Coverage of the shape and of its left half, (n, 2, h, w)."""
-    x, y, turn, size, _ = place(canvas, parameters)
+    x, y, turn, size = canvas.layers["place"].unbind(1)
     x, y = sdf.rotate(canvas.x - x, canvas.y - y, turn)
     name = SHAPES[int(shape)]
     if name == "square":
@@ -141,14 +141,15 @@ def _silhouette(shape: float, canvas: Canvas, parameters: Parameters) -> Tensor:
             x, y, size * EXTENT[name]
         )
     alpha = canvas.cover(distance)
-    half = canvas.cover(x) if any(parameters.listed("turns")) else torch.zeros_like(alpha)
+    half = canvas.cover(x) if any(parameters.listed("turns")) else alpha
     return torch.stack([alpha, half.expand_as(alpha)], 1)
 
 
 def _draw(canvas: Canvas, parameters: Parameters) -> Tensor:
     draw_landscape(canvas, parameters)
+    canvas.layers["place"] = place(canvas, parameters)
     if any(parameters.listed("swinging")):
-        x, y, _, _, _ = place(canvas, parameters)
+        x, y, _, _ = canvas.layers["place"].unbind(1)
         rope = sdf.segment(canvas.x, canvas.y, 0.0 * x, canvas.half_height + 0.1, x, y, 0.022)
         colour = canvas.constant((0.5, 0.5, 0.5)) + parameters["rope"][:, None]
         canvas.paint(canvas.cover(rope) * parameters["swinging"], colour)

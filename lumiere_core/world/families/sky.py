@@ -47,8 +47,8 @@ def _fireworks(canvas: Canvas, parameters: Parameters) -> Tensor:
         reach = parameters["radius"] * (1.0 - (1.0 - age.clamp(0.0, 1.0)) ** 3) + 0.03
         radius = torch.sqrt(x * x + y * y)
         rays = 10
-        fold = torch.remainder(torch.atan2(y, x) * (rays / (2 * math.pi)) + 0.5, 1.0) - 0.5
-        across = radius * fold * (2 * math.pi / rays)
+        fold = sdf.centred_remainder(torch.atan2(y, x), 2 * math.pi / rays)
+        across = radius * fold
         along = radius - torch.minimum(torch.maximum(radius, reach * 0.45), reach)
         spark = torch.sqrt(across * across + along * along) - 0.04
         fade = (1.0 - age).clamp(0.0, 0.35) / 0.35
