@@ -139,7 +139,8 @@ def train(
         bar.close()
         save()
         phase.export(ema.values, folder, facts_at(step))
-        _preview(phase, ema, folder, step)
+        if not interrupt.raised:  # who interrupts wants the process to end
+            _preview(phase, ema, folder, step)
     return step
 
 
