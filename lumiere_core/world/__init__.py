@@ -1,4 +1,4 @@
-"""The procedural world: scenes with captions, attributes and exact masks (design of its own).
+"""The procedural world: scenes with captions, attributes and exact masks.
 
 It is the data that the small model is trained on, the data it is tested on and the oracle that
 measures what a model drew. See families/ for what there is to see.
@@ -8,7 +8,7 @@ from .backgrounds import BACKGROUNDS
 from .canvas import CLIP_SECONDS
 from .families import FAMILIES
 from .families.shapes import MOTIONS, SHAPES
-from .palette import COLOURS
+from .palette import COLOURS, colour_mask
 from .render import render_clip, render_frames
 from .scene import (
     Scene,
@@ -21,6 +21,6 @@ from .scene import (
 
 __all__ = [
     "BACKGROUNDS", "CLIP_SECONDS", "COLOURS", "FAMILIES", "MOTIONS", "SHAPES", "Scene",
-    "attribute_labels", "is_held_out", "recaption", "render_clip", "render_frames", "sample_scene",
-    "scene_from_caption",
+    "attribute_labels", "colour_mask", "is_held_out", "recaption", "render_clip",
+    "render_frames", "sample_scene", "scene_from_caption",
 ]  # fmt: skip

@@ -94,7 +94,7 @@ def draw_landscape(
 
 def sky(canvas: Canvas, parameters: Parameters) -> None:
     """Fill with a vertical gradient by time of day, with stars at night."""
-    top = canvas.tone((0.03, 0.04, 0.13), (0.45, 0.27, 0.47), (0.45, 0.78, 0.90))
+    top = canvas.tone((0.03, 0.04, 0.13), (0.48, 0.28, 0.41), (0.45, 0.78, 0.90))
     low = canvas.tone((0.08, 0.09, 0.24), (0.98, 0.58, 0.28), (0.80, 0.93, 0.97))
     share = (canvas.y / canvas.half_height * 0.8 + 0.15).clamp(0.0, 1.0)[:, None]
     canvas.fill(low + share * (top - low))
@@ -186,7 +186,9 @@ def skyline(canvas: Canvas, parameters: Parameters, base: float = -0.55) -> None
           canvas.tone((0.08, 0.08, 0.11), (0.18, 0.14, 0.18), (0.36, 0.36, 0.37)))  # fmt: skip
 
 
-def firs(canvas: Canvas, parameters: Parameters, base: float, height: float, period: float) -> Tensor:
+def firs(
+    canvas: Canvas, parameters: Parameters, base: float, height: float, period: float
+) -> Tensor:
     """Height of a row of fir trees along x, (n, 1, w)."""
     x = canvas.x / period + parameters["variation"] * 2.0
     wave = sdf.triangle_wave(x)
@@ -235,7 +237,9 @@ def _beach(canvas: Canvas, parameters: Parameters) -> None:
 def _snow(canvas: Canvas, parameters: Parameters) -> None:
     sky(canvas, parameters)
     trees = firs(canvas, parameters, HORIZON - 0.08, 0.30, 0.30)
-    below(canvas, trees, canvas.tone((0.06, 0.12, 0.16), (0.24, 0.24, 0.30), (0.36, 0.48, 0.50)), 0.6)
+    below(
+        canvas, trees, canvas.tone((0.06, 0.12, 0.16), (0.24, 0.24, 0.30), (0.36, 0.48, 0.50)), 0.6
+    )
     hills = (HORIZON - 0.02) * canvas.half_height + 0.06 * torch.sin(
         canvas.x * 2.0 + parameters["variation"] * 6.28
     )
@@ -274,9 +278,13 @@ def _street(canvas: Canvas, parameters: Parameters) -> None:
 def _forest(canvas: Canvas, parameters: Parameters) -> None:
     sky(canvas, parameters)
     far = firs(canvas, parameters, HORIZON - 0.05, 0.55, 0.34)
-    below(canvas, far, canvas.tone((0.04, 0.11, 0.11), (0.28, 0.24, 0.24), (0.28, 0.52, 0.38)), 0.55)
+    below(
+        canvas, far, canvas.tone((0.04, 0.11, 0.11), (0.28, 0.24, 0.24), (0.28, 0.52, 0.38)), 0.55
+    )
     near = firs(canvas, parameters, HORIZON - 0.25, 0.50, 0.46)
-    below(canvas, near, canvas.tone((0.02, 0.07, 0.06), (0.16, 0.16, 0.14), (0.12, 0.36, 0.22)), 0.6)
+    below(
+        canvas, near, canvas.tone((0.02, 0.07, 0.06), (0.16, 0.16, 0.14), (0.12, 0.36, 0.22)), 0.6
+    )
     below(canvas, (HORIZON - 0.22) * canvas.half_height,
           canvas.tone((0.05, 0.09, 0.06), (0.24, 0.20, 0.14), (0.30, 0.42, 0.20)))  # fmt: skip
 
@@ -284,14 +292,18 @@ def _forest(canvas: Canvas, parameters: Parameters) -> None:
 def _mountains(canvas: Canvas, parameters: Parameters) -> None:
     sky(canvas, parameters)
     far = ridge(canvas, parameters, HORIZON - 0.05, 0.48, 1.3)
-    below(canvas, far, canvas.tone((0.10, 0.11, 0.20), (0.44, 0.30, 0.42), (0.54, 0.60, 0.66)), 0.75)
+    below(
+        canvas, far, canvas.tone((0.10, 0.11, 0.20), (0.44, 0.30, 0.42), (0.54, 0.60, 0.66)), 0.75
+    )
     # Snow caps: what rises over a fixed height.
     caps = canvas.cover((canvas.y - far) * 0.75) * canvas.cover(
         0.34 * canvas.half_height - canvas.y
     )
-    canvas.paint(caps, canvas.tone((0.30, 0.32, 0.44), (0.86, 0.62, 0.58), (0.93, 0.95, 0.96)))
+    canvas.paint(caps, canvas.tone((0.30, 0.32, 0.44), (0.86, 0.62, 0.58), (0.80, 0.86, 0.88)))
     near = ridge(canvas, parameters, HORIZON - 0.35, 0.30, 0.9)
-    below(canvas, near, canvas.tone((0.05, 0.08, 0.10), (0.26, 0.20, 0.24), (0.30, 0.44, 0.34)), 0.75)
+    below(
+        canvas, near, canvas.tone((0.05, 0.08, 0.10), (0.26, 0.20, 0.24), (0.30, 0.44, 0.34)), 0.75
+    )
     below(canvas, (HORIZON - 0.35) * canvas.half_height,
           canvas.tone((0.05, 0.07, 0.07), (0.22, 0.20, 0.16), (0.40, 0.52, 0.28)))  # fmt: skip
 

@@ -49,9 +49,7 @@ def _matchers(family: str) -> tuple[tuple[str, tuple[tuple[re.Pattern, str], ...
             if phrase
         ]
         pairs.sort(key=lambda pair: (pair[2], -len(pair[0])))
-        found.append(
-            (name, tuple((_pattern(phrase), value) for phrase, value, _ in pairs))
-        )
+        found.append((name, tuple((_pattern(phrase), value) for phrase, value, _ in pairs)))
     return tuple(found)
 
 

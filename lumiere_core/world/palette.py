@@ -8,6 +8,9 @@ from __future__ import annotations
 import colorsys
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from .dice import Dice
 
 
@@ -50,3 +53,38 @@ def colour_parameters(name: str, dice: Dice, key: str = "colour") -> dict[str, f
     """Return the scene parameters `<key>_r`, `<key>_g`, `<key>_b` of a named colour."""
     red, green, blue = sample_colour(name, dice)
     return {f"{key}_r": red, f"{key}_g": green, f"{key}_b": blue}
+
+
+# What a viewer, or the oracle, still calls by a colour's name: bands widened for blending, shading
+# and for what a model draws instead. They do not overlap.
+_SEEN_HUE = {
+    "red": (-12.0, 12.0), "orange": (18.0, 40.0), "yellow": (46.0, 66.0),
+    "green": (95.0, 155.0), "blue": (208.0, 242.0), "purple": (262.0, 302.0),
+}  # fmt: skip
+
+
+def colour_mask(images: Tensor, name: str) -> Tensor:
+    """Which pixels have a named colour.
+
+    Args:
+        images: (n, 3, h, w) in [-1, 1].
+
+    Returns:
+        (n, h, w), bool.
+    """
+    red, green, blue = ((images + 1.0) / 2.0).clamp(0.0, 1.0).unbind(1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    if name == "black":
+        return value < 0.16
+    if name == "white":
+        return (chroma < 0.10) & (value > 0.90)
+    low, high = _SEEN_HUE[name]
+    # Hue as the direction in the hexagon of colours, degrees.
+    safe = chroma.clamp_min(1e-6)
+    hue = torch.where(
+        value == red, (green - blue) / safe % 6.0,
+        torch.where(value == green, (blue - red) / safe + 2.0, (red - green) / safe + 4.0),
+    ) * 60.0  # fmt: skip
+    inside = ((hue - low) % 360.0) <= high - low
+    return inside & (chroma > 0.5 * value) & (value > 0.30)

@@ -39,7 +39,9 @@ def render_frames(
     """
     times = torch.as_tensor(times, dtype=torch.float32).to(device).flatten()
     if len(times) != len(scenes):
-        raise ValueError(f"got {len(scenes)} scenes and {len(times)} times, want one time per scene")
+        raise ValueError(
+            f"got {len(scenes)} scenes and {len(times)} times, want one time per scene"
+        )
     _check_size(height, width)
     images = torch.empty(len(scenes), 3, height, width, device=device)
     covers = torch.empty(len(scenes), 1, height, width, device=device) if masks else None
@@ -91,6 +93,11 @@ def render_clip(
     return (clip, torch.cat(covers, 1)) if masks else clip
 
 
+def to_uint8(images: Tensor) -> Tensor:
+    """Turn (n, 3, h, w) in [-1, 1] into (n, h, w, 3) in 0..255 on the CPU."""
+    return ((images + 1.0) * 127.5).round().to(torch.uint8).movedim(1, -1).cpu()
+
+
 def _check_size(height: int, width: int) -> None:
     if height < 1 or width < 1:
         raise ValueError(f"got a frame of {height}x{width} pixels, want at least 1x1")
@@ -101,9 +108,7 @@ def _batch_size(height: int, width: int, device) -> int:
     return max(1, room // (height * width))
 
 
-def _draw(
-    scenes: Sequence[Scene], times: Tensor, height: int, width: int
-) -> tuple[Tensor, Tensor]:
+def _draw(scenes: Sequence[Scene], times: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Draw scenes of one family: (n, 3, h, w) and coverage (n, h, w) for n times."""
     family = FAMILIES[scenes[0].family]
     names = tuple(scenes[0].parameters)

@@ -218,7 +218,9 @@ def _under_water(canvas: Canvas, parameters: Parameters) -> None:
     top, deep = canvas.constant((0.20, 0.62, 0.85)), canvas.constant((0.02, 0.16, 0.42))
     canvas.fill(deep + share * (top - deep))
     shift = parameters["variation"] * 6.28
-    rays = torch.sin((canvas.x - 0.35 * canvas.y) * 5.0 + 0.5 * torch.sin(canvas.time * 0.8) + shift)
+    rays = torch.sin(
+        (canvas.x - 0.35 * canvas.y) * 5.0 + 0.5 * torch.sin(canvas.time * 0.8) + shift
+    )
     canvas.add(rays.clamp_min(0.0) * (canvas.y / canvas.half_height + 0.6).clamp(0.0, 1.0) * 0.10,
                canvas.constant((0.7, 1.0, 1.0)))  # fmt: skip
     floor = -0.70 * canvas.half_height + 0.06 * torch.sin(canvas.x * 2.5 + shift)
@@ -230,8 +232,8 @@ def _under_water(canvas: Canvas, parameters: Parameters) -> None:
         height = 0.20 + 0.10 * torch.sin(number * 2.3)
         bump = torch.sqrt((1.0 - ((x - number - 0.5) * 2.1) ** 2).clamp_min(0.0))
         reef = floor - 0.06 + height * bump
-        colours = torch.stack([0.55 + 0.4 * torch.sin(number * 1.9), -0.35 + 0.0 * number,
-                               0.05 + 0.5 * torch.sin(number * 3.1 + 2.0)], 1)  # fmt: skip
+        tint = 0.25 * torch.sin(number * 3.1 + shift)  # pinks: no turtle has them
+        colours = torch.stack([0.6 + tint, -0.4 + 0.5 * tint, 0.2 + 0.0 * tint], 1)
         canvas.paint(canvas.cover((canvas.y - reef) * 0.8) * parameters["coral"], colours)
 
 
@@ -285,7 +287,7 @@ TURTLE = Family(
     ),
     phrases={
         "background": {
-            "water": ("in the ocean", "in deep water", "in the sea", "under water"),
+            "water": ("in the ocean", "in ocean", "in deep water", "in the sea", "under water"),
             "coral reef": ("over a coral reef", "above a coral reef", "in a coral reef"),
             "sand": ("over sand in the sea", "above the sandy sea floor"),
         },
@@ -300,5 +302,3 @@ TURTLE = Family(
     draw=_turtle,
     optional={"colour": 0.06, "direction": 0.06},
 )  # fmt: skip
-
-FAMILIES = (WALKER, HORSE, TURTLE)

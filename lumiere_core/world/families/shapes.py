@@ -153,9 +153,9 @@ def _draw(canvas: Canvas, parameters: Parameters) -> Tensor:
         rope = sdf.segment(canvas.x, canvas.y, 0.0 * x, canvas.half_height + 0.1, x, y, 0.022)
         colour = canvas.constant((0.5, 0.5, 0.5)) + parameters["rope"][:, None]
         canvas.paint(canvas.cover(rope) * parameters["swinging"], colour)
-    alpha, half = draw_by_kind(
-        canvas, parameters, parameters.listed("shape"), _silhouette
-    ).unbind(1)
+    alpha, half = draw_by_kind(canvas, parameters, parameters.listed("shape"), _silhouette).unbind(
+        1
+    )
     colour = parameters.rgb()
     canvas.paint(alpha, colour)
     if any(parameters.listed("turns")):
@@ -200,20 +200,38 @@ def _motion_phrases(form: str) -> dict[str, tuple[str, ...]]:
     def pick(pairs):
         return tuple(pair[bool(form)] for pair in pairs)
 
-    phrases["moving up"] = (*(f"{verb} up" for verb in moves), *pick([
-        ("rising", "rises"), ("rising up", "rises up")]))
-    phrases["moving down"] = (*(f"{verb} down" for verb in moves), *pick([
-        ("falling", "falls"), ("sinking down", "sinks down"), ("falling down", "falls down")]))
-    phrases["bouncing"] = pick([("bouncing", "bounces"), ("bouncing up and down",
-                                                          "bounces up and down")])
-    phrases["spinning"] = pick([("spinning", "spins"), ("spinning in place", "spins in place"),
-                                ("rotating", "rotates")])
-    phrases["swinging"] = pick([("swinging on a pendulum", "swings on a pendulum"),
-                                ("swinging like a pendulum", "swings like a pendulum")])
-    phrases["growing"] = pick([("growing", "grows"), ("growing bigger", "grows bigger"),
-                               ("growing larger", "grows larger")])
-    phrases["standing still"] = pick([("standing still", "stands still"),
-                                      ("resting", "rests"), ("staying still", "stays still")])
+    phrases["moving up"] = (
+        *(f"{verb} up" for verb in moves),
+        *pick([("rising", "rises"), ("rising up", "rises up")]),
+    )
+    phrases["moving down"] = (
+        *(f"{verb} down" for verb in moves),
+        *pick(
+            [("falling", "falls"), ("sinking down", "sinks down"), ("falling down", "falls down")]
+        ),
+    )
+    phrases["bouncing"] = pick(
+        [("bouncing", "bounces"), ("bouncing up and down", "bounces up and down")]
+    )
+    phrases["spinning"] = pick(
+        [("spinning", "spins"), ("spinning in place", "spins in place"), ("rotating", "rotates")]
+    )
+    phrases["swinging"] = pick(
+        [
+            ("swinging on a pendulum", "swings on a pendulum"),
+            ("swinging like a pendulum", "swings like a pendulum"),
+        ]
+    )
+    phrases["growing"] = pick(
+        [
+            ("growing", "grows"),
+            ("growing bigger", "grows bigger"),
+            ("growing larger", "grows larger"),
+        ]
+    )
+    phrases["standing still"] = pick(
+        [("standing still", "stands still"), ("resting", "rests"), ("staying still", "stays still")]
+    )
     return phrases  # fmt: skip
 
 

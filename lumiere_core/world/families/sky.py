@@ -1,4 +1,4 @@
-"""What happens in the sky: fireworks, sunrise and sunset, moonrise, a shooting star, the earth."""
+"""What happens in the sky: sunrise and sunset, moonrise, a shooting star, the earth."""
 
 from __future__ import annotations
 
@@ -13,84 +13,6 @@ from ..canvas import Canvas, Parameters
 from ..dice import Dice
 from ..palette import colour_parameters
 from .base import CAMERA, Attributes, Family, camera_parameters, travel, travel_parameters
-
-# Fireworks.
-
-_BURST_PERIOD = 2.4  # seconds from one burst to the next of the same series
-_BURST_LIFE = 1.9
-
-
-def _fireworks_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
-    kind = {"night sky": "sky", "city": "city", "ocean": "ocean"}[attributes["background"]]
-    return {
-        "start": dice.uniform(0.0, 2.4),
-        "place": dice.uniform(0.0, 6.28),
-        "radius": dice.uniform(0.46, 0.58),
-        **landscape_parameters(kind, 0.0, dice.uniform()),
-        **colour_parameters(attributes["colour"], dice),
-    }
-
-
-def _fireworks(canvas: Canvas, parameters: Parameters) -> Tensor:
-    draw_landscape(canvas, parameters)
-    colour = parameters.rgb()
-    pale = colour + (1.0 - colour) * 0.6
-    mask = None
-    for series in range(2):
-        clock = canvas.time + parameters["start"] + series * (_BURST_PERIOD / 2)
-        number = torch.floor(clock / _BURST_PERIOD)
-        age = (clock - number * _BURST_PERIOD) / _BURST_LIFE
-        angle = parameters["place"] + number * 2.4 + series * 2.0
-        x = canvas.x - 0.42 * canvas.half_width * torch.sin(angle)
-        top = (0.36 + 0.16 * torch.cos(angle * 1.7)) * canvas.half_height
-        y = canvas.y - top + 0.14 * age * age
-        reach = parameters["radius"] * (1.0 - (1.0 - age.clamp(0.0, 1.0)) ** 3) + 0.03
-        radius = torch.sqrt(x * x + y * y)
-        rays = 10
-        fold = sdf.centred_remainder(torch.atan2(y, x), 2 * math.pi / rays)
-        across = radius * fold
-        along = radius - torch.minimum(torch.maximum(radius, reach * 0.45), reach)
-        spark = torch.sqrt(across * across + along * along) - 0.04
-        fade = (1.0 - age).clamp(0.0, 0.35) / 0.35
-        alpha = canvas.cover(spark) * fade
-        canvas.paint(alpha, colour)
-        tip = canvas.cover(torch.sqrt(across**2 + (radius - reach) ** 2) - 0.045)
-        canvas.paint(tip * fade, pale)
-        mask = alpha if mask is None else torch.maximum(mask, alpha)
-    return mask
-
-
-FIREWORKS = Family(
-    name="fireworks",
-    keywords=("fireworks?", "firework display"),
-    attributes={
-        "background": ("night sky", "city", "ocean"),
-        "colour": ("red", "orange", "yellow", "green", "blue", "purple", "white"),
-    },
-    templates=(
-        "{colour} fireworks {background}",
-        "{colour} fireworks exploding {background}",
-        "{colour} fireworks bursting {background}",
-        "a display of {colour} fireworks {background}",
-    ),
-    phrases={
-        "background": {
-            "night sky": ("in the night sky", "in the dark sky"),
-            "city": ("over a city at night", "above the city at night", "over a city skyline"),
-            "ocean": ("over the ocean at night", "above the sea at night"),
-        },
-        "colour": {
-            name: (name,)
-            for name in ("red", "orange", "yellow", "green", "blue", "purple", "white")
-        },
-    },
-    synonyms={"background": {"city": ("city", "skyline"), "ocean": ("ocean", "sea", "water"),
-                             "night sky": ("sky",)}},
-    parameters=_fireworks_parameters,
-    draw=_fireworks,
-    optional={"colour": 0.1},
-)  # fmt: skip
-
 
 # Sunrise and sunset.
 
@@ -232,18 +154,18 @@ def _shooting_star_parameters(attributes: Attributes, dice: Dice) -> dict[str, f
 def _shooting_star(canvas: Canvas, parameters: Parameters) -> Tensor:
     draw_landscape(canvas, parameters)
     direction, drop = parameters["direction"], parameters["drop"]
-    x = canvas.x - travel(canvas, parameters, 0.16)
+    x = canvas.x - travel(canvas, parameters, 0.18)
     y = canvas.y - (parameters["height"] - 2.0 * drop * canvas.progress) * canvas.half_height
     # Along the flight: 0 at the head, growing towards the tail, which rises behind it.
     slant = drop * canvas.half_height / (parameters["travel"] * canvas.half_width)
     angle = torch.atan(slant)
     along = -(x * direction * torch.cos(angle) - y * torch.sin(angle))
     across = y * torch.cos(angle) + x * direction * torch.sin(angle)
-    share = (along / 0.75).clamp(0.0, 1.0)
-    tail = torch.maximum(across.abs() - 0.085 * (1.0 - share), -along)
+    share = (along / 0.9).clamp(0.0, 1.0)
+    tail = torch.maximum(across.abs() - 0.12 * (1.0 - share), -along)
     colour = parameters.rgb()
     canvas.paint(canvas.cover(tail) * (1.0 - share) * 0.9, colour)
-    head = canvas.cover(sdf.circle(x, y, 0.115))
+    head = canvas.cover(sdf.circle(x, y, 0.15))
     canvas.paint(head, colour + (1.0 - colour) * 0.35)
     return torch.maximum(head, canvas.cover(tail) * (share < 0.6))
 
@@ -264,7 +186,8 @@ SHOOTING_STAR = Family(
     phrases={
         "background": {
             "night sky": ("in the night sky", "across the night sky"),
-            "mountains": ("over the mountains", "above the mountains at night"),
+            "mountains": ("over the mountains", "above the mountains at night",
+                          "through the night sky over mountains"),
             "ocean": ("over the ocean at night", "above the sea"),
             "city": ("over a city at night", "above the city"),
             "forest": ("over a forest at night", "above the forest"),
@@ -343,21 +266,20 @@ EARTH = Family(
         "the earth rotating {speed} {background}{camera}",
         "the earth rotates {speed} {background}{camera}",
         "planet earth spinning {speed} {background}{camera}",
+        "a video of the earth rotating {speed} {background}{camera}",
     ),
     phrases={
         "camera": {name: CAMERA[name] for name in ("static", "zoom in", "zoom out")},
         "background": {
-            "night sky": ("among the stars", "in front of the stars", "in a starry sky"),
-            "plain black": ("in black space", "on a plain black background"),
+            "night sky": ("in space", "among the stars", "in front of the stars"),
+            "plain black": ("in dark space", "on a plain black background"),
         },
         "speed": {"slow": ("slowly",), "fast": ("fast", "quickly")},
     },
-    synonyms={"background": {"night sky": ("space", "stars", "sky"), "plain black": ("black",)}},
+    synonyms={"background": {"night sky": ("stars", "sky"), "plain black": ("black",)}},
     parameters=_earth_parameters,
     draw=_earth,
     defaults={"camera": "static"},
     optional={"speed": 0.3},
     weights={"camera": {"static": 4.0}},
 )  # fmt: skip
-
-FAMILIES = (FIREWORKS, SUNRISE, MOONRISE, SHOOTING_STAR, EARTH)

@@ -48,7 +48,7 @@ def _boat(canvas: Canvas, parameters: Parameters) -> Tensor:
         torch.maximum(0.10 - x, 0.36 - y), (y - 1.30 + 1.95 * x) * (1.0 / math.hypot(1.0, 1.95))
     )
     colour = parameters.rgb()
-    dim = canvas.tone((0.62, 0.62, 0.68), (0.90, 0.86, 0.84), (1.0, 1.0, 1.0))
+    dim = canvas.tone((0.80, 0.80, 0.85), (0.93, 0.91, 0.90), (1.0, 1.0, 1.0))
     sails = canvas.cover(torch.minimum(big, small) * size)
     wood = canvas.cover(torch.minimum(hull, mast) * size)
     canvas.paint(wood, canvas.tone((0.20, 0.12, 0.08), (0.36, 0.18, 0.12), (0.46, 0.26, 0.14)))
@@ -201,7 +201,7 @@ def _car(canvas: Canvas, parameters: Parameters) -> Tensor:
     cabin = torch.maximum((x + 0.08).abs() - 0.56 + 0.55 * (y - 0.1), (y - 0.32).abs() - 0.26)
     glass = torch.maximum((x + 0.08).abs() - 0.45 + 0.55 * (y - 0.1), (y - 0.34).abs() - 0.14)
     glass = torch.maximum(glass, 0.045 - (x + 0.08).abs())
-    dim = canvas.tone((0.62, 0.62, 0.66), (0.92, 0.88, 0.86), (1.0, 1.0, 1.0))
+    dim = canvas.tone((0.80, 0.80, 0.85), (0.95, 0.92, 0.90), (1.0, 1.0, 1.0))
     alpha = canvas.cover(torch.minimum(body, cabin) * size)
     canvas.paint(alpha, (parameters.rgb() + 1.0) * (dim + 1.0) / 2.0 - 1.0)
     canvas.paint(canvas.cover(glass * size),
@@ -251,5 +251,3 @@ CAR = Family(
     optional={"colour": 0.05, "direction": 0.05},
     allowed=lambda attributes: attributes["colour"] not in _TAKEN[attributes["time"]],
 )  # fmt: skip
-
-FAMILIES = (BOAT, FLAG, CAR)
