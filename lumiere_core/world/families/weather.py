@@ -92,7 +92,7 @@ SNOWFALL = Family(
 def _rain_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     return {
         "phase": dice.uniform(0.0, 10.0),
-        "speed": {"gentle": 1.5, "heavy": 2.2}[attributes["strength"]],
+        "speed": {"gentle": 1.2, "heavy": 1.7}[attributes["strength"]],
         "heavy": float(attributes["strength"] == "heavy"),
         **landscape_parameters(attributes["background"], DAYLIGHT[attributes["time"]] * 0.85,
                                dice.uniform()),
