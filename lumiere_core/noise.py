@@ -25,9 +25,14 @@ def frame_noise(
     generator = torch.Generator()
     noise = []
     for frame in numbers:
-        generator.manual_seed(_mix(_mix(_mix(seed & _MASK) ^ step) ^ frame))
+        generator.manual_seed(frame_seed(seed, frame, step))
         noise.append(torch.randn(shape, generator=generator))
     return torch.stack(noise)
+
+
+def frame_seed(seed: int, frame: int, step: int = 0) -> int:
+    """Return the 64-bit seed of one frame's noise at one step."""
+    return _mix(_mix(_mix(seed & _MASK) ^ step) ^ frame)
 
 
 def _mix(value: int) -> int:
