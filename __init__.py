@@ -4,7 +4,9 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .nodes import host
 from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
+from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
 from .nodes.text import LumiereTextEncode
+from .nodes.video import LumiereLabelVideo
 
 WEB_DIRECTORY = "./js"
 
@@ -16,7 +18,14 @@ class LumiereExtension(ComfyExtension):
         host.register_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LumiereLoader, LumiereTextEncode, LumiereSaveTemporal]
+        return [
+            LumiereLoader,
+            LumiereTextEncode,
+            EmptyLumiereLatentVideo,
+            LumiereSampler,
+            LumiereLabelVideo,
+            LumiereSaveTemporal,
+        ]
 
 
 async def comfy_entrypoint() -> LumiereExtension:

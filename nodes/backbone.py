@@ -107,6 +107,7 @@ def build_image_model(
     state: dict[str, Tensor],
     config: UNetConfig,
     schedule: dict,
+    name: str,
     dtype: str = "default",
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
@@ -115,6 +116,7 @@ def build_image_model(
     Args:
         state: of the image U-Net, LDM keys without a prefix.
         schedule: arguments of core's `Schedule`.
+        name: of the checkpoint, for messages.
         dtype: a key of `host.DTYPES`.
 
     Raises:
@@ -124,7 +126,7 @@ def build_image_model(
     from ..lumiere_core.schedule import Schedule
 
     with torch.device("meta"):
-        check_state(UNet(config).state_dict(), state, "the image weights")
+        check_state(UNet(config).state_dict(), state, f"image U-Net weights of {name}")
     model_config = LumiereModelConfig({**config.host_kwargs(), "patch_size": config.patch_size})
     load_device = model_management.get_torch_device()
     weights, compute = host.choose_dtypes(

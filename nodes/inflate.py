@@ -330,17 +330,19 @@ def _strided_control(
             return value
         return value.unflatten(0, (clips, length))[:, ::step].flatten(0, 1)
 
-    order = {
-        "input": lambda entries: strides[: len(entries)][::-1],
-        "middle": lambda entries: [current] * len(entries),
-        "output": lambda entries: strides[: len(entries)],
-    }
-    return {
-        name: [take(v, s) for v, s in zip(entries, order[name](entries), strict=True)]
-        if name in order
-        else entries
-        for name, entries in control.items()
-    }
+    def taken(name: str, entries: list) -> list:
+        count = len(entries)
+        if name == "input":
+            at = (strides + [1] * count)[:count][::-1]
+        elif name == "output":
+            at = ([1] * count + strides)[len(strides) :]
+        elif name == "middle":
+            at = [current] * count
+        else:
+            return entries
+        return [take(value, step) for value, step in zip(entries, at, strict=True)]
+
+    return {name: taken(name, entries) for name, entries in control.items()}
 
 
 # --- handlers: the host calls them in place of a layer ----------------------------------------------------

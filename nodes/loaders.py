@@ -67,10 +67,10 @@ class LumiereLoader(io.ComfyNode):
         model.cached_patcher_init = (_image_patcher, (files, dtype))
         model = inflate(
             model, parts.temporal, parts.temporal_config, frames_per_clip,
-            title=checkpoint, sha256=parts.sha256, trained_size=_trained_size(parts.metadata),
+            title=checkpoint, sha256=parts.sha256, trained_size=_trained_size(parts),
             reload=partial(_read_temporal, files),
         )  # fmt: skip
-        clip = build_clip(parts.text, parts.text_config)
+        clip = build_clip(parts.text, parts.text_config, checkpoint)
         clip.patcher.cached_patcher_init = (reload_text_patcher, (partial(_read_text, files),))
         # float32: bfloat16, which the host may choose, has no room for 256 levels.
         vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
@@ -81,22 +81,25 @@ def _image_patcher(
     files: list, dtype: str, disable_dynamic: bool = False, parts: weights.Parts | None = None
 ):
     parts = parts or weights.load_parts(files)
-    return build_image_model(parts.image, parts.unet_config, parts.schedule, dtype, disable_dynamic)
+    name = ", ".join(parts.sha256)
+    return build_image_model(
+        parts.image, parts.unet_config, parts.schedule, name, dtype, disable_dynamic
+    )
 
 
 def _read_temporal(files: list) -> dict[str, Tensor]:
     return weights.load_parts(files).temporal
 
 
-def _read_text(files: list) -> tuple[dict[str, Tensor], TextConfig]:
+def _read_text(files: list) -> tuple[dict[str, Tensor], TextConfig, str]:
     parts = weights.load_parts(files)
-    return parts.text, parts.text_config
+    return parts.text, parts.text_config, ", ".join(parts.sha256)
 
 
-def _trained_size(metadata: dict[str, str]) -> tuple[int, int] | None:
-    """Return (width, height) from the metadata field modelspec.resolution, such as "64x64"."""
-    width, _, height = metadata.get("modelspec.resolution", "").partition("x")
-    return (int(width), int(height)) if width.isdigit() and height.isdigit() else None
+def _trained_size(parts: weights.Parts) -> tuple[int, int] | None:
+    """Return (width, height) in pixels, or None if the checkpoint does not say."""
+    height, width = parts.config.get("size", (0, 0))
+    return (width, height) if width and height else None
 
 
 class LumiereSaveTemporal(io.ComfyNode):

@@ -60,6 +60,7 @@ def weighted_bytes(text: str) -> tuple[str, list[float]]:
 
     `(word)` weighs 1.1, `(word:1.3)` weighs 1.3, `\\(` is a bracket.
     """
+    text = text.encode(errors="replace").decode()  # half a surrogate pair is no character
     try:
         parts = token_weights(escape_important(text), 1.0)
     except RecursionError:  # thousands of open brackets
@@ -73,7 +74,7 @@ def weighted_bytes(text: str) -> tuple[str, list[float]]:
                     continue
                 char = " "
             plain.append(char)
-            weights += [weight] * len(char.lower().encode(errors="replace"))
+            weights += [weight] * len(char.lower().encode())
     if plain and plain[-1] == " ":
         plain.pop()
         weights.pop()
@@ -115,9 +116,9 @@ class TextModel(torch.nn.Module):
 
 
 def build_clip(
-    state: dict[str, Tensor], config: TextConfig, disable_dynamic: bool = False
+    state: dict[str, Tensor], config: TextConfig, name: str, disable_dynamic: bool = False
 ) -> comfy.sd.CLIP:
-    """Return the text encoder as a CLIP.
+    """Return the text encoder as a CLIP; `name` is the checkpoint's, for messages.
 
     Raises:
         ValueError: keys or shapes do not fit.
@@ -125,7 +126,7 @@ def build_clip(
     from ..lumiere_core.checkpoint import check_state
 
     with torch.device("meta"):
-        check_state(TextEncoder(config).state_dict(), state, "the text weights")
+        check_state(TextEncoder(config).state_dict(), state, f"text encoder weights of {name}")
     target = ClipTarget(
         partial(ByteTokenizer, max_bytes=config.max_bytes), partial(TextModel, config)
     )
@@ -140,7 +141,7 @@ def build_clip(
 
 
 def reload_text_patcher(source: Callable[[], Any], disable_dynamic: bool = False):
-    """Make the text encoder again, unpatched; `source` returns (state dict, config)."""
+    """Make the text encoder again, unpatched; `source` returns (state dict, config, name)."""
     return build_clip(*source(), disable_dynamic=disable_dynamic).patcher
 
 
@@ -158,11 +159,11 @@ class LumiereTextEncode(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP output of the loader that the MODEL came from."),
                 io.String.Input(
-                    "positive", multiline=True, dynamic_prompts=True,
+                    "prompt", multiline=True, dynamic_prompts=True,
                     tooltip="What the clip shows. (word:1.3) weighs a word. lumiere-mini reads the first 256 bytes.",
                 ),
                 io.String.Input(
-                    "negative", multiline=True, dynamic_prompts=True, default="",
+                    "negative_prompt", multiline=True, dynamic_prompts=True, default="",
                     tooltip="What the clip should not show. Empty is what the models were trained with.",
                 ),
             ],
@@ -173,12 +174,12 @@ class LumiereTextEncode(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, clip, positive: str, negative: str) -> io.NodeOutput:
+    def execute(cls, clip, prompt: str, negative_prompt: str) -> io.NodeOutput:
         if clip is None:
             raise ValueError(
                 "the clip input is empty: the checkpoint holds no text encoder. Load one with another node."
             )
-        encoded = [
-            clip.encode_from_tokens_scheduled(clip.tokenize(t)) for t in (positive, negative)
-        ]
-        return io.NodeOutput(*encoded)
+        prompts = (prompt, negative_prompt)
+        return io.NodeOutput(
+            *(clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in prompts)
+        )

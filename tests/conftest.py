@@ -86,9 +86,9 @@ def tiny_model(seed=0, **unet):
         "temporal": temporal_config.to_dict(),
         "text": text_config.to_dict(),
         "schedule": schedule.Schedule().to_dict(),
+        "size": [16, 16],
     }
-    metadata = checkpoint.metadata_for("tiny", configs)
-    return state, {**metadata, "modelspec.resolution": "16x16"}
+    return state, checkpoint.metadata_for("tiny", configs)
 
 
 @pytest.fixture(scope="session")

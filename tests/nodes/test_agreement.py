@@ -1,0 +1,185 @@
+"""Core and host compute the same: U-Nets, noise schedules, whole runs."""
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.host
+
+SD15 = {
+    "model_channels": 32, "channel_mult": (1, 2, 4, 4), "num_res_blocks": (2, 2, 2, 2),
+    "transformer_depth": (1, 1, 1, 1, 1, 1, 0, 0), "transformer_depth_output": (1,) * 9 + (0,) * 3,
+    "transformer_depth_middle": 1, "context_dim": 64, "num_heads": 8, "num_head_channels": -1,
+    "in_channels": 4, "out_channels": 4,
+}  # fmt: skip
+SDXL = {
+    "model_channels": 32, "channel_mult": (1, 2, 4), "num_res_blocks": (2, 2, 2),
+    "transformer_depth": (0, 0, 2, 2, 3, 3), "transformer_depth_output": (0, 0, 0, 2, 2, 2, 3, 3, 3),
+    "transformer_depth_middle": 3, "context_dim": 64, "num_head_channels": 16,
+    "use_linear_in_transformer": True, "adm_in_channels": 2816, "in_channels": 4, "out_channels": 4,
+}  # fmt: skip
+MINI = {
+    "model_channels": 64, "channel_mult": (1, 1, 2, 2), "num_res_blocks": (1, 1, 1, 1),
+    "transformer_depth": (0, 0, 0, 1), "transformer_depth_output": (0, 0, 0, 0, 0, 0, 1, 1),
+    "context_dim": 32, "use_scale_shift_norm": True, "adm_in_channels": 32, "patch_size": 2,
+}  # fmt: skip
+
+
+def randomise(module, seed=0):
+    """Give every layer weights that matter; some start at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {
+        key: torch.randn(value.shape, generator=generator) * (value[0].numel() if value.ndim > 1 else 9) ** -0.5
+        for key, value in module.state_dict().items()
+    }  # fmt: skip
+    module.load_state_dict(state)
+    return state
+
+
+def inputs(config, images=4, size=16):
+    generator = torch.Generator().manual_seed(1)
+    adm = config.adm_in_channels
+    return {
+        "x": torch.randn(images, config.in_channels, size, size, generator=generator),
+        "timesteps": torch.tensor([3.0, 250.0, 600.0, 999.0])[:images],
+        "context": torch.randn(images, 5, config.context_dim, generator=generator),
+        "y": torch.randn(images, adm, generator=generator) if adm else None,
+    }
+
+
+@pytest.mark.parametrize("shape", [SD15, SDXL, MINI], ids=["sd15", "sdxl", "mini"])
+def test_image_u_net_equals_the_host_s(host, shape):
+    import comfy.ops
+
+    config = host.module("lumiere_core.config").UNetConfig(**shape)
+    ours = host.module("lumiere_core.unet").UNet(config)
+    theirs = host.module("nodes.backbone").LumiereUNet(
+        **config.host_kwargs(), patch_size=config.patch_size, operations=comfy.ops.disable_weight_init
+    )  # fmt: skip
+    theirs.load_state_dict(randomise(ours))  # strict: the same keys
+    arguments = inputs(config)
+    with torch.no_grad():
+        difference = ours(**arguments) - theirs(**arguments)
+    assert difference.abs().max() < 1e-5
+
+
+def stable_diffusion(name, shape):
+    """A MODEL of the host's own SD1.5 or SDXL class with narrow random weights."""
+    import comfy.model_base
+    import comfy.model_management
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    values = dict(shape)
+    config = getattr(comfy.supported_models, name)(
+        {
+            "image_size": 32, "use_spatial_transformer": True, "legacy": False,
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()},
+            "num_classes": "sequential" if values.get("adm_in_channels") else None,
+        }
+    )  # fmt: skip
+    heads = {
+        "num_heads": values.get("num_heads", -1),
+        "num_head_channels": values["num_head_channels"],
+    }
+    config.unet_config.update(heads)
+    config.set_inference_dtype(torch.float32, None)
+    base = comfy.model_base.SDXL if name == "SDXL" else comfy.model_base.BaseModel
+    model = base(config, device="cpu")
+    randomise(model.diffusion_model)
+    return comfy.model_patcher.CoreModelPatcher(
+        model,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+
+
+@pytest.mark.parametrize(("name", "shape"), [("SD15", SD15), ("SDXL", SDXL)])
+def test_any_u_net_of_the_host_can_be_inflated(host, studio, name, shape):
+    """Its U-Net is described as core's, and the clips are core's Space-Time U-Net's."""
+    inflate, core = host.module("nodes.inflate"), host.module("lumiere_core.config")
+    temporal = host.module("lumiere_core.temporal")
+    image = stable_diffusion(name, shape)
+    assert inflate.unet_config_of(image) == core.UNetConfig(**shape)
+
+    config = core.TemporalConfig(depth=1, num_head_channels=32, condition_channels=32)
+    layers = temporal.TemporalLayers(core.UNetConfig(**shape), config)
+    model = inflate.inflate(image, randomise(layers), config)
+    text = {"pooled_output": torch.randn(1, 1280)} if name == "SDXL" else {}
+    cond = [[torch.randn(1, 7, 64), text]]
+    samples = studio.sample(
+        model, latent={"samples": torch.zeros(5, 4, 8, 8)}, steps=1, positive=cond, negative=cond
+    )
+    assert samples.shape == (5, 4, 8, 8) and samples.isfinite().all()
+
+    unet = host.module("lumiere_core.unet").UNet(core.UNetConfig(**shape))
+    unet.load_state_dict(image.model.diffusion_model.state_dict())
+    both = host.module("lumiere_core.stunet").SpaceTimeUNet(unet, layers)
+    arguments = inputs(unet.config, images=1, size=8)
+    clip = torch.randn(1, 4, 5, 8, 8, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        want = both(clip, *(arguments[k] for k in ("timesteps", "context", "y")))
+        got = host_call(inflate, model, clip[0].transpose(0, 1), arguments)
+    assert (got.transpose(0, 1)[None] - want).abs().max() < 1e-4
+
+
+def host_call(inflate, model, frames, arguments):
+    """Call the host's U-Net with the MODEL's wrappers and handlers, as a sampler does."""
+    per_frame = {
+        k: v if v is None else v.expand(len(frames), *v.shape[1:]) for k, v in arguments.items()
+    }
+    options = {**model.model_options["transformer_options"], "wrappers": model.wrappers}
+    options[inflate.LAYERS] = inflate.temporal_patcher(model).model
+    per_frame.pop("x")
+    return model.model.diffusion_model(frames, **per_frame, transformer_options=options)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "scaled_linear"])
+def test_noise_schedules_are_equal(host, studio, kind):
+    def change(state, metadata):
+        import json
+
+        config = json.loads(metadata["lumiere.config"])
+        config["schedule"] = host.module("lumiere_core.schedule").Schedule(kind).to_dict()
+        metadata["lumiere.config"] = json.dumps(config)
+
+    model, _, _ = studio.load(f"{kind}.safetensors", change=change)
+    ours, theirs = (
+        host.module("lumiere_core.schedule").Schedule(kind),
+        model.get_model_object("model_sampling"),
+    )
+    assert torch.allclose(theirs.sigmas, ours.sigmas, rtol=1e-5)
+    assert abs(float(theirs.sigma_max) / ours.sigma_max - 1) < 1e-5
+    between = ours.sigmas[:-1] * 0.7 + ours.sigmas[1:] * 0.3
+    sigmas = torch.cat([ours.sigmas, between])
+    assert torch.equal(theirs.timestep(sigmas), ours.timestep(sigmas))
+    timesteps = torch.linspace(0, 999, 777)
+    assert torch.allclose(theirs.sigma(timesteps), ours.sigma(timesteps), rtol=1e-5)
+    x, v = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
+    sigma = torch.tensor([0.002, 0.5, 3.0, 80.0])
+    assert torch.allclose(
+        theirs.calculate_denoised(sigma, v, x), ours.denoised(x, v, sigma), atol=1e-5
+    )
+    assert torch.allclose(theirs.calculate_input(sigma, x), ours.network_input(x, sigma), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "core_sampler"), [("euler", "ddim"), ("euler_ancestral", "ddpm")]
+)
+@pytest.mark.parametrize("scheduler", ["karras", "normal"])
+def test_whole_runs_agree(host, studio, sampler, core_sampler, scheduler):
+    """Same weights, seed, sampler and steps: clips in [-1, 1] agree to 1e-4 (float32; measured 2e-6)."""
+    pipeline = host.module("lumiere_core.pipeline")
+    models, _ = pipeline.load_models(studio.folder / "tiny.safetensors")
+    kept = []
+    request = pipeline.Request(
+        "a red ball", seed=5, num_frames=5, height=16, width=16, steps=6, cfg=3.0,
+        sampler=core_sampler, scheduler=scheduler, threshold=0.995,
+    )  # fmt: skip
+    pipeline.generate(models, request, keep_float=kept.append)
+    got = studio.sample(
+        frames=5, node="LumiereSampler", seed=5, steps=6, cfg=3.0, sampler_name=sampler,
+        scheduler=scheduler, dynamic_threshold=0.995,
+    )  # fmt: skip
+    difference = (got.transpose(0, 1)[None] - kept[0]).abs().max()
+    print(f"{sampler} {scheduler}: largest difference {difference:.2e}")
+    assert difference < 1e-4

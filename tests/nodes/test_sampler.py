@@ -1,0 +1,209 @@
+"""The Lumiere Sampler: noise, thresholding, previews, errors in the middle of a run."""
+
+import gc
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.host
+
+
+def run(studio, frames=4, **options):
+    return studio.sample(frames=frames, node="LumiereSampler", **options)
+
+
+@pytest.fixture
+def still_model(host, studio):
+    """A MODEL whose frames have nothing to do with each other: differences come from the noise alone."""
+    inflate = host.module("nodes.inflate")
+    model, _, _ = studio.load("tiny.safetensors", frames_per_clip=0)
+    for kind in list(model.wrappers):
+        model.remove_wrappers_with_key(kind, inflate.KEY)
+    model.remove_additional_models(inflate.KEY)
+    return model
+
+
+ADDS_NOISE = [
+    "euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde",
+    "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "dpmpp_sde_gpu", "ddpm", "lcm", "er_sde", "seeds_2", "seeds_3",
+    "sa_solver", "res_multistep_ancestral", "exp_heun_2_x0_sde",
+]  # fmt: skip
+ADDS_NONE = ["euler", "heun", "dpm_2", "dpmpp_2m", "lms", "ddim", "uni_pc", "deis", "ipndm"]
+
+
+@pytest.mark.parametrize("sampler", [*ADDS_NOISE, *ADDS_NONE])
+def test_noise_of_a_frame_does_not_depend_on_the_length(still_model, studio, sampler):
+    options = {"model": still_model, "sampler_name": sampler, "steps": 3, "cfg": 1.0, "seed": 5}
+    long, short = run(studio, 5, **options), run(studio, 2, **options)
+    assert torch.allclose(long[:2], short, atol=1e-4)
+    assert (long[0] - long[1]).abs().mean() > 0.01
+
+
+def test_every_sampler_of_the_host_is_known(host):
+    """A new one must be sorted into the lists above and the help page."""
+    import inspect
+
+    import comfy.samplers
+
+    takes_noise = {
+        name
+        for name in comfy.samplers.SAMPLER_NAMES
+        if "noise_sampler"
+        in inspect.signature(comfy.samplers.sampler_object(name).sampler_function).parameters
+    }
+    brownian = {
+        n for n in takes_noise if n.removesuffix("_gpu") in host.module("nodes.sampling").BROWNIAN
+    }
+    source = inspect.getsource(comfy.samplers.k_diffusion_sampling)
+    for name in takes_noise:
+        function = source.split(f"def sample_{name}(")[1].split("\n@torch")[0]
+        assert ("BrownianTreeNoiseSampler(" in function) == (name in brownian) or name.endswith(
+            "heun"
+        ), name
+
+
+def test_initial_noise_is_core_s(host, studio):
+    sampling, noise = host.module("nodes.sampling"), host.module("lumiere_core.noise")
+    ours = sampling.ClipNoise(9, clips=2, frames=3).initial(torch.zeros(6, 3, 16, 16))
+    assert torch.equal(ours[:3], noise.frame_noise(9, 3, (3, 16, 16)))
+    assert torch.equal(ours[3:], noise.frame_noise(10, 3, (3, 16, 16)))
+
+
+def test_clips_of_a_batch_are_those_of_the_next_seeds(studio):
+    two, _, _ = studio.load("tiny.safetensors", frames_per_clip=3)
+    both = run(studio, 6, model=two, seed=4, sampler_name="euler_ancestral", steps=3)
+    second = run(studio, 3, seed=5, sampler_name="euler_ancestral", steps=3)
+    assert torch.allclose(both[3:], second, atol=1e-4)
+
+
+def test_works_on_a_model_without_temporal_layers(still_model, studio):
+    assert run(studio, 2, model=still_model).shape == (2, 3, 16, 16)
+
+
+def test_dynamic_threshold_keeps_the_range(studio):
+    wild = run(studio, cfg=30.0, steps=3)
+    tame = run(studio, cfg=30.0, steps=3, dynamic_threshold=0.9)
+    assert wild.abs().max() > 1.01 and tame.abs().max() <= 1.0001
+    assert torch.equal(run(studio, cfg=30.0, steps=3, dynamic_threshold=1.0), wild)
+
+
+def test_dynamic_threshold_on_latents_is_refused(host):
+    sampling = host.module("nodes.sampling")
+
+    class Latents:
+        latent_channels = 4
+
+    class Model:
+        get_model_object = staticmethod(lambda name: Latents)
+
+    with pytest.raises(ValueError, match="latents of 4 channels.*Set dynamic_threshold to 0"):
+        sampling.with_dynamic_threshold(Model, 0.99, 4)
+
+
+@pytest.mark.parametrize("node", ["LumiereSampler", "KSampler"])
+def test_preview_shows_the_clip(host, studio, monkeypatch, node):
+    import comfy.utils
+
+    pictures = []
+
+    def hook(value, total, preview, prompt_id=None, node_id=None):
+        if preview is not None:
+            pictures.append((value, preview[1]))
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    studio.sample(frames=16, node=node, steps=3)
+    assert [value for value, _ in pictures] == [1, 2, 3]
+    assert {image.size for _, image in pictures} == {(64, 32)}  # 8 frames of 16 x 16, 4 in a row
+
+
+def test_preview_of_the_host_shows_the_clip_once(host, studio, monkeypatch):
+    import comfy.utils
+    from comfy.cli_args import LatentPreviewMethod, args
+
+    pictures = []
+
+    def hook(value, total, preview, prompt_id=None, node_id=None):
+        pictures.append(preview and preview[1].size)
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Latent2RGB)
+    studio.sample(frames=16, steps=2)
+    assert pictures == [(64, 32)] * 2
+
+
+def test_tiles_are_in_reading_order(host):
+    preview = host.module("nodes.preview")
+    clip = torch.arange(15.0).view(15, 1, 1, 1)
+    assert preview.tile_frames(clip)[0, 0].tolist() == [[0, 2, 4, 6], [8, 10, 12, 14]]
+    assert preview.tile_frames(clip[:5])[0, 0].tolist() == [[0, 1, 2, 3], [4, 4, 4, 4]]
+    assert preview.tile_frames(clip[:1])[0, 0].tolist() == [[0]]
+
+
+def live_tensors():
+    gc.collect()
+    return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+
+
+def test_interrupt_in_the_middle_gives_the_memory_back(studio, monkeypatch):
+    import comfy.model_management as management
+    import comfy.utils
+
+    want = run(studio)
+    before = live_tensors()
+
+    def hook(value, total, preview, prompt_id=None, node_id=None):
+        if value == 2:
+            management.interrupt_current_processing()
+        management.throw_exception_if_processing_interrupted()
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    with pytest.raises(management.InterruptProcessingException):
+        run(studio, steps=5)
+    monkeypatch.undo()
+    assert live_tensors() <= before
+    assert torch.equal(run(studio), want)  # the next run is none the worse
+
+
+def test_error_in_the_middle_gives_the_memory_back(studio, monkeypatch):
+    import comfy.utils
+
+    want = run(studio)
+    before = live_tensors()
+
+    def hook(*args, **kwargs):
+        raise MemoryError("as if the device were full")
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    try:
+        run(studio)
+    except MemoryError as error:
+        error.__traceback__ = None
+    monkeypatch.undo()
+    assert live_tensors() <= before
+    assert torch.equal(run(studio), want)
+
+
+def test_empty_latent_video(host):
+    (latent,) = host.call("EmptyLumiereLatentVideo", width=32, height=24, length=5, batch_size=2)
+    assert latent["samples"].shape == (10, 3, 24, 32)
+
+
+def test_zero_frames_are_refused_by_the_host(host):
+    prompt = {
+        "1": {
+            "class_type": "EmptyLumiereLatentVideo",
+            "inputs": {"width": 16, "height": 16, "length": 0, "batch_size": 1},
+        },
+        "2": {"class_type": "LatentFlip", "inputs": {"samples": ["1", 0], "flip_method": "x-axis: vertically"}},
+        "3": {"class_type": "SaveLatent", "inputs": {"samples": ["2", 0], "filename_prefix": "x"}},
+    }  # fmt: skip
+    with pytest.raises(
+        host.HostError, match="length.*smaller than min of 1|smaller than min of 1.*length"
+    ):
+        host.run(prompt)
+
+
+@pytest.mark.parametrize("size", [(15, 17), (16, 19), (1, 1)])
+def test_odd_sizes_work(studio, size):
+    latent = {"samples": torch.zeros(3, 3, *size)}
+    assert run(studio, latent=latent).shape == (3, 3, *size)
