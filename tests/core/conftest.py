@@ -1,0 +1,120 @@
+"""Tiny networks with fixed seeds for tests of `lumiere_core`; no host, no bundled weights, one thread.
+
+The `tiny` fixture builds everything: 32 channels, 2 or 3 levels, 8 or 16 pixels. "Trained" layers are random
+ones, with no projection left at zero, so that a wrong axis or a forgotten bypass changes the answer.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+
+from lumiere_core.config import TemporalConfig, TextConfig, UNetConfig
+from lumiere_core.stunet import SpaceTimeUNet
+from lumiere_core.temporal import TemporalLayers, initial_state
+from lumiere_core.text import TextEncoder
+from lumiere_core.unet import UNet
+
+WIDTH = 32  # of the text states and of the finest level
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tests share the machine's cores with whatever else runs; tiny networks gain nothing from more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclasses.dataclass
+class Inputs:
+    """What a network is called with."""
+
+    x: torch.Tensor
+    timesteps: torch.Tensor
+    context: torch.Tensor
+    y: torch.Tensor
+
+    def __iter__(self):
+        return iter((self.x, self.timesteps, self.context, self.y))
+
+    def replace(self, **changes):
+        return dataclasses.replace(self, **changes)
+
+    def clips(self, index):
+        """The same inputs for some of the clips."""
+        return Inputs(self.x[index], self.timesteps[index], self.context[index], self.y[index])
+
+
+class Tiny:
+    """Builders of small configurations, networks and inputs."""
+
+    width = WIDTH
+
+    def unet_config(self, levels=2, **changes):
+        mult = {1: (1,), 2: (1, 2), 3: (1, 1, 2), 4: (1, 1, 1, 2)}[levels]
+        values = {
+            "model_channels": WIDTH,
+            "channel_mult": mult,
+            "num_res_blocks": (1,) * levels,
+            "transformer_depth": (0,) * (levels - 1) + (1,),
+            "transformer_depth_output": (0,) * (2 * levels - 2) + (1, 1),
+            "context_dim": WIDTH,
+            "num_head_channels": 16,
+            "adm_in_channels": WIDTH,
+        }
+        return UNetConfig(**values | changes)
+
+    def temporal_config(self, **changes):
+        values = {"num_head_channels": 16, "condition_channels": WIDTH, "frames_per_clip": 8}
+        return TemporalConfig(**values | changes)
+
+    def text_config(self, **changes):
+        return TextConfig(**{"width": WIDTH, "depth": 1, "num_heads": 2, "tokens": 4} | changes)
+
+    def unet(self, config=None, seed=0):
+        torch.manual_seed(seed)
+        return UNet(config or self.unet_config()).eval()
+
+    def text(self, seed=0, **changes):
+        torch.manual_seed(seed)
+        return TextEncoder(self.text_config(**changes)).eval()
+
+    def temporal(self, unet_config=None, config=None, trained=False, seed=1):
+        layers = TemporalLayers(unet_config or self.unet_config(), config or self.temporal_config())
+        generator = torch.Generator().manual_seed(seed)
+        layers.load_state_dict(initial_state(layers, generator))
+        if trained:
+            self.randomise(layers, generator)
+        return layers.eval()
+
+    def randomise(self, module, generator):
+        """Move every parameter away from its initialisation."""
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+    def spacetime(self, levels=2, trained=False, temporal=None, **unet):
+        """A Space-Time U-Net; `temporal` holds changes of the TemporalConfig, the rest of the UNetConfig."""
+        config = self.unet_config(levels, **unet)
+        layers = self.temporal(config, self.temporal_config(**temporal or {}), trained)
+        return SpaceTimeUNet(self.unet(config), layers)
+
+    def inputs(self, clips=1, frames=4, height=8, width=8, dtype=torch.float32, channels=3, seed=2):
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape):
+            return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+        return Inputs(
+            normal(clips, channels, frames, height, width),
+            (torch.rand(clips, generator=generator) * 999).to(dtype),
+            normal(clips, 4, WIDTH),
+            normal(clips, WIDTH),
+        )
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return Tiny()

@@ -1,0 +1,120 @@
+"""The tree of temporal layers: which block gets which part, the initial state, the state of one call."""
+
+import pytest
+import torch
+
+from lumiere_core.temporal import TemporalState, initial_state
+from lumiere_core.temporal_layers import AttentionInflationBlock, ConvInflationBlock
+from lumiere_core.unet import block_names
+
+
+def test_every_block_gets_the_parts_that_the_paper_draws(tiny):
+    """Attention at the coarsest level only, convolutions elsewhere, a resize with each spatial resize."""
+    config = tiny.unet_config(3)
+    layers = tiny.temporal(config)
+    for name, level, _, resize in block_names(config):
+        block = layers.block(name)
+        if resize == "first":
+            assert block is None
+            continue
+        assert (block.down is not None) == (resize == "down")
+        assert (block.up is not None) == (resize == "up")
+        if resize == "down":
+            assert block.inflation is None
+        else:
+            wanted = AttentionInflationBlock if level == 2 else ConvInflationBlock
+            assert isinstance(block.inflation, wanted), name
+
+
+@pytest.mark.parametrize(
+    ("levels", "stride", "total"), [(2, 2, 2), (3, 2, 4), (4, 2, 8), (3, 4, 16), (3, 1, 1)]
+)
+def test_total_stride(tiny, levels, stride, total):
+    layers = tiny.temporal(tiny.unet_config(levels), tiny.temporal_config(stride=stride))
+    assert layers.total_stride == total
+
+
+def test_state_dict_keys_name_the_block_that_they_follow(tiny):
+    keys = tiny.temporal(tiny.unet_config(3)).state_dict()
+    for wanted in (
+        "input_blocks.1.inflation.temporal_conv.conv.weight",
+        "input_blocks.2.down.conv.weight",
+        "input_blocks.5.inflation.layers.1.to_q.weight",
+        "middle_block.inflation.proj.weight",
+        "output_blocks.1.up.conv.weight",
+    ):
+        assert wanted in keys
+
+
+def test_last_projections_are_zero_at_the_start(tiny):
+    state = tiny.temporal(tiny.unet_config(3)).state_dict()
+    projections = [k for k in state if ".inflation.proj." in k]
+    blocks = [k for k in state if k.endswith(".inflation.proj.weight")]
+    assert len(blocks) == 3 + 1 + 6  # encoder, middle, decoder
+    assert all(state[k].count_nonzero() == 0 for k in projections)
+    modulations = [k for k in state if "modulation" in k]
+    assert modulations and all(state[k].count_nonzero() == 0 for k in modulations)
+
+
+def test_resizes_are_the_identity_at_the_start(tiny):
+    state = tiny.temporal(tiny.unet_config(3)).state_dict()
+    resizes = [k for k in state if k.endswith((".down.conv.weight", ".up.conv.weight"))]
+    assert len(resizes) == 4
+    for key in resizes:
+        channels, _, kernel, _ = state[key].shape
+        wanted = torch.zeros_like(state[key])
+        wanted[range(channels), range(channels), kernel // 2, 0] = 1
+        assert torch.equal(state[key], wanted), key
+        assert state[key.replace("weight", "bias")].count_nonzero() == 0
+
+
+def test_everything_else_starts_random_and_follows_the_seed(tiny):
+    layers = tiny.temporal()
+    first, again, other = (
+        initial_state(layers, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)
+    )
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    key = "middle_block.inflation.layers.0.to_q.weight"
+    assert first[key].std() > 0.01 and not torch.equal(first[key], other[key])
+
+
+def test_values_per_frame_are_strided_never_averaged():
+    values = torch.arange(16.0)[:, None] ** 2  # two clips of 8 frames
+    assert TemporalState(8).at_level(values) is values
+    assert TemporalState(8, stride=2).at_level(values).flatten().tolist() == [
+        0, 4, 16, 36, 64, 100, 144, 196,
+    ]  # fmt: skip
+    assert TemporalState(8, stride=8).at_level(values).flatten().tolist() == [0, 64]
+    assert TemporalState(8, stride=4).at_level(None) is None
+
+
+def test_state_follows_the_resizes_and_counts_the_parts(tiny):
+    layers = tiny.temporal(tiny.unet_config(3))
+    inputs = tiny.inputs(clips=8)
+    state = layers.begin(8, inputs.timesteps, inputs.context, inputs.y, torch.float32)
+    assert (state.stride, state.level_frames, state.calls) == (1, 8, 0)
+    h = layers.downsample("input_blocks.2", torch.randn(8, 32, 2, 2), state)
+    assert (state.stride, state.level_frames, h.shape[0]) == (2, 4, 4)
+    h = layers.inflate("input_blocks.3", h, state)
+    h = layers.upsample("output_blocks.3", h, state)
+    assert (state.stride, state.level_frames, h.shape[0], state.calls) == (1, 8, 8, 3)
+
+
+def test_condition_is_absent_where_the_configuration_says_so(tiny):
+    layers = tiny.temporal(config=tiny.temporal_config(condition_channels=0))
+    inputs = tiny.inputs(clips=4)
+    state = layers.begin(4, inputs.timesteps, inputs.context, inputs.y, torch.float32)
+    assert layers.condition is None and state.condition is None
+    assert not [k for k in layers.state_dict() if "modulation" in k or k.startswith("condition")]
+
+
+def test_condition_is_one_vector_a_frame(tiny):
+    layers = tiny.temporal(trained=True)
+    inputs = tiny.inputs(clips=4)
+    state = layers.begin(2, inputs.timesteps, inputs.context, inputs.y, torch.float32)
+    assert state.condition.shape == (4, 32)
+    alone = layers.begin(
+        2, inputs.timesteps[2:3], inputs.context[2:3], inputs.y[2:3], torch.float32
+    )
+    assert torch.allclose(state.condition[2:3], alone.condition, atol=1e-6)
+    assert (state.condition[0] - state.condition[1]).abs().max() > 1e-3
