@@ -112,7 +112,9 @@ def shifted_timesteps(uniform: Tensor, steps: int, shift: float) -> Tensor:
     through more noise than a small image's; training sees more of the high noise levels then
     (Hoogeboom et al. 2023, "simple diffusion", §2.1).
     """
-    angle = (shift * (uniform * math.pi / 2).tan()).atan()
+    angle = uniform * math.pi / 2
+    # atan2, not tan: a uniform number may be rounded to 1, and tan changes its sign there.
+    angle = torch.atan2(shift * angle.sin(), angle.cos())
     return (angle / (math.pi / 2)).clamp(0, 1) * (steps - 1)
 
 

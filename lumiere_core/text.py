@@ -19,7 +19,7 @@ START, PAD = 256, 257
 
 def tokenize(text: str, max_bytes: int = 256) -> list[int]:
     """Return the start token and the UTF-8 bytes of a prompt, lower case, cut between characters."""
-    raw = " ".join(text.lower().split()).encode()
+    raw = " ".join(text.lower().split()).encode(errors="replace")  # JSON may hold half a surrogate pair
     if len(raw) > max_bytes:
         raw = raw[:max_bytes].decode(errors="ignore").encode()
     return [START, *raw]
