@@ -106,7 +106,6 @@ def sky(canvas: Canvas, parameters: Parameters) -> None:
 
 def stars(canvas: Canvas, parameters: Parameters) -> None:
     """Twinkling stars in rows: each row repeats along x, so only the distance is per pixel."""
-    night = (1.0 - canvas.daylight * 1.8) if isinstance(canvas.daylight, Tensor) else 1.0
     variation = parameters["variation"]
     row = torch.arange(6.0, device=canvas.x.device).view(6, 1, 1, 1)
     phase = sdf.centred_remainder(row * 0.618 + variation, 1.0)
@@ -118,8 +117,7 @@ def stars(canvas: Canvas, parameters: Parameters) -> None:
         nearest = squared if nearest is None else torch.minimum(nearest, squared)
     radius = 0.026 + 0.006 * torch.sin(canvas.time * 3.0 + variation * 6.0)
     alpha = canvas.cover(torch.sqrt(nearest) - radius, 1.0)
-    if isinstance(night, Tensor):
-        alpha = alpha * night.clamp(0.0, 1.0)
+    alpha = alpha * (1.0 - 1.8 * canvas.daylight).clamp(0.0, 1.0)
     canvas.paint(alpha, canvas.constant((0.82, 0.82, 0.70)))
 
 

@@ -19,15 +19,20 @@ class Parameters:
     """Numbers of n scenes as tensors (n, 1, 1), by name."""
 
     def __init__(self, names: Sequence[str], rows: Sequence[Sequence[float]], device):
-        self._columns = {name: index for index, name in enumerate(names)}
+        values = torch.tensor(rows, dtype=torch.float32).to(device)
+        self._set({name: index for index, name in enumerate(names)}, rows, values)
+
+    def _set(self, columns: dict[str, int], rows: Sequence[Sequence[float]], values: Tensor):
+        self._columns = columns
         self._rows = rows
-        self._values = torch.tensor(rows, dtype=torch.float32).to(device)
+        self._values = values[:, :, None, None]  # (n, names, 1, 1)
+        self._parts = self._values.unbind(1)  # once: slicing costs as much as drawing a line
 
     def __contains__(self, name: str) -> bool:
         return name in self._columns
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._values[:, self._columns[name], None, None]
+        return self._parts[self._columns[name]]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -39,28 +44,27 @@ class Parameters:
 
     def rgb(self, key: str = "colour") -> Tensor:
         """The colour stored as `<key>_r`, `<key>_g`, `<key>_b`, (n, 3, 1, 1)."""
-        first = self._columns[f"{key}_r"]
-        return self._values[:, first : first + 3, None, None]
+        return self._values.narrow(1, self._columns[f"{key}_r"], 3)
 
     def select(self, rows: Sequence[int], index: Tensor) -> Parameters:
         chosen = object.__new__(Parameters)
-        chosen._columns = self._columns
-        chosen._rows = [self._rows[row] for row in rows]
-        chosen._values = self._values[index]
+        values = self._values[index, :, 0, 0]
+        chosen._set(self._columns, [self._rows[row] for row in rows], values)
         return chosen
 
 
 class Canvas:
     """The picture so far and the coordinates to draw in."""
 
-    def __init__(self, x, y, time, pixel, half_width, half_height, daylight=2.0):
+    def __init__(self, x, y, time, pixel, half_width, half_height, daylight=None):
         self.x = x  # (n, 1, w)
         self.y = y  # (n, h, 1)
         self.time = time  # seconds, (n, 1, 1)
         self.pixel = pixel  # length of a pixel, (n, 1, 1) or float
         self.half_width = half_width
         self.half_height = half_height
-        self.daylight = daylight  # 0 night, 1 dusk, 2 day; (n, 1, 1) or float
+        self.daylight: Tensor | None = daylight  # 0 night, 1 dusk, 2 day; (n, 1, 1)
+        self._tone_weights: Tensor | None = None  # of the night, dusk and day colour, (n, 3, 1)
         self.image: Tensor | None = None  # (n, 3, h or 1, w or 1)
         self.layers: dict[str, Tensor] = {}  # what later steps need, first axis n or 1
 
@@ -71,21 +75,20 @@ class Canvas:
 
     def constant(self, rgb: Sequence[float]) -> Tensor:
         """A fixed colour in [0, 1] as (1, 3, 1, 1) in [-1, 1]."""
-        values = torch.tensor(rgb, dtype=torch.float32, device=self.x.device)
-        return (values * 2.0 - 1.0).view(1, 3, 1, 1)
+        values = [channel * 2.0 - 1.0 for channel in rgb]
+        return torch.tensor(values, dtype=torch.float32, device=self.x.device).view(1, 3, 1, 1)
 
     def tone(self, night, dusk, day) -> Tensor:
-        """Blend three fixed colours in [0, 1] by the time of day, (n or 1, 3, 1, 1)."""
-        stops = torch.tensor([night, dusk, day], dtype=torch.float32, device=self.x.device)
-        stops = stops * 2.0 - 1.0
-        if not isinstance(self.daylight, Tensor):
-            level = min(max(float(self.daylight), 0.0), 2.0)
-            low = min(int(level), 1)
-            return torch.lerp(stops[low], stops[low + 1], level - low).view(1, 3, 1, 1)
-        level = self.daylight[:, None]
-        first, second, third = stops.view(3, 1, 3, 1, 1)
-        rising = first + (second - first) * level.clamp(0.0, 1.0)
-        return rising + (third - second) * (level - 1.0).clamp(0.0, 1.0)
+        """Blend three fixed colours in [0, 1] by the time of day, (n, 3, 1, 1)."""
+        stops = [[channel * 2.0 - 1.0 for channel in stop] for stop in (night, dusk, day)]
+        stops = torch.tensor(stops, dtype=torch.float32, device=self.x.device)
+        if self._tone_weights is None:
+            level = self.daylight.reshape(-1, 1)
+            low, high = 1.0 - level, level - 1.0
+            middle = 1.0 - high.abs()
+            self._tone_weights = torch.cat([low, middle, high], 1).clamp_(0.0, 1.0)[:, :, None]
+        # Not a matrix product: those may round to fewer digits on a GPU.
+        return (self._tone_weights * stops).sum(1)[:, :, None, None]
 
     def cover(self, distance: Tensor, softness: float = 0.75) -> Tensor:
         """Coverage of a pixel by a shape: smoothstep of the distance in pixels, in [0, 1]."""
