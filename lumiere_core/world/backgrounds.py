@@ -73,20 +73,28 @@ def draw_landscape(
 
     Args:
         daylight: (n, 1, 1), where it changes in time; else the scenes' own.
-        behind: coverage (n, h, w) of something in the sky that hides behind the land, in the
-            colour `light` (n or 1, 3, 1, 1).
+        behind: coverage (n, h, w) of the main object where that is in the sky, behind the land, in
+            the colour `light` (n or 1, 3, 1, 1).
     """
     canvas.daylight = parameters["daylight"] if daylight is None else daylight
     if behind is not None:
         canvas.layers |= {"behind": behind, "light": light}
     height, width = canvas.y.shape[1], canvas.x.shape[2]
 
+    masked = canvas.visible is not None
+
     def draw(kind, part: Canvas, values: Parameters) -> Tensor:
         _DRAW[KINDS[int(kind)]](part, values)
         frames = max(part.image.shape[0], len(values))
-        return part.image.expand(frames, 3, height, width)
+        image = part.image.expand(frames, 3, height, width)
+        if not masked:
+            return image
+        return torch.cat([image, part.visible.expand(frames, height, width)[:, None]], 1)
 
-    canvas.image = draw_by_kind(canvas, parameters, parameters.listed("landscape"), draw)
+    drawn = draw_by_kind(canvas, parameters, parameters.listed("landscape"), draw)
+    canvas.image = drawn[:, :3]
+    if masked:
+        canvas.visible = drawn[:, 3]
 
 
 # Parts of landscapes.
@@ -101,7 +109,7 @@ def sky(canvas: Canvas, parameters: Parameters) -> None:
     if min(parameters.listed("daylight")) < 0.6:
         stars(canvas, parameters)
     if "behind" in canvas.layers:
-        canvas.paint(canvas.layers["behind"], canvas.layers["light"])
+        canvas.paint(canvas.layers["behind"], canvas.layers["light"], "subject")
 
 
 def stars(canvas: Canvas, parameters: Parameters) -> None:

@@ -66,6 +66,8 @@ class Canvas:
         self.daylight: Tensor | None = daylight  # 0 night, 1 dusk, 2 day; (n, 1, 1)
         self._tone_weights: Tensor | None = None  # of the night, dusk and day colour, (n, 3, 1)
         self.image: Tensor | None = None  # (n, 3, h or 1, w or 1)
+        # Coverage of the main object as far as nothing hides it, (n, h, w); None = not wanted.
+        self.visible: Tensor | None = None
         self.layers: dict[str, Tensor] = {}  # what later steps need, first axis n or 1
 
     @property
@@ -101,9 +103,16 @@ class Canvas:
     def fill(self, colour: Tensor) -> None:
         self.image = colour
 
-    def paint(self, alpha: Tensor, colour: Tensor) -> None:
-        """Lay a colour (n, 3, 1 or h, 1 or w) over the picture where alpha (n, h, w) says so."""
+    def paint(self, alpha: Tensor, colour: Tensor, part: str = "scenery") -> None:
+        """Lay a colour (n, 3, 1 or h, 1 or w) over the picture where alpha (n, h, w) says so.
+
+        Args:
+            part: what it means for the mask. "subject" belongs to the main object, "surface" is
+                drawn on what is there and changes no outline, "scenery" hides the object.
+        """
         self.image = torch.lerp(self.image, colour, alpha[:, None])
+        if self.visible is not None and part != "surface":
+            self.visible = torch.lerp(self.visible, alpha.new_tensor(part == "subject"), alpha)
 
     def add(self, alpha: Tensor, colour: Tensor) -> None:
         """Add light; `finish` limits the sum."""
@@ -119,6 +128,7 @@ class Canvas:
             part(self.x), part(self.y), part(self.time), part(self.pixel),
             self.half_width, self.half_height, part(self.daylight),
         )  # fmt: skip
+        chosen.visible = part(self.visible)
         chosen.layers = {name: part(value) for name, value in self.layers.items()}
         return chosen
 

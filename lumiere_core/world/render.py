@@ -53,7 +53,8 @@ def render_frames(
         for start in range(0, len(rows), step):
             chosen = rows[start : start + step]
             index = torch.tensor(chosen, device=device)
-            image, mask = _draw([scenes[row] for row in chosen], times[index], height, width)
+            group = [scenes[row] for row in chosen]
+            image, mask = _draw(group, times[index], height, width, masks)
             images[index] = image
             if covers is not None:
                 covers[index] = mask[:, None]
@@ -86,9 +87,10 @@ def render_clip(
     step = _batch_size(height, width, device)
     images, covers = [], []
     for part in times.split(step):
-        image, mask = _draw([scene], part, height, width)
+        image, mask = _draw([scene], part, height, width, masks)
         images.append(image.transpose(0, 1))
-        covers.append(mask[None])
+        if masks:
+            covers.append(mask[None])
     clip = torch.cat(images, 1)
     return (clip, torch.cat(covers, 1)) if masks else clip
 
@@ -108,8 +110,10 @@ def _batch_size(height: int, width: int, device) -> int:
     return max(1, room // (height * width))
 
 
-def _draw(scenes: Sequence[Scene], times: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Draw scenes of one family: (n, 3, h, w) and coverage (n, h, w) for n times."""
+def _draw(
+    scenes: Sequence[Scene], times: Tensor, height: int, width: int, masked: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Draw scenes of one family: (n, 3, h, w) and coverage (n, h, w) or None for n times."""
     family = FAMILIES[scenes[0].family]
     names = tuple(scenes[0].parameters)
     rows = [[scene.parameters[name] for name in names] for scene in scenes]
@@ -127,9 +131,9 @@ def _draw(scenes: Sequence[Scene], times: Tensor, height: int, width: int) -> tu
         y = y * scale
         pixel = pixel * scale
     canvas = Canvas(x, y, time, pixel, half_width, half_height)
-    mask = family.draw(canvas, parameters)
+    if masked:
+        canvas.visible = torch.zeros(1, 1, 1, device=device)
+    family.draw(canvas, parameters)
     image = canvas.image.clamp(-1.0, 1.0)
-    return (
-        image.expand(len(times), 3, height, width),
-        mask.expand(len(times), height, width),
-    )
+    mask = canvas.visible.expand(len(times), height, width) if masked else None
+    return image.expand(len(times), 3, height, width), mask

@@ -199,3 +199,24 @@ def test_place_is_what_is_drawn():
     _, masks = render_frames([scene] * 2, time, 48, 48, masks=True)
     seen, _ = centres(masks[:, 0])
     torch.testing.assert_close(seen, (x + 1.0) / 2.0, atol=0.01, rtol=0.0)
+
+
+def test_what_land_hides_is_not_in_the_mask():
+    for seed in range(8):
+        scene = sample_scene(seed, "all", "moonrise")
+        clip, masks = render_clip(scene, 6, 1.0, 48, 48, masks=True)
+        area = masks.mean((0, 2, 3))
+        assert area[0] < area[-1]
+        colour = torch.tensor([scene.parameters[f"colour_{c}"] for c in "rgb"])
+        assert (clip[:, masks[0] == 1.0] - colour[:, None]).abs().max() < 1e-5
+        if scene.attributes["colour"] == "red":  # nothing else is red at night
+            assert not (colour_mask(clip.movedim(1, 0), "red") & (masks[0] == 0.0)).any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_asking_for_masks_does_not_change_the_picture(family):
+    scenes = [sample_scene(seed, "all", family) for seed in range(6)]
+    times = torch.linspace(0.0, 5.0, 6)
+    images, masks = render_frames(scenes, times, 32, 32, masks=True)
+    assert torch.equal(images, render_frames(scenes, times, 32, 32))
+    assert masks.amax() > 0.5

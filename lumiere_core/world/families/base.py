@@ -34,8 +34,8 @@ class Family:
     """One kind of scene.
 
     `phrases` is keyed by slot: an attribute's name, or "name.form" for another grammatical form of
-    it; `templates` are captions with such slots in braces. `draw` paints the canvas and returns the
-    coverage of the main object, (n, h, w).
+    it; `templates` are captions with such slots in braces. `draw` paints the canvas and says which
+    strokes are the main object.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Family:
     templates: tuple[str, ...]
     phrases: Mapping[str, Phrases]
     parameters: Callable[[Attributes, Dice], dict[str, float]]
-    draw: Callable[[Canvas, Parameters], Tensor]
+    draw: Callable[[Canvas, Parameters], None]
     allowed: Callable[[Attributes], bool] = _always
     weak_keywords: tuple[str, ...] = ()  # the same where no family has a keyword in the caption
     unhashed: tuple[str, ...] = ()  # attributes that the held-out split does not look at

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from .. import sdf
 from ..backgrounds import draw_landscape, landscape_parameters
@@ -56,7 +55,7 @@ def _walker_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     }
 
 
-def _walker(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _walker(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     size = parameters["size"] * canvas.half_height
     beat = 2.0 * math.pi * parameters["steps"] * canvas.progress + parameters["phase"]
@@ -72,8 +71,7 @@ def _walker(canvas: Canvas, parameters: Parameters) -> Tensor:
         parts += limb(0.0, 1.50, -0.65 * swing, 0.35 + 0.3 * swing.abs(), 0.34)
     distance = torch.minimum(sdf.circle(x, y - 1.90, 0.25), sdf.capsules(x, y, parts, 0.092))
     alpha = canvas.cover(distance * size)
-    canvas.paint(alpha, parameters.rgb())
-    return alpha
+    canvas.paint(alpha, parameters.rgb(), "subject")
 
 
 WALKER = Family(
@@ -131,7 +129,7 @@ def _horse_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     }
 
 
-def _horse(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _horse(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     size = parameters["size"]
     beat = 2.0 * math.pi * parameters["strides"] * canvas.progress + parameters["phase"]
@@ -155,8 +153,7 @@ def _horse(canvas: Canvas, parameters: Parameters) -> Tensor:
     for parts, radius in ((thick, 0.125), (thin, 0.058), (legs, 0.078)):
         distance = torch.minimum(distance, sdf.capsules(x, y, parts, radius))
     alpha = canvas.cover(distance * size)
-    canvas.paint(alpha, parameters.rgb())
-    return alpha
+    canvas.paint(alpha, parameters.rgb(), "subject")
 
 
 HORSE = Family(
@@ -237,7 +234,7 @@ def _under_water(canvas: Canvas, parameters: Parameters) -> None:
         canvas.paint(canvas.cover((canvas.y - reef) * 0.8) * parameters["coral"], colours)
 
 
-def _turtle(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _turtle(canvas: Canvas, parameters: Parameters) -> None:
     _under_water(canvas, parameters)
     size = parameters["size"]
     beat = 2.0 * math.pi * parameters["strokes"] * canvas.progress + parameters["phase"]
@@ -256,12 +253,12 @@ def _turtle(canvas: Canvas, parameters: Parameters) -> Tensor:
     skin = torch.minimum(skin, sdf.capsules(x, y, limbs, 0.088))
     colour = parameters.rgb()
     body, dome = canvas.cover(skin * size), canvas.cover(shell * size)
-    canvas.paint(body, colour + (1.0 - colour) * 0.30)
-    canvas.paint(dome, (colour + 1.0) * 0.85 - 1.0)
+    canvas.paint(body, colour + (1.0 - colour) * 0.30, "subject")
+    canvas.paint(dome, (colour + 1.0) * 0.85 - 1.0, "subject")
     plates = sdf.capsules(x, y, [(-0.20, -0.12, -0.14, 0.30), (0.20, -0.12, 0.14, 0.30)], 0.03)
-    canvas.paint(dome * canvas.cover(plates * size), (colour + 1.0) * 0.5 - 1.0)
+    canvas.paint(dome * canvas.cover(plates * size), (colour + 1.0) * 0.5 - 1.0, "surface")
     eye = sdf.circle(x - 0.86, y - 0.06 - 0.03 * stroke, 0.05)
-    canvas.paint(canvas.cover(eye * size), canvas.constant((0.05, 0.05, 0.05)))
+    canvas.paint(canvas.cover(eye * size), canvas.constant((0.05, 0.05, 0.05)), "surface")
     for bubble in range(3):
         rise = torch.remainder(canvas.time * 0.22 + bubble / 3 + parameters["variation"], 1.0)
         dot = sdf.circle(
@@ -269,7 +266,6 @@ def _turtle(canvas: Canvas, parameters: Parameters) -> Tensor:
             canvas.y - (2.2 * rise - 1.1) * canvas.half_height, 0.05,
         )  # fmt: skip
         canvas.paint(canvas.cover(dot) * 0.7, canvas.constant((0.75, 0.92, 0.98)))
-    return torch.maximum(body, dome)
 
 
 TURTLE = Family(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from .. import sdf
 from ..backgrounds import draw_landscape, landscape_parameters
@@ -31,11 +30,10 @@ def _fireworks_parameters(attributes: Attributes, dice: Dice) -> dict[str, float
     }
 
 
-def _fireworks(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _fireworks(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     colour = parameters.rgb()
     pale = colour + (1.0 - colour) * 0.6
-    mask = None
     for series in range(2):
         clock = canvas.time + parameters["start"] + series * (_BURST_PERIOD / 2)
         number = torch.floor(clock / _BURST_PERIOD)
@@ -53,11 +51,9 @@ def _fireworks(canvas: Canvas, parameters: Parameters) -> Tensor:
         spark = torch.sqrt(across * across + along * along) - 0.04
         fade = (1.0 - age).clamp(0.0, 0.35) / 0.35
         alpha = canvas.cover(spark) * fade
-        canvas.paint(alpha, colour)
+        canvas.paint(alpha, colour, "subject")
         tip = canvas.cover(torch.sqrt(across**2 + (radius - reach) ** 2) - 0.045)
-        canvas.paint(tip * fade, pale)
-        mask = alpha if mask is None else torch.maximum(mask, alpha)
-    return mask
+        canvas.paint(tip * fade, pale, "subject")
 
 
 FIREWORKS = Family(
@@ -105,7 +101,7 @@ def _campfire_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]
     }  # fmt: skip
 
 
-def _campfire(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _campfire(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     size, phase = parameters["size"], parameters["phase"]
     x = canvas.x - parameters["place"] * canvas.half_width
@@ -114,7 +110,6 @@ def _campfire(canvas: Canvas, parameters: Parameters) -> Tensor:
     # The ground and the air around are lit.
     glow = torch.exp(-(x * x + (y - 0.5 * size) ** 2) / (2.2 * size * size) * 1.2)
     canvas.add(glow * (0.20 + 0.03 * flicker), canvas.constant((1.0, 0.55, 0.2)))
-    mask = None
     layers = (
         (1.00, 1.00, (0.93, 0.27, 0.06)),
         (0.70, 0.70, (1.00, 0.60, 0.10)),
@@ -135,8 +130,7 @@ def _campfire(canvas: Canvas, parameters: Parameters) -> Tensor:
             distance = (x - (side * size * wide + sway)).abs_() - half
             nearest = distance if nearest is None else torch.minimum(nearest, distance)
         alpha = canvas.cover(nearest)
-        canvas.paint(alpha, canvas.constant(colour))
-        mask = alpha if mask is None else mask
+        canvas.paint(alpha, canvas.constant(colour), "subject")
     logs = sdf.capsules(x, y, [
         (-0.72 * size, -0.14 * size, 0.66 * size, 0.12 * size),
         (-0.66 * size, 0.12 * size, 0.72 * size, -0.14 * size),
@@ -147,7 +141,6 @@ def _campfire(canvas: Canvas, parameters: Parameters) -> Tensor:
         path = 0.25 * torch.sin(phase + spark * 2.0 + rise * 4.0) * size * (1.0 + rise)
         dot = sdf.circle(x - path, y - size * (1.4 + 1.1 * rise), 0.035)
         canvas.paint(canvas.cover(dot) * (1.0 - rise), canvas.constant((1.0, 0.62, 0.2)))
-    return mask
 
 
 CAMPFIRE = Family(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from .. import sdf
 from ..backgrounds import draw_landscape, landscape_parameters
@@ -29,13 +28,12 @@ def _flowers_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     }
 
 
-def _flowers(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _flowers(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     dim = canvas.tone((0.78, 0.78, 0.82), (0.94, 0.91, 0.89), (1.0, 1.0, 1.0))
     colour = (parameters.rgb() + 1.0) * (dim + 1.0) / 2.0 - 1.0
     stem_colour = canvas.tone((0.05, 0.24, 0.10), (0.18, 0.34, 0.10), (0.12, 0.42, 0.12))
     middle = canvas.tone((0.5, 0.35, 0.1), (0.7, 0.42, 0.1), (0.45, 0.25, 0.08))
-    mask = None
     base = -canvas.half_height * 1.1
     for flower, (place, tall) in enumerate(((-0.52, 0.86), (0.50, 0.92), (0.0, 1.1))):
         beat = 2.0 * math.pi * parameters["periods"] * canvas.progress + parameters["phase"]
@@ -50,10 +48,8 @@ def _flowers(canvas: Canvas, parameters: Parameters) -> Tensor:
         x, y = x - lean, canvas.y - base - height
         petals, radius = sdf.petals(x, y)
         alpha = canvas.cover(radius - 0.25 - 0.05 * petals)
-        canvas.paint(alpha, colour)
-        canvas.paint(canvas.cover(radius - 0.09), middle)
-        mask = alpha if mask is None else torch.maximum(mask, alpha)
-    return mask
+        canvas.paint(alpha, colour, "subject")
+        canvas.paint(canvas.cover(radius - 0.09), middle, "surface")
 
 
 FLOWERS = Family(

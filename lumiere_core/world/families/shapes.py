@@ -145,7 +145,7 @@ def _silhouette(shape: float, canvas: Canvas, parameters: Parameters) -> Tensor:
     return torch.stack([alpha, half.expand_as(alpha)], 1)
 
 
-def _draw(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _draw(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     canvas.layers["place"] = place(canvas, parameters)
     if any(parameters.listed("swinging")):
@@ -157,13 +157,12 @@ def _draw(canvas: Canvas, parameters: Parameters) -> Tensor:
         1
     )
     colour = parameters.rgb()
-    canvas.paint(alpha, colour)
+    canvas.paint(alpha, colour, "subject")
     if any(parameters.listed("turns")):
         # One half has another tone, so that a turning ball is seen to turn.
         dark = (colour.mean(1, keepdim=True) < -0.8).float()
         tone = (colour + 1.0) * 0.45 - 1.0 + dark * 0.75
-        canvas.paint(alpha * half * parameters["turns"].sign().abs(), tone)
-    return alpha
+        canvas.paint(alpha * half * parameters["turns"].sign().abs(), tone, "surface")
 
 
 def _background_phrases() -> dict[str, tuple[str, ...]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from .. import sdf
 from ..backgrounds import draw_landscape, landscape_parameters
@@ -28,7 +27,7 @@ def _sunrise_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     }
 
 
-def _sunrise(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _sunrise(canvas: Canvas, parameters: Parameters) -> None:
     progress = canvas.progress - 0.5
     path = parameters["direction"] * progress  # -0.5 with the sun down, 0.5 with the sun up
     level = (-0.02 + 2.0 * parameters["reach"] * path) * canvas.half_height
@@ -40,7 +39,6 @@ def _sunrise(canvas: Canvas, parameters: Parameters) -> Tensor:
     )
     draw_landscape(canvas, parameters, daylight=daylight, behind=sun,
                    light=canvas.constant((1.0, 0.88, 0.30)))  # fmt: skip
-    return sun * canvas.cover(-0.16 * canvas.half_height - canvas.y)
 
 
 SUNRISE = Family(
@@ -93,7 +91,7 @@ def _moonrise_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]
     }
 
 
-def _moonrise(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _moonrise(canvas: Canvas, parameters: Parameters) -> None:
     level = (-0.28 + 1.8 * parameters["reach"] * canvas.progress) * canvas.half_height
     x = canvas.x - parameters["place"] * canvas.half_width
     y = canvas.y - level
@@ -102,7 +100,6 @@ def _moonrise(canvas: Canvas, parameters: Parameters) -> Tensor:
                                      parameters["size"] * 0.88))  # fmt: skip
     moon = moon * (1.0 - shadow * parameters["crescent"])
     draw_landscape(canvas, parameters, behind=moon, light=parameters.rgb())
-    return moon
 
 
 MOONRISE = Family(
@@ -151,7 +148,7 @@ def _shooting_star_parameters(attributes: Attributes, dice: Dice) -> dict[str, f
     }
 
 
-def _shooting_star(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _shooting_star(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     direction, drop = parameters["direction"], parameters["drop"]
     x = canvas.x - travel(canvas, parameters, 0.18)
@@ -164,10 +161,9 @@ def _shooting_star(canvas: Canvas, parameters: Parameters) -> Tensor:
     share = (along / 0.9).clamp(0.0, 1.0)
     tail = torch.maximum(across.abs() - 0.12 * (1.0 - share), -along)
     colour = parameters.rgb()
-    canvas.paint(canvas.cover(tail) * (1.0 - share) * 0.9, colour)
+    canvas.paint(canvas.cover(tail) * (1.0 - share) * 0.9, colour, "subject")
     head = canvas.cover(sdf.circle(x, y, 0.15))
-    canvas.paint(head, colour + (1.0 - colour) * 0.35)
-    return torch.maximum(head, canvas.cover(tail) * (share < 0.6))
+    canvas.paint(head, colour + (1.0 - colour) * 0.35, "subject")
 
 
 SHOOTING_STAR = Family(
@@ -227,7 +223,7 @@ def _earth_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _earth(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _earth(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     size = parameters["size"]
     x, y = canvas.x / size, canvas.y / size
@@ -243,15 +239,14 @@ def _earth(canvas: Canvas, parameters: Parameters) -> Tensor:
         + 0.7 * torch.sin(longitude + 2.5 * latitude)
         + 0.5 * torch.sin(3.0 * longitude - 2.0 * latitude + 1.0)
     )
-    canvas.paint(alpha, canvas.constant((0.10, 0.32, 0.80)))
+    canvas.paint(alpha, canvas.constant((0.10, 0.32, 0.80)), "subject")
     canvas.paint(alpha * ((land - 0.35) * 4.0 + 0.5).clamp(0.0, 1.0),
-                 canvas.constant((0.22, 0.62, 0.22)))  # fmt: skip
+                 canvas.constant((0.22, 0.62, 0.22)), "surface")  # fmt: skip
     caps = canvas.cover((0.86 - y.abs()) * size)
-    canvas.paint(alpha * caps, canvas.constant((0.96, 0.97, 1.0)))
+    canvas.paint(alpha * caps, canvas.constant((0.96, 0.97, 1.0)), "surface")
     # The night side, on the right.
     shade = ((x + 0.35 * y - 0.30) * 1.6).clamp(0.0, 0.7)
-    canvas.paint(alpha * shade, canvas.constant((0.01, 0.01, 0.05)))
-    return alpha
+    canvas.paint(alpha * shade, canvas.constant((0.01, 0.01, 0.05)), "surface")
 
 
 EARTH = Family(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from .. import sdf
 from ..backgrounds import BACKGROUND_COLOURS, below, draw_landscape, landscape_parameters
@@ -31,7 +30,7 @@ def _boat_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     }
 
 
-def _boat(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _boat(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     size = parameters["size"]
     beat = 2.0 * math.pi * parameters["periods"] * canvas.progress + parameters["phase"]
@@ -51,8 +50,9 @@ def _boat(canvas: Canvas, parameters: Parameters) -> Tensor:
     dim = canvas.tone((0.80, 0.80, 0.85), (0.93, 0.91, 0.90), (1.0, 1.0, 1.0))
     sails = canvas.cover(torch.minimum(big, small) * size)
     wood = canvas.cover(torch.minimum(hull, mast) * size)
-    canvas.paint(wood, canvas.tone((0.20, 0.12, 0.08), (0.36, 0.18, 0.12), (0.46, 0.26, 0.14)))
-    canvas.paint(sails, (colour + 1.0) * (dim + 1.0) / 2.0 - 1.0)
+    brown = canvas.tone((0.20, 0.12, 0.08), (0.36, 0.18, 0.12), (0.46, 0.26, 0.14))
+    canvas.paint(wood, brown, "subject")
+    canvas.paint(sails, (colour + 1.0) * (dim + 1.0) / 2.0 - 1.0, "subject")
     # A wave in front hides the keel.
     crest = -0.44 * canvas.half_height + 0.035 * torch.sin(canvas.x * 6.0 - canvas.time * 2.0)
     front = canvas.tone((0.05, 0.10, 0.26), (0.36, 0.32, 0.44), (0.06, 0.44, 0.66))
@@ -60,7 +60,6 @@ def _boat(canvas: Canvas, parameters: Parameters) -> Tensor:
     canvas.paint(band, front)
     foam = canvas.tone((0.30, 0.38, 0.55), (0.88, 0.70, 0.64), (0.85, 0.95, 0.98))
     canvas.paint(canvas.cover((canvas.y - crest).abs() - 0.02), foam)
-    return torch.maximum(wood, sails) * (1.0 - band)
 
 
 _SAILS = ("white", "red", "orange", "yellow", "green", "purple")
@@ -117,7 +116,7 @@ def _flag_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     }
 
 
-def _flag(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _flag(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     left = parameters["place"] - 0.55
     x, y = canvas.x - left, canvas.y - 0.38 * canvas.half_height
@@ -134,9 +133,8 @@ def _flag(canvas: Canvas, parameters: Parameters) -> Tensor:
     light = 0.80 + 0.20 * torch.cos(beat + 0.6)
     colour = (parameters.rgb() + 1.0) * light[:, None] - 1.0
     black = (parameters.rgb().mean(1, keepdim=True) < -0.8).float()
-    canvas.paint(alpha, colour + black * (light[:, None] - 0.6) * 0.5)
+    canvas.paint(alpha, colour + black * (light[:, None] - 0.6) * 0.5, "subject")
     canvas.paint(pole, canvas.constant((0.34, 0.30, 0.28)))
-    return alpha * (1.0 - pole)
 
 
 FLAG = Family(
@@ -183,7 +181,7 @@ def _car_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     }
 
 
-def _car(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _car(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     road = canvas.tone((0.13, 0.13, 0.17), (0.28, 0.25, 0.29), (0.40, 0.40, 0.42))
     below(canvas, -0.55 * canvas.half_height, road)
@@ -203,23 +201,20 @@ def _car(canvas: Canvas, parameters: Parameters) -> Tensor:
     glass = torch.maximum(glass, 0.045 - (x + 0.08).abs())
     dim = canvas.tone((0.80, 0.80, 0.85), (0.95, 0.92, 0.90), (1.0, 1.0, 1.0))
     alpha = canvas.cover(torch.minimum(body, cabin) * size)
-    canvas.paint(alpha, (parameters.rgb() + 1.0) * (dim + 1.0) / 2.0 - 1.0)
+    canvas.paint(alpha, (parameters.rgb() + 1.0) * (dim + 1.0) / 2.0 - 1.0, "subject")
     canvas.paint(canvas.cover(glass * size),
-                 canvas.tone((0.28, 0.34, 0.44), (0.55, 0.50, 0.55), (0.62, 0.76, 0.80)))  # fmt: skip
+                 canvas.tone((0.28, 0.34, 0.44), (0.55, 0.50, 0.55), (0.62, 0.76, 0.80)), "surface")  # fmt: skip
     lamp = sdf.circle(x - 0.78, y - 0.05, 0.085)
-    canvas.paint(canvas.cover(lamp * size), canvas.constant((1.0, 0.95, 0.70)))
+    canvas.paint(canvas.cover(lamp * size), canvas.constant((1.0, 0.95, 0.70)), "subject")
     turn = -direction * place / (0.24 * size)
-    mask = alpha
     for wheel in (-0.48, 0.48):
         wheel_x, wheel_y = x - wheel, y + 0.20
         tyre = canvas.cover(sdf.circle(wheel_x, wheel_y, 0.24) * size)
-        canvas.paint(tyre, canvas.constant((0.07, 0.07, 0.08)))
+        canvas.paint(tyre, canvas.constant((0.07, 0.07, 0.08)), "subject")
         turned_x, turned_y = sdf.rotate(wheel_x * direction, wheel_y, turn * direction)
         spoke = torch.maximum(sdf.circle(wheel_x, wheel_y, 0.15),
                               torch.minimum(turned_x.abs(), turned_y.abs()) - 0.05)  # fmt: skip
-        canvas.paint(canvas.cover(spoke * size), canvas.constant((0.72, 0.72, 0.74)))
-        mask = torch.maximum(mask, tyre)
-    return mask
+        canvas.paint(canvas.cover(spoke * size), canvas.constant((0.72, 0.72, 0.74)), "surface")
 
 
 CAR = Family(

@@ -24,7 +24,7 @@ def _snowfall_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]
     }  # fmt: skip
 
 
-def _snowfall(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _snowfall(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     phase = parameters["phase"]
     haze = torch.full_like(phase, 0.22)
@@ -35,8 +35,7 @@ def _snowfall(canvas: Canvas, parameters: Parameters) -> Tensor:
     flakes = _lanes(canvas, phase, parameters["speed"], 12, 0.8, sway=0.03)
     radius = 0.040 + 0.016 * parameters["heavy"]
     flakes = canvas.cover(torch.sqrt(flakes) - radius)
-    canvas.paint(flakes, canvas.constant((1.0, 1.0, 1.0)))
-    return flakes
+    canvas.paint(flakes, canvas.constant((1.0, 1.0, 1.0)), "subject")
 
 
 def _lanes(canvas, phase, speed, count, period, sway=0.0, stretch=1.0) -> Tensor:
@@ -99,7 +98,7 @@ def _rain_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _rain(canvas: Canvas, parameters: Parameters) -> Tensor:
+def _rain(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     phase = parameters["phase"]
     gloom = torch.full_like(phase, 0.55)
@@ -107,7 +106,8 @@ def _rain(canvas: Canvas, parameters: Parameters) -> Tensor:
     drops = _lanes(canvas, phase, parameters["speed"], 11, 0.75, stretch=3.6)
     radius = 0.030 + 0.012 * parameters["heavy"]
     drops = canvas.cover(torch.sqrt(drops) - radius)
-    canvas.paint(drops, canvas.tone((0.52, 0.62, 0.78), (0.75, 0.80, 0.88), (0.80, 0.88, 0.95)))
+    colour = canvas.tone((0.52, 0.62, 0.78), (0.75, 0.80, 0.88), (0.80, 0.88, 0.95))
+    canvas.paint(drops, colour, "subject")
     # Rings where drops hit the ground, one in each column of the frame.
     width = 0.5
     column = torch.floor(canvas.x / width)
@@ -119,7 +119,6 @@ def _rain(canvas: Canvas, parameters: Parameters) -> Tensor:
     ring = sdf.ellipse(x, y, 0.04 + 0.17 * age, 0.02 + 0.06 * age).abs() - 0.016
     canvas.paint(canvas.cover(ring) * ((1.0 - age) * 0.8),
                  canvas.tone((0.5, 0.6, 0.75), (0.7, 0.75, 0.85), (0.80, 0.88, 0.95)))  # fmt: skip
-    return drops
 
 
 RAIN = Family(
