@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 KINDS = ("cosine", "scaled_linear")
-PREDICTIONS = ("v", "eps")
+PREDICTIONS = ("v", "eps", "x0")
 
 
 class Schedule:
@@ -23,7 +23,9 @@ class Schedule:
     Args:
         kind: "cosine" (angle linear in time, clipped to [sigma_min, sigma_max]) or "scaled_linear"
             (Stable Diffusion's betas; sigma_min and sigma_max are then what the betas give).
-        prediction: what the network predicts, "v" (Salimans & Ho 2022) or "eps".
+        prediction: what the network predicts: "v" (Salimans & Ho 2022), "eps", or "x0", the clean data
+            itself. With large patches only the last one spares the network from carrying the noise of
+            p x p pixels through its few channels (Li & He 2025, "Back to basics").
         sigma_min, sigma_max: ends of the cosine schedule.
         steps: length of the table.
     """
@@ -92,6 +94,8 @@ class Schedule:
 
     def denoised(self, x: Tensor, model_output: Tensor, sigma: Tensor) -> Tensor:
         """Return the clean estimate from noised data and the network's answer."""
+        if self.prediction == "x0":
+            return model_output
         if self.prediction == "eps":
             return x - model_output * _like(sigma, x)
         scale = _like(1 / (sigma**2 + 1), x)
@@ -101,8 +105,18 @@ class Schedule:
         """Return (network input, target) for clean data, noise and (b,) continuous timesteps."""
         angle = self.angle(timestep)
         cos, sin = _like(angle.cos(), x0), _like(angle.sin(), x0)
-        noised = cos * x0 + sin * eps
-        return noised, eps if self.prediction == "eps" else cos * eps - sin * x0
+        targets = {"v": lambda: cos * eps - sin * x0, "eps": lambda: eps, "x0": lambda: x0}
+        return cos * x0 + sin * eps, targets[self.prediction]()
+
+    def loss_weight(self, timestep: Tensor, largest: float = 10.0) -> Tensor:
+        """Return the (b,) weights of the squared errors of a batch.
+
+        An error of v weighs 1 / sin(angle)^2 in terms of the clean data; "x0" gets the same weight, cut off
+        where hardly any noise is left (Hang et al. 2023, min-SNR). 1 for the other predictions.
+        """
+        if self.prediction != "x0":
+            return torch.ones_like(timestep)
+        return (1 / self.angle(timestep).sin() ** 2).clamp(max=largest)
 
 
 def shifted_timesteps(uniform: Tensor, steps: int, shift: float) -> Tensor:

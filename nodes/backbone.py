@@ -9,6 +9,7 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management as model_management
 import comfy.model_patcher
+import comfy.model_sampling
 import comfy.supported_models_base
 import comfy.utils
 import torch
@@ -73,11 +74,17 @@ class LumiereModelConfig(comfy.supported_models_base.BASE):
         return {"pixel_space_vae": torch.tensor(1.0)}
 
 
+class CleanDataSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.X0):
+    """The host's discrete schedule for a network that predicts the clean data; no ModelType names it."""
+
+
 class LumiereModel(comfy.model_base.BaseModel):
     """The image model: pooled text as `y`, the pack's noise schedule."""
 
     def __init__(self, config: LumiereModelConfig, betas: Tensor, device=None) -> None:
         super().__init__(config, config.model_type({}), device=device, unet_model=LumiereUNet)
+        if config.prediction == "x0":
+            self.model_sampling = CleanDataSampling(config)
         self.model_sampling._register_schedule(given_betas=betas)
 
     def extra_conds(self, **kwargs) -> dict:

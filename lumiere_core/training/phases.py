@@ -115,7 +115,8 @@ class _DiffusionPhase:
         timestep = shifted_timesteps(uniform, schedule.steps, self.options.sigma_shift).to(x0.device)
         eps = torch.randn(x0.shape, generator=random).to(x0.device)
         noised, target = schedule.training_pair(x0, eps, timestep)
-        return F.mse_loss(self.network(noised, timestep, context, pooled).float(), target)
+        error = (self.network(noised, timestep, context, pooled).float() - target).square()
+        return (error.flatten(1).mean(dim=1) * schedule.loss_weight(timestep)).mean()
 
     def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         raise NotImplementedError
