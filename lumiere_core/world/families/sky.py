@@ -13,6 +13,9 @@ from ..dice import Dice
 from ..palette import colour_parameters
 from .base import CAMERA, Attributes, Family, camera_parameters, travel, travel_parameters
 
+# How much higher than over the sea the sun and the moon stay to be seen over this land.
+_LIFT = {"ocean": 0.0, "field": 0.05, "city": 0.12, "mountains": 0.24}
+
 # Sunrise and sunset.
 
 
@@ -22,6 +25,7 @@ def _sunrise_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
         "direction": 1.0 if attributes["motion"] == "rising" else -1.0,
         "place": dice.uniform(-0.4, 0.4),
         "reach": dice.uniform(0.36, 0.44),
+        "lift": _LIFT[attributes["background"]],
         "size": dice.uniform(0.22, 0.30),
         **landscape_parameters(kind, 1.0, dice.uniform()),
     }
@@ -30,7 +34,7 @@ def _sunrise_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
 def _sunrise(canvas: Canvas, parameters: Parameters) -> None:
     progress = canvas.progress - 0.5
     path = parameters["direction"] * progress  # -0.5 with the sun down, 0.5 with the sun up
-    level = (-0.02 + 2.0 * parameters["reach"] * path) * canvas.half_height
+    level = (parameters["lift"] - 0.02 + 2.0 * parameters["reach"] * path) * canvas.half_height
     daylight = (1.0 + 1.9 * path).clamp(0.05, 1.95)
     sun = canvas.cover(
         sdf.circle(
@@ -83,7 +87,8 @@ SUNRISE = Family(
 def _moonrise_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     return {
         "place": dice.uniform(-0.5, 0.5),
-        "reach": dice.uniform(0.40, 0.55),
+        "reach": dice.uniform(0.38, 0.46),
+        "lift": _LIFT[attributes["background"]],
         "size": dice.uniform(0.26, 0.34),
         "crescent": float(attributes["phase"] == "crescent"),
         **landscape_parameters(attributes["background"], 0.0, dice.uniform()),
@@ -92,7 +97,8 @@ def _moonrise_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]
 
 
 def _moonrise(canvas: Canvas, parameters: Parameters) -> None:
-    level = (-0.28 + 1.8 * parameters["reach"] * canvas.progress) * canvas.half_height
+    climb = 0.7 * parameters["lift"] - 0.22 + 1.8 * parameters["reach"] * canvas.progress
+    level = climb * canvas.half_height
     x = canvas.x - parameters["place"] * canvas.half_width
     y = canvas.y - level
     moon = canvas.cover(sdf.circle(x, y, parameters["size"]))
