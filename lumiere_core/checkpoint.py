@@ -48,6 +48,7 @@ def load_file(path: str | Path) -> tuple[StateDict, dict[str, str]]:
 
 def save_file(state: StateDict, path: str | Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file: to a temporary name first, so a full disk leaves nothing half-written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file as write
 
     path = Path(path)
@@ -56,6 +57,10 @@ def save_file(state: StateDict, path: str | Path, metadata: dict[str, str]) -> N
     try:
         write({k: v.detach().contiguous().cpu() for k, v in state.items()}, str(partial), metadata)
         os.replace(partial, path)
+    except SafetensorError as error:  # how the library reports a full disk
+        raise OSError(
+            f"could not write {path} ({error}). Is the disk full, or the folder not writable?"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -107,19 +112,27 @@ class Parts:
 
     @property
     def unet_config(self) -> UNetConfig:
-        return UNetConfig.from_dict(self.config["unet"])
+        return UNetConfig.from_dict(self._section("unet"))
 
     @property
     def temporal_config(self) -> TemporalConfig:
-        return TemporalConfig.from_dict(self.config["temporal"])
+        return TemporalConfig.from_dict(self._section("temporal"))
 
     @property
     def text_config(self) -> TextConfig:
-        return TextConfig.from_dict(self.config["text"])
+        return TextConfig.from_dict(self._section("text"))
 
     @property
     def schedule(self) -> dict[str, Any]:
-        return self.config["schedule"]
+        return self._section("schedule")
+
+    def _section(self, name: str) -> dict[str, Any]:
+        if name not in self.config:
+            raise ValueError(
+                f'{", ".join(self.sha256) or "the checkpoint"} has no "{name}" in its lumiere.config, only '
+                f"{sorted(self.config)}. Choose the file that holds this part of the model."
+            )
+        return self.config[name]
 
     def require(self, *parts: str) -> None:
         """Raise ValueError unless the named parts were in the files."""
@@ -164,7 +177,7 @@ def load_parts(paths: Path | str | list[Path]) -> Parts:
                 f"{sorted(metadata)[:5] or 'no metadata'}; first keys {sorted(state)[:3]}). "
                 "Choose a file written by this pack; an image checkpoint must be inflated instead."
             )
-        parts.config |= json.loads(config)
+        parts.config |= _parse_config(config, Path(path).name)
         parts.metadata |= metadata
         parts.sha256[Path(path).name] = sha256(path)
         for prefix in PREFIXES:
@@ -172,6 +185,19 @@ def load_parts(paths: Path | str | list[Path]) -> Parts:
             if found:
                 setattr(parts, prefix, found)
     return parts
+
+
+def _parse_config(text: str, name: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError:
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"the metadata field lumiere.config of {name} is {text[:40]!r}; a JSON object is wanted. "
+            "The file is damaged: download or export it again."
+        )
+    return config
 
 
 def sha256(path: str | Path) -> str:
