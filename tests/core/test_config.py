@@ -1,0 +1,70 @@
+"""Configurations: JSON round trips, and messages about values that make no network."""
+
+import json
+
+import pytest
+
+from lumiere_core.config import TemporalConfig, TextConfig, UNetConfig
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UNetConfig(),
+        UNetConfig(patch_size=4, num_heads=8, num_head_channels=-1, adm_in_channels=16),
+        TemporalConfig(stride=4, depth=1),
+        TextConfig(width=64),
+    ],
+)
+def test_json_round_trip(config):
+    again = type(config).from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config and hash(again) == hash(config)  # lists came back as tuples
+
+
+@pytest.mark.parametrize("kind", [UNetConfig, TemporalConfig, TextConfig])
+def test_unknown_names_are_refused(kind):
+    with pytest.raises(
+        ValueError, match=rf"{kind.__name__} does not know \['wings'\].*newer version"
+    ):
+        kind.from_dict({"wings": 2})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_res_blocks": (1, 1)}, "num_res_blocks has 2 entries, channel_mult has 3"),
+        ({"transformer_depth": (0, 1)}, "transformer_depth has 2 entries, wanted .* 3 encoder"),
+        ({"transformer_depth_output": (0, 1)}, "transformer_depth_output has 2 entries, wanted 6"),
+        ({"model_channels": 48}, "model_channels is 48; .* multiple of 32"),
+        ({"num_heads": 8}, "exactly one of num_heads and num_head_channels"),
+        ({"num_head_channels": -1}, "exactly one of num_heads and num_head_channels"),
+    ],
+)
+def test_image_configurations_that_make_no_network(changes, message):
+    with pytest.raises(ValueError, match=message):
+        UNetConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temporal_kernel": 4}, "odd, got spatial 3, temporal 4"),
+        ({"spatial_kernel": 2}, "odd, got spatial 2, temporal 3"),
+        ({"stride": 3}, "stride is 3"),
+    ],
+)
+def test_temporal_configurations_that_make_no_network(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TemporalConfig(**changes)
+
+
+def test_heads():
+    assert UNetConfig(num_head_channels=64).heads(320) == (5, 64)
+    assert UNetConfig(num_heads=8, num_head_channels=-1).heads(320) == (8, 40)
+
+
+def test_the_host_is_told_the_patched_channels():
+    kwargs = UNetConfig(patch_size=4, adm_in_channels=16).host_kwargs()
+    assert kwargs["in_channels"] == kwargs["out_channels"] == 48
+    assert (kwargs["num_classes"], kwargs["adm_in_channels"]) == ("sequential", 16)
+    assert UNetConfig().host_kwargs()["num_classes"] is None
