@@ -1,21 +1,22 @@
 """Noise schedules: the table, its inverse, and what a perfect network would give."""
 
+import itertools
 import json
 import math
 
 import pytest
 import torch
 
-from lumiere_core.schedule import Schedule, shifted_timesteps
+from lumiere_core.schedule import KINDS, PREDICTIONS, Schedule, shifted_timesteps
 
-ALL = [(kind, prediction) for kind in ("cosine", "scaled_linear") for prediction in ("v", "eps")]
+ALL = list(itertools.product(KINDS, PREDICTIONS))
 
 
 def exact_answer(schedule, x0, eps, sigma):
     """What a network that knows x0 and eps answers."""
     sigma = sigma.reshape(-1, *[1] * (x0.ndim - 1))
     cos, sin = 1 / (1 + sigma**2).sqrt(), sigma / (1 + sigma**2).sqrt()
-    return eps if schedule.prediction == "eps" else cos * eps - sin * x0
+    return {"v": cos * eps - sin * x0, "eps": eps, "x0": x0}[schedule.prediction]
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_scaled_linear_is_the_range_of_stable_diffusion():
     assert schedule.betas[-1].item() == pytest.approx(0.012)
 
 
-@pytest.mark.parametrize("kind", ["cosine", "scaled_linear"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_timestep_and_sigma_are_inverse(kind):
     schedule = Schedule(kind)
     steps = torch.arange(1000)
@@ -71,7 +72,8 @@ def test_denoised_recovers_the_clean_data(kind, prediction, data):
     noised = x0 + sigma.reshape(-1, 1, 1, 1, 1) * eps
     answer = exact_answer(schedule, x0, eps, sigma)
     assert torch.allclose(schedule.denoised(noised, answer, sigma), x0, atol=1e-10)
-    assert not torch.allclose(schedule.denoised(noised, answer, sigma.flip(0)), x0, atol=0.1)
+    if prediction != "x0":  # of any noise level then
+        assert not torch.allclose(schedule.denoised(noised, answer, sigma.flip(0)), x0, atol=0.1)
 
 
 @pytest.mark.parametrize(("kind", "prediction"), ALL)
@@ -86,7 +88,18 @@ def test_training_pairs_are_what_sampling_uses(kind, prediction, data):
     assert torch.allclose(schedule.denoised(noised, target, sigma), x0, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["cosine", "scaled_linear"])
+def test_predictions_weigh_the_error_of_the_clean_data_alike():
+    """An error d of the clean estimate is an error d / sin(angle) of v."""
+    timestep = torch.tensor([300.0, 500.0, 900.0])
+    v, eps, x0 = (Schedule("cosine", prediction) for prediction in ("v", "eps", "x0"))
+    sigma, zero = v.angle(timestep).tan(), torch.zeros(3, 1)
+    estimates = v.denoised(zero, torch.ones(3, 1), sigma).flatten()  # an error of v of 1
+    assert torch.allclose(x0.loss_weight(timestep), 1 / estimates**2, rtol=1e-4)
+    assert x0.loss_weight(torch.zeros(1)).tolist() == [10.0]
+    assert v.loss_weight(timestep).tolist() == eps.loss_weight(timestep).tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_continuous_angles_meet_the_table(kind):
     schedule = Schedule(kind)
     steps = torch.arange(0, 1000, 37)
@@ -124,5 +137,5 @@ def test_dictionary_round_trip(kind, prediction):
 def test_unknown_kinds_are_named():
     with pytest.raises(ValueError, match="kind 'linear'.*kinds are.*cosine"):
         Schedule("linear")
-    with pytest.raises(ValueError, match="prediction 'x0'.*predictions are.*eps"):
-        Schedule("cosine", "x0")
+    with pytest.raises(ValueError, match="prediction 'flow'.*predictions are.*eps"):
+        Schedule("cosine", "flow")
