@@ -32,7 +32,7 @@ from headless import (
 
 WORKFLOW = PACK_ROOT / "workflows" / "api" / "text_to_video.json"
 BASE = PACK_ROOT / ".host" / "base"
-PROMPT_INPUTS = ("text", "prompt")
+PROMPT_INPUTS = ("prompt", "text")
 SEED_INPUTS = ("seed", "noise_seed")
 
 
@@ -240,10 +240,10 @@ def run(options: argparse.Namespace) -> None:
 
     print(f'"{prompt}", seed {seed}: {frames} frames at {fps:g} a second', flush=True)
     comfyui = find_host()
-    prepare_base(BASE)
+    prepare_base(options.base)
     cpu = options.cpu or needs_cpu_flag()
     print(f"starting the host in {comfyui}{' on the CPU' if cpu else ''} ...", flush=True)
-    host = HeadlessHost(comfyui, BASE, ["--cpu"] if cpu else [])
+    host = HeadlessHost(comfyui, options.base, ["--cpu"] if cpu else [])
     import comfy.utils
 
     comfy.utils.set_progress_bar_enabled(False)  # the host's own bar; ours has the time left
@@ -257,13 +257,13 @@ def run(options: argparse.Namespace) -> None:
     try:
         outputs = host.run(graph, on_event=bar)
         bar.close()
-        clip = saved_file(outputs, BASE)
+        clip = saved_file(outputs, options.base)
         ran = time.monotonic()
         pixels = check_clip(clip, frames, fps)
         paths = publish(clip, pixels, output, host.module("lumiere_core.media"))
     finally:
         bar.close()
-        shutil.rmtree(BASE / "output" / scratch, ignore_errors=True)
+        shutil.rmtree(options.base / "output" / scratch, ignore_errors=True)
 
     height, width = pixels.shape[1:3]
     print(
@@ -286,6 +286,7 @@ def main() -> int:
     parser.add_argument("--seed", default=environment("SEED") or None, help="a whole number")
     parser.add_argument("--output", default=environment("OUT"), help="an .mp4 file or a folder")
     parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="an API-format workflow")
+    parser.add_argument("--base", type=Path, default=BASE, help="the host's models and outputs")
     parser.add_argument("--cpu", action="store_true", help="do not use an accelerator")
     options = parser.parse_args()
     try:

@@ -1,0 +1,85 @@
+"""`make demo`'s command in a process of its own, with a very small model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.host
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOW = ROOT / "workflows" / "api" / "text_to_video.json"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, write_tiny):
+    """A base folder with a tiny checkpoint, and the demo's workflow for it: 8 frames of 16x16, 2 steps."""
+    base = tmp_path_factory.mktemp("demo")
+    (base / "models" / "lumiere").mkdir(parents=True)
+    write_tiny(base / "models" / "lumiere" / "tiny.safetensors")
+    graph = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    changes = {
+        "LumiereLoader": {"checkpoint": "tiny.safetensors"},
+        "EmptyLumiereLatentVideo": {"width": 16, "height": 16, "length": 8},
+        "LumiereSampler": {"steps": 2},
+        "ImageScale": {"width": 64, "height": 64},
+    }
+    for node in graph.values():
+        node["inputs"].update(changes.get(node["class_type"], {}))
+    workflow = base / "tiny.json"
+    workflow.write_text(json.dumps(graph), encoding="utf-8")
+    return base, workflow
+
+
+def run_demo(comfyui, tiny, *arguments, **environment):
+    base, workflow = tiny
+    command = [sys.executable, str(ROOT / "nodes" / "demo.py"), "--cpu", "--base", str(base)]
+    return subprocess.run(
+        [*command, "--workflow", str(workflow), *arguments],
+        env={**os.environ, "COMFYUI_PATH": str(comfyui), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_demo_writes_clip_sheet_and_slice(comfyui, tiny, tmp_path):
+    import av
+    from PIL import Image
+
+    clip = tmp_path / "new folder" / "clip.mp4"
+    # Through the environment, as the Makefile does.
+    done = run_demo(comfyui, tiny, PROMPT='a child\'s "green" star', SEED="3", OUT=str(clip))
+    assert done.returncode == 0, done.stderr
+    assert '"a child\'s "green" star", seed 3: 8 frames' in done.stdout
+    assert "step 2/2" in done.stdout and "peak memory" in done.stdout
+    names = {"clip.mp4", "clip_sheet.png", "clip_slice.png"}
+    assert {path.name for path in clip.parent.iterdir()} == names
+    assert all(str(clip.with_name(name)) in done.stdout for name in names)
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.average_rate) == ("h264", 16)
+        assert len(list(container.decode(stream))) == 8
+    assert (
+        Image.open(clip.with_name("clip_slice.png")).height == 8 * 4
+    )  # one line of pixels a frame
+    assert not list((tiny[0] / "output").rglob("*.mp4")), "the host's own copy stayed behind"
+
+
+def test_a_refused_run_says_why_and_writes_nothing(comfyui, tiny, tmp_path):
+    out = tmp_path / "clip.mp4"
+    done = run_demo(comfyui, tiny, "--seed", "-4", "--output", str(out))
+    assert done.returncode == 1
+    assert "demo failed: " in done.stderr and "seed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bad_seed_is_refused_before_the_host_starts(comfyui, tiny):
+    done = run_demo(comfyui, tiny, SEED="seven")
+    assert done.returncode == 1
+    assert "SEED=seven must be a whole number" in done.stderr
+    assert "starting the host" not in done.stdout
