@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import partial
 
@@ -141,7 +142,9 @@ class LumiereSaveTemporal(io.ComfyNode):
             "temporal": inflation.temporal_config.to_dict(),
         }
         path, file, subfolder = host.output_path(filename_prefix, ".safetensors")
-        metadata = weights.metadata_for(f"{inflation.title} temporal layers", config)
+        metadata = weights.metadata_for(
+            f"{inflation.title} temporal layers", config, source=json.dumps(inflation.sha256)
+        )
         weights.save_file(state, path, metadata)
         logging.info(f"Lumiere: temporal layers saved to {path}")
         return io.NodeOutput(ui={"text": [f"{subfolder}/{file}" if subfolder else file]})

@@ -181,5 +181,4 @@ def test_whole_runs_agree(host, studio, sampler, core_sampler, scheduler):
         scheduler=scheduler, dynamic_threshold=0.995,
     )  # fmt: skip
     difference = (got.transpose(0, 1)[None] - kept[0]).abs().max()
-    print(f"{sampler} {scheduler}: largest difference {difference:.2e}")
     assert difference < 1e-4

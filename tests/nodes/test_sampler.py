@@ -69,6 +69,14 @@ def test_initial_noise_is_core_s(host, studio):
     assert torch.equal(ours[3:], noise.frame_noise(10, 3, (3, 16, 16)))
 
 
+def test_initial_noise_of_the_host_begins_alike(studio):
+    """What the help page says of KSampler."""
+    from comfy.sample import prepare_noise
+
+    long, short = (prepare_noise(torch.zeros(n, 3, 16, 16), 3) for n in (20, 7))
+    assert torch.equal(long[:7], short)
+
+
 def test_clips_of_a_batch_are_those_of_the_next_seeds(studio):
     two, _, _ = studio.load("tiny.safetensors", frames_per_clip=3)
     both = run(studio, 6, model=two, seed=4, sampler_name="euler_ancestral", steps=3)

@@ -249,9 +249,8 @@ def test_stock_context_windows(host, studio):
 
 def test_model_save_and_checkpoint_save(host, studio):
     """They write the image model (the temporal layers have a node of their own)."""
-    from safetensors import safe_open
-
     import comfy_extras.nodes_model_merging as merging
+    from safetensors import safe_open
 
     merging.CheckpointSave().save(studio.model, studio.clip, studio.vae, "stock/checkpoint")
     (path,) = (host.base / "output" / "stock").glob("checkpoint*.safetensors")

@@ -20,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 180
-OPCODE_TEXT, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG = 1, 8, 9, 10
+OPCODE_TEXT, OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG = 1, 2, 8, 9, 10
 
 
 class ServerError(RuntimeError):
@@ -42,6 +42,7 @@ class WebSocket:
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         self._buffer = b""
+        self.previews = []  # bytes of each binary message so far
         while b"\r\n\r\n" not in self._buffer:
             self._buffer += self._socket.recv(4096)
         head, self._buffer = self._buffer.split(b"\r\n\r\n", 1)
@@ -63,7 +64,7 @@ class WebSocket:
         self._socket.sendall(bytes([0x80 | opcode, 0x80 | len(payload)]) + mask + masked)
 
     def receive(self, timeout):
-        """Return the next JSON message; binary previews are passed over."""
+        """Return the next JSON message; binary previews before it go to `previews`."""
         end = time.monotonic() + timeout
         while True:
             self._socket.settimeout(max(0.1, end - time.monotonic()))
@@ -76,6 +77,8 @@ class WebSocket:
             payload, opcode = self._read(length), first & 0x0F
             if opcode == OPCODE_TEXT:
                 return json.loads(payload)
+            if opcode == OPCODE_BINARY:
+                self.previews.append(payload)
             if opcode == OPCODE_PING:
                 self._send(OPCODE_PONG, payload)
             if opcode == OPCODE_CLOSE:
@@ -141,7 +144,10 @@ class Server:
         return self.wait(self.queue(prompt), timeout)
 
     def run_with_events(self, prompt, timeout=600):
-        """Run a workflow while listening on the websocket; return its outputs and the messages."""
+        """Run a workflow while listening on the websocket; return its outputs and the messages.
+
+        The bytes of binary previews are messages of the type "preview".
+        """
         client_id, events = str(uuid.uuid4()), []
         listener = WebSocket("127.0.0.1", self.port, f"/ws?clientId={client_id}")
         try:
@@ -149,6 +155,8 @@ class Server:
             end = time.monotonic() + timeout
             while True:
                 message = listener.receive(end - time.monotonic())
+                events += [{"type": "preview", "data": data} for data in listener.previews]
+                listener.previews.clear()
                 events.append(message)
                 done = message["type"] in ("execution_success", "execution_error")
                 if done and message["data"]["prompt_id"] == prompt_id:

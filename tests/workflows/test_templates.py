@@ -1,0 +1,195 @@
+"""Every template opens from the template browser and equals its API twin; every twin runs over HTTP."""
+
+import json
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.host
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
+TWINS = sorted((ROOT / "workflows" / "api").glob("*.json"))
+SHOWN_ONLY = ("Note", "MarkdownNote")
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
+
+
+def name(path):
+    return path.stem
+
+
+def convert(template, object_info):
+    """Return the API format of a UI-format workflow.
+
+    As much as our templates need: links, widgets, widgets that bring others along (DynamicCombo).
+
+    Args:
+        object_info: the answer of the server's /object_info.
+    """
+    links = {link[0]: [str(link[1]), link[2]] for link in template["links"]}
+    graph = {}
+    for node in template["nodes"]:
+        if node["type"] in SHOWN_ONLY:
+            continue
+        inputs = {i["name"]: links[i["link"]] for i in node["inputs"] if i.get("link") is not None}
+        values = list(node.get("widgets_values", ()))
+        described = object_info[node["type"]]["input"]
+        for section in ("required", "optional"):
+            for key, spec in described.get(section, {}).items():
+                take(key, spec, values, inputs)
+        assert not values, f"node {node['id']} ({node['type']}) has values left over: {values}"
+        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return graph
+
+
+def take(key, spec, values, inputs):
+    """Move the values of one input, and of what its choice brings along, from `values` to `inputs`."""
+    kind, options = spec[0], spec[1] if len(spec) > 1 else {}
+    if not (isinstance(kind, list) or kind in WIDGETS) or options.get("forceInput"):
+        return
+    value = values.pop(0)
+    inputs.setdefault(key, value)  # a link into a widget wins
+    if options.get("control_after_generate"):
+        values.pop(0)  # "fixed", "randomize", …: the browser's business
+    if kind != "COMFY_DYNAMICCOMBO_V3":
+        return
+    (chosen,) = (option for option in options["options"] if option["key"] == value)
+    for section in ("required", "optional"):
+        for inner, inner_spec in chosen["inputs"].get(section, {}).items():
+            take(f"{key}.{inner}", inner_spec, values, inputs)
+
+
+def test_every_template_has_a_twin_and_a_picture():
+    assert TEMPLATES and [p.stem for p in TEMPLATES] == [p.stem for p in TWINS]
+    for template in TEMPLATES:
+        assert template.with_suffix(".jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=name)
+def test_template_browser_lists_and_serves_it(server, path):
+    import urllib.request
+
+    assert path.stem in server.call("/workflow_templates")["lumiere"]
+    address = f"/api/workflow_templates/lumiere/{path.stem}"
+    assert server.call(f"{address}.json") == json.loads(path.read_text())
+    with urllib.request.urlopen(f"{server.url}{address}.jpg", timeout=60) as answer:
+        assert answer.headers["Content-Type"] == "image/jpeg"
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=name)
+def test_template_equals_its_twin(server, path):
+    twin = json.loads((ROOT / "workflows" / "api" / path.name).read_text())
+    assert convert(json.loads(path.read_text()), server.call("/object_info")) == twin
+
+
+def small(graph, prefix):
+    """A copy of a twin that ends in seconds: very small weights, few frames and steps."""
+    graph = json.loads(json.dumps(graph))
+    for node in graph.values():
+        inputs = node["inputs"]
+        for key, value in (
+            ("checkpoint", "tiny.safetensors"), ("length", 6), ("steps", 2), ("filename_prefix", prefix),
+        ):  # fmt: skip
+            if key in inputs:
+                inputs[key] = value
+        if node["class_type"] == "EmptyLumiereLatentVideo":
+            inputs |= {"width": 16, "height": 16}
+    return graph
+
+
+@pytest.fixture(scope="session")
+def tiny_server(server, write_tiny):
+    write_tiny(server.base / "models" / "lumiere" / "tiny.safetensors")
+    return server
+
+
+def read_clip(data):
+    """Return (codec, frame rate, number of frames, width, height, metadata) of an mp4's bytes."""
+    import av
+
+    with av.open(BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        frames = sum(1 for _ in container.decode(stream))
+        size = stream.codec_context.width, stream.codec_context.height
+        return (
+            stream.codec_context.name,
+            stream.average_rate,
+            frames,
+            *size,
+            dict(container.metadata),
+        )
+
+
+@pytest.mark.parametrize("path", TWINS, ids=name)
+def test_twin_runs_and_its_clip_is_labelled(tiny_server, path):
+    graph = small(json.loads(path.read_text()), f"test/{path.stem}")
+    outputs, events = tiny_server.run_with_events(graph)
+    assert "IMPORT FAILED" not in tiny_server.log
+    (save,) = (key for key, node in graph.items() if node["class_type"] == "SaveVideo")
+    (file,) = outputs[save]["images"]
+    assert file["subfolder"] == "test" and file["filename"].endswith(".mp4")
+    codec, rate, frames, width, height, metadata = read_clip(tiny_server.view(file))
+    assert (codec, rate, frames, width, height) == ("h264", Fraction(16), 6, 256, 256)
+    assert "generated by Lumiere node pack (tiny.safetensors sha256" in metadata["comment"]
+    recorded = json.loads(metadata["prompt"])
+    assert {key: node["inputs"] for key, node in recorded.items()} == {
+        key: node["inputs"] for key, node in graph.items()
+    }
+    steps = [e["data"] for e in events if e["type"] == "progress"]
+    assert any(step["value"] == step["max"] == 2 for step in steps)
+    assert any(e["type"] == "preview" for e in events)
+
+
+def test_zero_frames_are_refused_with_the_input_s_name(tiny_server):
+    graph = small(json.loads((ROOT / "workflows/api/text_to_video.json").read_text()), "test/zero")
+    graph["3"]["inputs"]["length"] = 0
+    with pytest.raises(Exception, match="400") as caught:
+        tiny_server.run(graph)
+    assert "length" in str(caught.value.details["node_errors"]["3"])
+
+
+def test_second_run_after_an_error(tiny_server, write_tiny):
+    """A broken checkpoint names itself, writes nothing, and the next run works."""
+    path = tiny_server.base / "models" / "lumiere" / "broken.safetensors"
+    path.write_bytes(write_tiny(path).read_bytes()[:5000])
+    graph = small(
+        json.loads((ROOT / "workflows/api/text_to_video.json").read_text()), "broken/clip"
+    )
+    graph["1"]["inputs"]["checkpoint"] = "broken.safetensors"
+    with pytest.raises(Exception, match="broken.safetensors.*not a complete safetensors file"):
+        tiny_server.run(graph)
+    assert not list((tiny_server.base / "output").glob("broken/*"))
+    graph["1"]["inputs"]["checkpoint"] = "tiny.safetensors"
+    assert tiny_server.run(graph)
+
+
+def test_interrupt_in_the_middle(tiny_server):
+    """The run ends without a file, and the next one works."""
+    import time
+
+    graph = small(
+        json.loads((ROOT / "workflows/api/text_to_video.json").read_text()), "stopped/clip"
+    )
+    graph["4"]["inputs"] |= {"steps": 5000, "seed": 11}
+    prompt_id = tiny_server.queue(graph)
+    end = time.monotonic() + 60
+    while not (entry := tiny_server.call(f"/history/{prompt_id}").get(prompt_id)):
+        assert time.monotonic() < end, "the run was not interrupted"
+        time.sleep(1)
+        tiny_server.call("/interrupt", {})
+    assert "execution_interrupted" in str(entry["status"]["messages"])
+    assert not list((tiny_server.base / "output").glob("stopped/*"))
+    graph["4"]["inputs"]["steps"] = 2
+    assert tiny_server.run(graph)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", TWINS, ids=name)
+def test_twin_runs_as_shipped(server, path):
+    graph = json.loads(path.read_text())
+    (save,) = (key for key, node in graph.items() if node["class_type"] == "SaveVideo")
+    (file,) = server.run(graph, timeout=3000)[save]["images"]
+    codec, rate, frames, width, height, _ = read_clip(server.view(file))
+    assert (codec, rate, frames, width, height) == ("h264", Fraction(16), 80, 256, 256)
