@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+RECIPE = Path(__file__).parents[1] / "recipes" / "mini-cpu.json"
 DEFAULTS = {  # what differs from TrainOptions by phase
     "text": {"learning_rate": 1e-3, "batch_size": 64, "steps": 3000},
     "image": {},
@@ -20,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init-from", type=Path, help="weights file to start from (not bit-equal)")
     parser.add_argument("--text", type=Path, help="text encoder weights (phases image and temporal)")
     parser.add_argument("--image", type=Path, help="image U-Net weights (phase temporal)")
-    parser.add_argument("--config", type=Path, help="JSON file with unet, temporal, text, schedule")
+    parser.add_argument(
+        "--config", type=Path, default=RECIPE,
+        help="JSON file with unet, temporal, text, schedule; default: lumiere-mini's",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, help="CPU threads; default: all")
     group = parser.add_argument_group("options of the run (defaults depend on the phase)")
     for name, kind, text in (
@@ -59,7 +63,7 @@ def main(options: argparse.Namespace) -> int:
     chosen = DEFAULTS[options.phase] | {
         k: v
         for k, v in vars(options).items()
-        if k in TrainOptions.__dataclass_fields__ and v not in (None, False)
+        if k in TrainOptions.__dataclass_fields__ and v is not None and v is not False
     }
     phase = build_phase(options, TrainOptions(**chosen))
     train(phase, TrainOptions(**chosen), options.output, options.resume)
@@ -75,15 +79,19 @@ def build_phase(options: argparse.Namespace, chosen):
     from ..training import phases
     from ..unet import UNet
 
-    config = json.loads(options.config.read_text()) if options.config else {}
+    config = json.loads(options.config.read_text())
     start = load_parts(options.init_from) if options.init_from else None
+    if start:
+        start.require(options.phase)
     if options.phase == "text":
-        phase = phases.TextPhase(TextConfig.from_dict(config.get("text", {})), chosen)
+        text_config = start.text_config if start else TextConfig.from_dict(config.get("text", {}))
+        phase = phases.TextPhase(text_config, chosen)
         if start:
             load_into(phase.module["encoder"], start.text, f"text encoder of {options.init_from.name}")
         return phase
 
     parts = load_parts(_required(options.text, "--text", "train text"))
+    parts.require("text")
     text = TextEncoder(parts.text_config)
     load_into(text, parts.text, f"text encoder of {options.text.name}")
     if options.phase == "image":
@@ -94,6 +102,7 @@ def build_phase(options: argparse.Namespace, chosen):
         return phases.ImagePhase(unet, text, Schedule(**config.get("schedule", {})), chosen)
 
     parts = load_parts(_required(options.image, "--image", "train image"))
+    parts.require("image")
     unet = UNet(parts.unet_config)
     load_into(unet, parts.image, f"image U-Net of {options.image.name}")
     temporal_config = (

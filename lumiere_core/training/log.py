@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from pathlib import Path
 
 from ..media import save_image
@@ -34,7 +35,9 @@ class Log:
     def rewind(self, step: int) -> None:
         """Forget records after `step`, when a run resumes from an earlier state."""
         kept = [r for r in self.records() if r["step"] <= step]
-        self.path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        os.replace(partial, self.path)
 
     def write_tables(self, title: str) -> None:
         records = self.records()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import signal
 import time
 from pathlib import Path
@@ -18,6 +19,10 @@ from .options import TrainOptions
 from .state import FILE, Ema, load_state, save_state
 
 logger = logging.getLogger("lumiere")
+ADVICE = (
+    "Resume from the last saved state, or start a new run with a lower --learning-rate; "
+    "with --precision bfloat16, try float32."
+)
 
 
 class Phase(Protocol):
@@ -91,7 +96,8 @@ def train(
         facts = load_state(folder, phase.module, ema, optimizer)
         if facts["identity"] != options.identity():
             raise ValueError(
-                f"the run in {folder} was started with other options ({facts['options']}). "
+                f"the run in {folder} was started with other options: "
+                f"{'; '.join(options.differences(json.loads(facts['options'])))}. "
                 "Give the same ones, or start a new run with --init-from and another --output."
             )
         step = int(facts["step"])
@@ -162,14 +168,14 @@ def _step(
     ):
         loss = phase.loss(step)
     value = loss.item()
-    if value != value or value in (float("inf"), float("-inf")):
-        raise FloatingPointError(
-            f"the loss is {value} at step {step + 1}. Resume with a lower --learning-rate in a new run."
-        )
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss is {value} at step {step + 1}. {ADVICE}")
     loss.backward()
-    norm = nn.utils.clip_grad_norm_(phase.module.parameters(), options.gradient_clip)
+    norm = nn.utils.clip_grad_norm_(phase.module.parameters(), options.gradient_clip).item()
+    if not math.isfinite(norm):  # one step with it would ruin every weight
+        raise FloatingPointError(f"the gradient's norm is {norm} at step {step + 1}. {ADVICE}")
     optimizer.step()
-    return value, norm.item()
+    return value, norm
 
 
 def _preview(phase: Phase, ema: Ema, folder: Path, step: int) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,12 @@ class TrainOptions:
         """Return a hash of the options that decide what the run computes."""
         values = {k: v for k, v in dataclasses.asdict(self).items() if k not in self._FREE}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    def differences(self, earlier: dict[str, Any]) -> list[str]:
+        """Name the options that must not change and differ from an earlier run's."""
+        mine = json.loads(json.dumps(dataclasses.asdict(self)))
+        return [
+            f"{name} was {earlier.get(name)!r}, now {mine.get(name)!r}"
+            for name in mine | earlier
+            if name not in self._FREE and earlier.get(name) != mine.get(name)
+        ]

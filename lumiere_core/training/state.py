@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import load_file, save_file
+from ..checkpoint import check_state, load_file, save_file
 
 FILE = "state.safetensors"
 
@@ -53,12 +53,9 @@ def load_state(
     """
     tensors, facts = load_file(folder / FILE)
     parameters = dict(module.named_parameters())
-    missing = [k for k in parameters if f"model.{k}" not in tensors]
-    if missing:
-        raise ValueError(
-            f"{folder / FILE} is the state of another model: it lacks {missing[:3]}. "
-            "Resume in the folder of the run, or start a new one with --output."
-        )
+    own = {f"model.{k}": v for k, v in parameters.items()}
+    saved = {k: v for k, v in tensors.items() if k.startswith("model.")}
+    check_state(own, saved, f"the weights of the run in {folder}")
     states: dict[str, dict[str, Any]] = {k: {} for k in parameters}
     with torch.no_grad():
         for key, value in tensors.items():
