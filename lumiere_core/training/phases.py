@@ -98,6 +98,7 @@ class _DiffusionPhase:
     options: TrainOptions
     models: Models
     preview_frames = 1
+    preview_prompts = PREVIEW_PROMPTS
 
     def prompts(self, step: int) -> tuple[list[world.Scene], Tensor, Tensor]:
         """Return the scenes of a step and their text states."""
@@ -123,9 +124,9 @@ class _DiffusionPhase:
 
     def preview(self, folder: Path, step: int) -> None:
         frames = []
-        for index, prompt in enumerate(PREVIEW_PROMPTS):
+        for index, prompt in enumerate(self.preview_prompts):
             request = Request(
-                prompt, seed=index, num_frames=self.preview_frames, steps=20,
+                prompt, seed=index, num_frames=self.preview_frames, steps=16,
                 height=self.options.height, width=self.options.width,
             )  # fmt: skip
             clip = generate(self.models, request)
@@ -170,6 +171,7 @@ class TemporalPhase(_DiffusionPhase):
     """Train the temporal layers on clips; the image U-Net and the text encoder are frozen (§3.1)."""
 
     name = "temporal"
+    preview_prompts = PREVIEW_PROMPTS[2::2] + PREVIEW_PROMPTS[3::4]
 
     def __init__(
         self, unet: UNet, temporal: TemporalLayers, text: TextEncoder, schedule: Schedule,
@@ -180,7 +182,7 @@ class TemporalPhase(_DiffusionPhase):
             frozen.to(options.device).eval().requires_grad_(False)
         self.models = Models(text, unet, temporal, schedule)
         self.network_module = SpaceTimeUNet(unet, temporal)
-        self.preview_frames = temporal.config.frames_per_clip
+        self.preview_frames = options.num_frames
 
     def samples_per_step(self) -> int:
         return self.options.batch_size * self.options.num_frames
