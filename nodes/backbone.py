@@ -17,13 +17,22 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_base import ModelType
 from torch import Tensor
 
+from ..lumiere_core.checkpoint import check_state
 from ..lumiere_core.config import UNetConfig
+from ..lumiere_core.schedule import Schedule
 from ..lumiere_core.unet import UNet, patchify, unpatchify
 from . import host
 from .preview import tile_frames
 
 # What the host's memory formula calls 1.0 is a U-Net of 320 channels at the latent's resolution.
 CHANNELS_OF_FACTOR_ONE = 320
+
+# How the host turns the network's answer into clean data; all of them scale the network's input by c_in.
+PREDICTIONS = {
+    "v": comfy.model_sampling.V_PREDICTION,
+    "eps": comfy.model_sampling.EPS,
+    "x0": comfy.model_sampling.X0,
+}
 
 
 class LumiereUNet(UNetModel):
@@ -46,9 +55,8 @@ class PixelFormat(comfy.latent_formats.LatentFormat):
     latent_dimensions = 2
     spacial_downscale_ratio = 1
     latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-    latent_rgb_factors_reshape = staticmethod(
-        tile_frames
-    )  # the host's preview: the clip, not frame 0
+    # The host's own preview shows the clip then, not frame 0.
+    latent_rgb_factors_reshape = staticmethod(tile_frames)
 
     def process_in(self, latent: Tensor) -> Tensor:
         return latent
@@ -62,10 +70,6 @@ class LumiereModelConfig(comfy.supported_models_base.BASE):
 
     unet_extra_config: dict = {}  # the base class forces a number of attention heads
     latent_format = PixelFormat
-    prediction = "v"
-
-    def model_type(self, state_dict, prefix="") -> ModelType:
-        return ModelType.EPS if self.prediction == "eps" else ModelType.V_PREDICTION
 
     def inpaint_model(self) -> bool:
         return False
@@ -74,18 +78,13 @@ class LumiereModelConfig(comfy.supported_models_base.BASE):
         return {"pixel_space_vae": torch.tensor(1.0)}
 
 
-class CleanDataSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.X0):
-    """The host's discrete schedule for a network that predicts the clean data; no ModelType names it."""
-
-
 class LumiereModel(comfy.model_base.BaseModel):
     """The image model: pooled text as `y`, the pack's noise schedule."""
 
-    def __init__(self, config: LumiereModelConfig, betas: Tensor, device=None) -> None:
-        super().__init__(config, config.model_type({}), device=device, unet_model=LumiereUNet)
-        if config.prediction == "x0":
-            self.model_sampling = CleanDataSampling(config)
-        self.model_sampling._register_schedule(given_betas=betas)
+    def __init__(self, config: LumiereModelConfig, schedule: Schedule, device=None) -> None:
+        kind = ModelType.V_PREDICTION if schedule.prediction == "v" else ModelType.EPS
+        super().__init__(config, kind, device=device, unet_model=LumiereUNet)
+        self.model_sampling = noise_schedule(config, schedule)
 
     def extra_conds(self, **kwargs) -> dict:
         context, width = kwargs.get("cross_attn"), self.model_config.unet_config["context_dim"]
@@ -110,6 +109,17 @@ class LumiereModel(comfy.model_base.BaseModel):
         return pooled
 
 
+def noise_schedule(config: LumiereModelConfig, schedule: Schedule) -> torch.nn.Module:
+    """Return core's schedule and prediction type as the host's `model_sampling`."""
+
+    class Sampling(comfy.model_sampling.ModelSamplingDiscrete, PREDICTIONS[schedule.prediction]):
+        pass
+
+    sampling = Sampling(config)
+    sampling._register_schedule(given_betas=schedule.betas)
+    return sampling
+
+
 def build_image_model(
     state: dict[str, Tensor],
     config: UNetConfig,
@@ -129,9 +139,6 @@ def build_image_model(
     Raises:
         ValueError: keys or shapes do not fit.
     """
-    from ..lumiere_core.checkpoint import check_state
-    from ..lumiere_core.schedule import Schedule
-
     with torch.device("meta"):
         check_state(UNet(config).state_dict(), state, f"image U-Net weights of {name}")
     model_config = LumiereModelConfig({**config.host_kwargs(), "patch_size": config.patch_size})
@@ -143,9 +150,9 @@ def build_image_model(
     model_config.memory_usage_factor = (
         config.model_channels / CHANNELS_OF_FACTOR_ONE / config.patch_size**2
     )
-    noise = Schedule(**schedule)
-    model_config.prediction = noise.prediction
-    model = LumiereModel(model_config, noise.betas, device=model_management.unet_offload_device())
+    model = LumiereModel(
+        model_config, Schedule(**schedule), device=model_management.unet_offload_device()
+    )
     patcher = host.new_patcher(model, load_device, disable_dynamic)
     model.load_model_weights(dict(state), "", assign=patcher.is_dynamic())
     return patcher

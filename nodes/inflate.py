@@ -1,15 +1,11 @@
 """Temporal layers around any U-Net MODEL of the host (Lumiere §3.1), without touching the host's forward.
 
-A handler for each kind of layer (`forward_timestep_embed_patch`) runs the temporal parts after it; a wrapper
-around the U-Net starts a `TemporalState` for every call. The temporal layers are an additional model, so the
-host loads, offloads and patches them beside the image model, and LoRA, ControlNet, merges and the like see
-the U-Net they know. Shapes: n - chunks (prompts) of a call, t - frames of one of them, both in the batch axis.
+The temporal layers are an additional model, so the host loads, offloads and patches them beside the image model,
+and LoRA, ControlNet, merges and the like see the U-Net they know. `clips.py` runs them.
 """
 
 from __future__ import annotations
 
-import logging
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,26 +13,16 @@ from typing import Any
 import comfy.model_management as model_management
 import comfy.model_patcher
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import (
-    Downsample,
-    ResBlock,
-    UNetModel,
-    Upsample,
-    VideoResBlock,
-)
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, VideoResBlock
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..lumiere_core.checkpoint import check_state
 from ..lumiere_core.config import TemporalConfig, UNetConfig
-from ..lumiere_core.temporal import TemporalLayers, TemporalState, initial_state
-from ..lumiere_core.video import clip_count, padded_frames
+from ..lumiere_core.temporal import TemporalLayers, initial_state
 from . import host
-from .run import RUN, WatchRun, budget
-
-KEY = "lumiere"  # of wrappers, the additional model, the attachment and our entries in transformer_options
-LAYERS = "lumiere_layers"
+from .clips import KEY, Clips, add_handlers, find_layers, warn_of_hidden_handlers
+from .run import WatchRun, budget
 
 StateDict = dict[str, Tensor]
 
@@ -56,14 +42,6 @@ class Inflation:
 def inflation_of(model: comfy.model_patcher.ModelPatcher) -> Inflation | None:
     """Return what `inflate` knew when it made this MODEL, or None for an image model."""
     return model.attachments.get(KEY)
-
-
-def temporal_patcher(
-    model: comfy.model_patcher.ModelPatcher,
-) -> comfy.model_patcher.ModelPatcher | None:
-    """Return the patcher of a MODEL's temporal layers; weight patches on it work as on any other."""
-    found = model.get_additional_models_with_key(KEY)
-    return found[0] if found else None
 
 
 def inflate(
@@ -114,15 +92,15 @@ def inflate(
     )
     watch = WatchRun(frames_per_clip, config.frames_per_clip, trained_size)
     for kind, wrapper in (
-        (WrappersMP.OUTER_SAMPLE, _warn_of_hidden_handlers),
+        (WrappersMP.OUTER_SAMPLE, warn_of_hidden_handlers),
         (WrappersMP.PREPARE_SAMPLING, budget),
-        (WrappersMP.APPLY_MODEL, _find_layers),
-        (WrappersMP.DIFFUSION_MODEL, _Clips(frames_per_clip)),
+        (WrappersMP.APPLY_MODEL, find_layers),
+        (WrappersMP.DIFFUSION_MODEL, Clips(frames_per_clip)),
     ):
         inflated.remove_wrappers_with_key(kind, KEY)
         inflated.add_wrapper_with_key(kind, KEY, wrapper)
     inflated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, watch)
-    _add_handlers(inflated)
+    add_handlers(inflated)
     return inflated
 
 
@@ -200,211 +178,3 @@ def _reload_temporal_patcher(
 ) -> comfy.model_patcher.ModelPatcher:
     """Make the temporal layers again, unpatched: the host asks for it on other devices."""
     return _temporal_patcher(source(), *args, disable_dynamic=disable_dynamic)
-
-
-# --- one call of the U-Net ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Role:
-    """Where a layer stands: its block, and whether the block's temporal part follows it."""
-
-    block: str
-    last: bool
-
-
-@dataclass
-class _Call:
-    """The state of one call of the U-Net, in its transformer_options; made anew for every call."""
-
-    layers: TemporalLayers
-    state: TemporalState
-    roles: dict[int, _Role]
-
-    def after(self, layer: torch.nn.Module, h: Tensor) -> Tensor:
-        """Run the temporal part if `layer` is the last of its residual and attention group."""
-        role = self.roles[id(layer)]
-        return self.layers.inflate(role.block, h, self.state) if role.last else h
-
-
-_roles: weakref.WeakKeyDictionary[UNetModel, dict[int, _Role]] = weakref.WeakKeyDictionary()
-
-
-def _roles_of(unet: UNetModel) -> dict[int, _Role]:
-    """Return the role of every layer by its id; per U-Net, because copies on other devices have other ids."""
-    if unet not in _roles:
-        blocks = [("middle_block", unet.middle_block)]
-        blocks += [(f"input_blocks.{i}", block) for i, block in enumerate(unet.input_blocks)]
-        blocks += [(f"output_blocks.{i}", block) for i, block in enumerate(unet.output_blocks)]
-        roles = {}
-        for name, block in blocks:
-            group = [layer for layer in block if isinstance(layer, (ResBlock, SpatialTransformer))]
-            for layer in block:
-                roles[id(layer)] = _Role(name, bool(group) and layer is group[-1])
-        _roles[unet] = roles
-    return _roles[unet]
-
-
-def _find_layers(
-    executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs
-):  # fmt: skip
-    """APPLY_MODEL: hand over the temporal layers of the patcher that is really running.
-
-    Outside of a sampling run there is none; whoever calls the model then may have put them in.
-    """
-    options = dict(transformer_options or {})
-    patcher = executor.class_obj.current_patcher
-    found = temporal_patcher(patcher) if patcher is not None else None
-    if found is not None:
-        options[LAYERS] = found.model
-    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-
-
-class _Clips:
-    """DIFFUSION_MODEL: tell clips apart, pad them in time, and start the state of the call."""
-
-    def __init__(self, frames_per_clip: int) -> None:
-        self.frames_per_clip = frames_per_clip
-
-    def __call__(
-        self, executor, x, timesteps=None, context=None, y=None, control=None,
-        transformer_options=None, **kwargs,
-    ):  # fmt: skip
-        options = dict(transformer_options or {})
-        chunk = x.shape[0] // len(options.get("cond_or_uncond", (0,)))
-        # A window of a clip is shorter than a clip and is taken as one.
-        frames = min(self.frames_per_clip or chunk, chunk)
-        clips = clip_count(x.shape[0], frames)
-        if frames == 1:
-            return executor(x, timesteps, context, y, control, options, **kwargs)
-        layers = options.get(LAYERS)
-        if layers is None:
-            raise RuntimeError(
-                f"the temporal layers were not found for a call with clips of {frames} frames: the model was "
-                f"called outside of a sampler. Put them into transformer_options[{LAYERS!r}]."
-            )
-        numbers = padded_frames(frames, layers.total_stride).to(x.device)
-        length = numbers.numel()
-
-        def padded(value: Tensor | None) -> Tensor | None:
-            if value is None:
-                return None
-            if value.shape[0] == 1:  # one prompt for all frames
-                value = value.expand(x.shape[0], *value.shape[1:])
-            if length == frames or value.shape[0] != x.shape[0]:
-                return value
-            return value.unflatten(0, (clips, frames)).index_select(1, numbers).flatten(0, 1)
-
-        steps, text, pooled = padded(timesteps), padded(context), padded(y)
-        unet = executor.class_obj
-        with host.attention_options(options):
-            state = layers.begin(length, steps, text, pooled, x.dtype)
-            options[KEY] = _Call(layers, state, _roles_of(unet))
-            control = _strided_control(control, unet, layers.config.stride, clips, length, padded)
-            out = executor(padded(x), steps, text, pooled, control, options, **kwargs)
-        if RUN in options:
-            options[RUN].temporal_calls += state.calls
-        return out.unflatten(0, (clips, length))[:, :frames].flatten(0, 1)
-
-
-def _strided_control(
-    control: dict[str, list] | None, unet: UNetModel, stride: int, clips: int, length: int,
-    padded: Callable[[Tensor | None], Tensor | None],
-) -> dict[str, list] | None:  # fmt: skip
-    """Take ControlNet residuals at the frame rate of the block that they are added to, never averaged.
-
-    The host pops the last entry of a list for each block: `input` runs with the encoder, `output` holds the
-    residuals of the encoder's skips and runs with the decoder, from the deepest skip up.
-    """
-    if control is None:
-        return None
-    strides, current = [], 1
-    for block in unet.input_blocks:
-        if any(isinstance(layer, Downsample) for layer in block):
-            current *= stride
-        strides.append(current)
-
-    def take(value: Tensor | None, step: int) -> Tensor | None:
-        value = padded(value)
-        if value is None or step == 1 or value.shape[0] != clips * length:
-            return value
-        return value.unflatten(0, (clips, length))[:, ::step].flatten(0, 1)
-
-    def taken(name: str, entries: list) -> list:
-        count = len(entries)
-        if name == "input":
-            at = (strides + [1] * count)[:count][::-1]
-        elif name == "output":
-            at = ([1] * count + strides)[len(strides) :]
-        elif name == "middle":
-            at = [current] * count
-        else:
-            return entries
-        return [take(value, step) for value, step in zip(entries, at, strict=True)]
-
-    return {name: taken(name, entries) for name, entries in control.items()}
-
-
-# --- handlers: the host calls them in place of a layer ----------------------------------------------------
-
-
-def _residual(layer, x, emb, context, options, *_):
-    call = options.get(KEY)
-    if call is None:
-        return layer(x, emb)
-    return call.after(layer, layer(x, call.state.at_level(emb)))
-
-
-def _attention(layer, x, emb, context, options, *_):
-    call = options.get(KEY)
-    x = layer(x, context if call is None else call.state.at_level(context), options)
-    if "transformer_index" in options:
-        options["transformer_index"] += 1
-    return x if call is None else call.after(layer, x)
-
-
-def _downsample(layer, x, emb, context, options, *_):
-    call, x = options.get(KEY), layer(x)
-    if call is None:
-        return x
-    return call.layers.downsample(call.roles[id(layer)].block, x, call.state)
-
-
-def _upsample(layer, x, emb, context, options, output_shape=None, *_):
-    call, x = options.get(KEY), layer(x, output_shape=output_shape)
-    if call is None:
-        return x
-    return call.layers.upsample(call.roles[id(layer)].block, x, call.state)
-
-
-PATCH = "forward_timestep_embed_patch"
-HANDLERS = (
-    (ResBlock, _residual),
-    (SpatialTransformer, _attention),
-    (Downsample, _downsample),
-    (Upsample, _upsample),
-)
-
-
-def _add_handlers(model: comfy.model_patcher.ModelPatcher) -> None:
-    """Register the handlers once, in front of those of other packs."""
-    patches = model.model_options["transformer_options"].setdefault("patches", {})
-    others = [entry for entry in patches.get(PATCH, []) if entry not in HANDLERS]
-    patches[PATCH] = [*HANDLERS, *others]
-
-
-def _warn_of_hidden_handlers(executor, *args, **kwargs):
-    """OUTER_SAMPLE: the host calls one handler for a layer, so those of other nodes do not run."""
-    options = executor.class_obj.model_options.get("transformer_options", {})
-    hidden = [
-        f"{getattr(handler, '__qualname__', handler)} for {cls.__name__}"
-        for cls, handler in options.get("patches", {}).get(PATCH, [])
-        if (cls, handler) not in HANDLERS
-        and any(issubclass(cls, ours) or issubclass(ours, cls) for ours, _ in HANDLERS)
-    ]
-    if hidden:
-        logging.warning(
-            "Lumiere: another node has its own handlers for the U-Net layers that Lumiere inflates, and the host "
-            f"calls one of them only; these will not run: {', '.join(hidden)}. Remove that node from this MODEL."
-        )
-    return executor(*args, **kwargs)

@@ -16,7 +16,8 @@ from ..lumiere_core import checkpoint as weights
 from ..lumiere_core.config import TextConfig
 from . import host
 from .backbone import build_image_model
-from .inflate import inflate, inflation_of, temporal_patcher
+from .clips import temporal_patcher
+from .inflate import inflate, inflation_of
 from .text import build_clip, reload_text_patcher
 
 PARTS = ("text", "image", "temporal")

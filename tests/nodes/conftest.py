@@ -74,3 +74,13 @@ def log(caplog):
     """Function: the host's warnings so far, as one text."""
     caplog.set_level("WARNING")
     return lambda: "\n".join(record.getMessage() for record in caplog.records)
+
+
+@pytest.fixture(scope="session")
+def inflate(host):
+    return host.module("nodes.inflate")
+
+
+@pytest.fixture(scope="session")
+def clips(host):
+    return host.module("nodes.clips")

@@ -1,5 +1,7 @@
 """Core and host compute the same: U-Nets, noise schedules, whole runs."""
 
+import json
+
 import pytest
 import torch
 
@@ -94,9 +96,9 @@ def stable_diffusion(name, shape):
 
 
 @pytest.mark.parametrize(("name", "shape"), [("SD15", SD15), ("SDXL", SDXL)])
-def test_any_u_net_of_the_host_can_be_inflated(host, studio, name, shape):
+def test_any_u_net_of_the_host_can_be_inflated(host, studio, inflate, clips, name, shape):
     """Its U-Net is described as core's, and the clips are core's Space-Time U-Net's."""
-    inflate, core = host.module("nodes.inflate"), host.module("lumiere_core.config")
+    core = host.module("lumiere_core.config")
     temporal = host.module("lumiere_core.temporal")
     image = stable_diffusion(name, shape)
     assert inflate.unet_config_of(image) == core.UNetConfig(**shape)
@@ -118,35 +120,37 @@ def test_any_u_net_of_the_host_can_be_inflated(host, studio, name, shape):
     clip = torch.randn(1, 4, 5, 8, 8, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         want = both(clip, *(arguments[k] for k in ("timesteps", "context", "y")))
-        got = host_call(inflate, model, clip[0].transpose(0, 1), arguments)
+        got = host_call(clips, model, clip[0].transpose(0, 1), arguments)
     assert (got.transpose(0, 1)[None] - want).abs().max() < 1e-4
 
 
-def host_call(inflate, model, frames, arguments):
+def host_call(clips, model, frames, arguments):
     """Call the host's U-Net with the MODEL's wrappers and handlers, as a sampler does."""
     per_frame = {
         k: v if v is None else v.expand(len(frames), *v.shape[1:]) for k, v in arguments.items()
     }
     options = {**model.model_options["transformer_options"], "wrappers": model.wrappers}
-    options[inflate.LAYERS] = inflate.temporal_patcher(model).model
+    options[clips.LAYERS] = clips.temporal_patcher(model).model
     per_frame.pop("x")
     return model.model.diffusion_model(frames, **per_frame, transformer_options=options)
 
 
-@pytest.mark.parametrize("kind", ["cosine", "scaled_linear"])
-def test_noise_schedules_are_equal(host, studio, kind):
+def with_schedule(schedule):
+    """For `studio.load`: a checkpoint that was trained with another noise schedule."""
+
     def change(state, metadata):
-        import json
-
         config = json.loads(metadata["lumiere.config"])
-        config["schedule"] = host.module("lumiere_core.schedule").Schedule(kind).to_dict()
-        metadata["lumiere.config"] = json.dumps(config)
+        metadata["lumiere.config"] = json.dumps({**config, "schedule": schedule.to_dict()})
 
-    model, _, _ = studio.load(f"{kind}.safetensors", change=change)
-    ours, theirs = (
-        host.module("lumiere_core.schedule").Schedule(kind),
-        model.get_model_object("model_sampling"),
-    )
+    return change
+
+
+@pytest.mark.parametrize("kind", ["cosine", "scaled_linear"])
+@pytest.mark.parametrize("prediction", ["v", "eps", "x0"])
+def test_noise_schedules_are_equal(host, studio, kind, prediction):
+    ours = host.module("lumiere_core.schedule").Schedule(kind, prediction)
+    model, _, _ = studio.load("other_schedule.safetensors", change=with_schedule(ours))
+    theirs = model.get_model_object("model_sampling")
     assert torch.allclose(theirs.sigmas, ours.sigmas, rtol=1e-5)
     assert abs(float(theirs.sigma_max) / ours.sigma_max - 1) < 1e-5
     between = ours.sigmas[:-1] * 0.7 + ours.sigmas[1:] * 0.3
@@ -166,10 +170,13 @@ def test_noise_schedules_are_equal(host, studio, kind):
     ("sampler", "core_sampler"), [("euler", "ddim"), ("euler_ancestral", "ddpm")]
 )
 @pytest.mark.parametrize("scheduler", ["karras", "normal"])
-def test_whole_runs_agree(host, studio, sampler, core_sampler, scheduler):
+@pytest.mark.parametrize("prediction", ["v", "x0"])
+def test_whole_runs_agree(host, studio, sampler, core_sampler, scheduler, prediction):
     """Same weights, seed, sampler and steps: clips in [-1, 1] agree to 1e-4 (float32; measured 2e-6)."""
     pipeline = host.module("lumiere_core.pipeline")
-    models, _ = pipeline.load_models(studio.folder / "tiny.safetensors")
+    schedule = host.module("lumiere_core.schedule").Schedule(prediction=prediction)
+    model, _, _ = studio.load("run.safetensors", change=with_schedule(schedule))
+    models, _ = pipeline.load_models(studio.folder / "run.safetensors")
     kept = []
     request = pipeline.Request(
         "a red ball", seed=5, num_frames=5, height=16, width=16, steps=6, cfg=3.0,
@@ -177,6 +184,7 @@ def test_whole_runs_agree(host, studio, sampler, core_sampler, scheduler):
     )  # fmt: skip
     pipeline.generate(models, request, keep_float=kept.append)
     got = studio.sample(
+        model,
         frames=5, node="LumiereSampler", seed=5, steps=6, cfg=3.0, sampler_name=sampler,
         scheduler=scheduler, dynamic_threshold=0.995,
     )  # fmt: skip

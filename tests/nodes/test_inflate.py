@@ -6,17 +6,12 @@ import torch
 pytestmark = pytest.mark.host
 
 
-@pytest.fixture
-def inflate(host):
-    return host.module("nodes.inflate")
-
-
-def image_model(inflate, model):
+def image_model(clips, model):
     """A clone of a MODEL without its temporal layers."""
     plain = model.clone()
-    plain.remove_additional_models(inflate.KEY)
+    plain.remove_additional_models(clips.KEY)
     for kind in list(plain.wrappers):
-        plain.remove_wrappers_with_key(kind, inflate.KEY)
+        plain.remove_wrappers_with_key(kind, clips.KEY)
     plain.model_options["transformer_options"]["patches"].clear()
     return plain
 
@@ -35,18 +30,18 @@ def test_every_number_of_frames_to_97(studio):
         assert samples.shape == (frames, 3, 16, 16) and samples.isfinite().all(), frames
 
 
-def test_one_frame_is_the_image_model(studio, inflate):
-    plain = studio.sample(image_model(inflate, studio.model), frames=1)
+def test_one_frame_is_the_image_model(studio, clips):
+    plain = studio.sample(image_model(clips, studio.model), frames=1)
     assert torch.equal(studio.sample(frames=1), plain)
-    frames = studio.sample(frames=4) - studio.sample(image_model(inflate, studio.model), frames=4)
+    frames = studio.sample(frames=4) - studio.sample(image_model(clips, studio.model), frames=4)
     assert frames.abs().max() > 1e-3  # and more frames are not
 
 
-def test_every_nth_frame_is_the_image_at_initialisation(studio, inflate):
-    plain = image_model(inflate, studio.model)
+def test_every_nth_frame_is_the_image_at_initialisation(studio, inflate, clips):
+    plain = image_model(clips, studio.model)
     config = inflate.inflation_of(studio.model).temporal_config
     fresh = inflate.inflate(plain, None, config)
-    stride = inflate.temporal_patcher(fresh).model.total_stride
+    stride = clips.temporal_patcher(fresh).model.total_stride
     latent = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     images, clip = (network_call(studio, model)(latent) for model in (plain, fresh))
     difference = (clip - images).abs().amax(dim=(1, 2, 3))
@@ -160,19 +155,19 @@ def test_memory_of_the_temporal_layers_is_asked_for(studio, monkeypatch):
     assert asked[0][0] > 8 and asked[0][1:] == [3, 16, 16]
 
 
-def test_temporal_layers_are_loaded_and_patched_as_a_model(studio, inflate):
+def test_temporal_layers_are_loaded_and_patched_as_a_model(studio, clips):
     model = studio.model.clone()
     before = studio.sample()
-    patcher = inflate.temporal_patcher(model)
+    patcher = clips.temporal_patcher(model)
     key = "middle_block.inflation.proj.weight"
     assert patcher.add_patches({key: ("diff", (torch.ones_like(patcher.model.state_dict()[key]),))})
     assert not torch.allclose(studio.sample(model), before)
     assert torch.equal(studio.sample(), before)  # and reverts
 
 
-def test_deep_copy_is_made_from_the_files(studio, inflate):
+def test_deep_copy_is_made_from_the_files(studio, clips):
     copy = studio.model.clone(force_deepcopy=True)
-    temporal = inflate.temporal_patcher(studio.model)
+    temporal = clips.temporal_patcher(studio.model)
     again = temporal.clone(force_deepcopy=True)
     assert copy.model is not studio.model.model and again.model is not temporal.model
     for key, value in temporal.model.state_dict().items():
@@ -194,8 +189,8 @@ def test_model_that_is_no_u_net_is_refused(inflate):
         inflate.unet_config_of(Model)
 
 
-def test_inflating_twice_does_not_stack(studio, inflate):
+def test_inflating_twice_does_not_stack(studio, inflate, clips):
     config = inflate.inflation_of(studio.model).temporal_config
-    state = inflate.temporal_patcher(studio.model).model.state_dict()
+    state = clips.temporal_patcher(studio.model).model.state_dict()
     twice = inflate.inflate(studio.model, state, config)
     assert torch.equal(studio.sample(twice), studio.sample())

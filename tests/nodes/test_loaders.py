@@ -30,9 +30,10 @@ def test_lists_the_bundled_weights_and_the_folder(host, studio):
 
 
 def test_inflation_knows_its_weights(host, studio):
-    inflation = host.module("nodes.inflate").inflation_of(studio.model)
-    digest = host.module("lumiere_core.checkpoint").sha256(studio.folder / "tiny.safetensors")
-    assert inflation.sha256 == {"tiny.safetensors": digest}
+    model, _, _ = studio.load("known.safetensors")
+    inflation = host.module("nodes.inflate").inflation_of(model)
+    digest = host.module("lumiere_core.checkpoint").sha256(studio.folder / "known.safetensors")
+    assert inflation.sha256 == {"known.safetensors": digest}
     assert inflation.trained_size == (16, 16)
 
 
@@ -117,13 +118,13 @@ def saved(host):
     return sorted((host.base / "output" / "lumiere").glob("*"))
 
 
-def test_save_temporal_round_trip(host, studio):
+def test_save_temporal_round_trip(host, studio, clips):
     """With patches applied; the file holds what the loader needs of the temporal layers."""
     inflate, checkpoint = host.module("nodes.inflate"), host.module("lumiere_core.checkpoint")
     model = studio.model.clone()
     key = "middle_block.inflation.proj.weight"
-    state = {k: v.clone() for k, v in inflate.temporal_patcher(model).model.state_dict().items()}
-    inflate.temporal_patcher(model).add_patches({key: ("diff", (torch.ones_like(state[key]),))})
+    state = {k: v.clone() for k, v in clips.temporal_patcher(model).model.state_dict().items()}
+    clips.temporal_patcher(model).add_patches({key: ("diff", (torch.ones_like(state[key]),))})
     host.call("LumiereSaveTemporal", model=model, filename_prefix="lumiere/temporal")
 
     path = saved(host)[-1]
@@ -138,10 +139,9 @@ def test_save_temporal_round_trip(host, studio):
     assert torch.allclose(studio.sample(again), studio.sample(model), atol=1e-5)
 
 
-def test_save_temporal_needs_temporal_layers(host, studio):
-    inflate = host.module("nodes.inflate")
+def test_save_temporal_needs_temporal_layers(host, studio, clips):
     plain = studio.model.clone()
-    plain.remove_additional_models(inflate.KEY)
+    plain.remove_additional_models(clips.KEY)
     with pytest.raises(ValueError, match="no temporal layers to save"):
         host.call("LumiereSaveTemporal", model=plain, filename_prefix="lumiere/temporal")
 

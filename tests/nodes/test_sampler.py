@@ -13,13 +13,12 @@ def run(studio, frames=4, **options):
 
 
 @pytest.fixture
-def still_model(host, studio):
+def still_model(host, studio, clips):
     """A MODEL whose frames have nothing to do with each other: differences come from the noise alone."""
-    inflate = host.module("nodes.inflate")
     model, _, _ = studio.load("tiny.safetensors", frames_per_clip=0)
     for kind in list(model.wrappers):
-        model.remove_wrappers_with_key(kind, inflate.KEY)
-    model.remove_additional_models(inflate.KEY)
+        model.remove_wrappers_with_key(kind, clips.KEY)
+    model.remove_additional_models(clips.KEY)
     return model
 
 

@@ -211,9 +211,8 @@ def test_control_net(host, studio, log):
     assert not torch.allclose(samples, studio.sample(frames=6), atol=1e-3)
 
 
-def test_control_residuals_are_strided(host):
+def test_control_residuals_are_strided(host, clips):
     """A key frame gets its own residual at every level, not a mean over frames."""
-    inflate = host.module("nodes.inflate")
     unet = host.module("nodes.backbone").LumiereUNet(
         **host.module("lumiere_core.config").UNetConfig(
             model_channels=32, channel_mult=(1, 2), num_res_blocks=(1, 1), transformer_depth=(0, 0),
@@ -226,7 +225,7 @@ def test_control_residuals_are_strided(host):
         "middle": [numbers],
         "input": [numbers, numbers],
     }
-    strided = inflate._strided_control(control, unet, 2, 2, 4, lambda value: value)
+    strided = clips.strided_control(control, unet, 2, 2, 4, lambda value: value)
     every = [0, 1, 2, 3, 4, 5, 6, 7]
     frames = {k: [v if v is None else v.flatten().tolist() for v in e] for k, e in strided.items()}
     assert frames["output"] == [every, None, [0, 2, 4, 6], [0, 2, 4, 6]]
@@ -253,7 +252,7 @@ def test_model_save_and_checkpoint_save(host, studio):
     from safetensors import safe_open
 
     merging.CheckpointSave().save(studio.model, studio.clip, studio.vae, "stock/checkpoint")
-    (path,) = (host.base / "output" / "stock").glob("checkpoint*.safetensors")
+    path = sorted((host.base / "output" / "stock").glob("checkpoint*.safetensors"))[-1]
     with safe_open(str(path), framework="pt") as file:
         keys = list(file.keys())
     assert "model.diffusion_model.input_blocks.0.0.weight" in keys
