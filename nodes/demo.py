@@ -121,18 +121,21 @@ class ProgressBar:
         self._terminal = stream.isatty()
         self._node_began = clock()
         self._first: tuple[float, int] | None = None  # when the first step was reported, and which
+        self._last: int | None = None
         self._printed = 0.0
         self._open = False
 
     def __call__(self, event: str, data: object) -> None:
         if event == "executing":
             self.close()
-            self._node_began, self._first = self._clock(), None
+            self._node_began, self._first, self._last = self._clock(), None, None
         elif event == "progress":
             self._step(data["value"], data["max"])
 
     def _step(self, value: int, total: int) -> None:
-        now = self._clock()
+        if value == self._last:  # a preview of the same step
+            return
+        now, self._last = self._clock(), value
         if self._first is None or value <= self._first[1]:
             # Loading is in this first estimate; the later ones count from here.
             spent, done = now - self._node_began, value

@@ -45,7 +45,8 @@ def steps_of(demo, stream, seconds_per_step, total=4):
     bar("executing", {"node": "4"})
     for value in range(1, total + 1):
         now[0] += seconds_per_step
-        bar("progress", {"value": value, "max": total, "node": None, "preview": False})
+        for preview in (False, True):  # the host may report a step twice
+            bar("progress", {"value": value, "max": total, "node": None, "preview": preview})
     bar("executing", {"node": None})
     return stream.getvalue()
 
