@@ -5,6 +5,10 @@ ones, with no projection left at zero, so that a wrong axis or a forgotten bypas
 """
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ from lumiere_core.temporal import TemporalLayers, initial_state
 from lumiere_core.text import TextEncoder
 from lumiere_core.unet import UNet
 
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 32  # of the text states and of the finest level
 
 
@@ -118,3 +123,26 @@ class Tiny:
 @pytest.fixture(scope="session")
 def tiny():
     return Tiny()
+
+
+@pytest.fixture
+def spawn():
+    """A function that starts `python -m lumiere_core …` as a process with one thread; ended with the test."""
+    processes = []
+
+    def start(*arguments, command=("-m", "lumiere_core"), cwd=ROOT):
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command), *map(str, arguments)],
+            cwd=cwd,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,68 @@
+"""Batches of the procedural world follow from (seed, step) alone."""
+
+import dataclasses
+
+import torch
+
+from lumiere_core import world
+from lumiere_core.training.data import clips_at, generator_at, images_at, prompts_of, scenes_at
+from lumiere_core.training.options import TrainOptions
+
+OPTIONS = TrainOptions(batch_size=4, height=16, width=16, num_frames=8, fps=16.0)
+
+
+def test_a_steps_batch_is_always_the_same():
+    for step in (0, 7):
+        scenes = scenes_at(OPTIONS, step)
+        assert scenes == scenes_at(OPTIONS, step)
+        for make in (images_at, clips_at):
+            assert torch.equal(make(scenes, OPTIONS, step), make(scenes, OPTIONS, step))
+        assert prompts_of(scenes, OPTIONS, step) == prompts_of(scenes, OPTIONS, step)
+
+
+def test_no_scene_is_seen_twice_and_none_is_held_out():
+    seeds = [scene.seed for step in range(50) for scene in scenes_at(OPTIONS, step)]
+    assert len(set(seeds)) == 200
+    other = dataclasses.replace(OPTIONS, seed=1)
+    assert not set(seeds) & {scene.seed for step in range(50) for scene in scenes_at(other, step)}
+    assert not any(
+        world.is_held_out(scene.family, scene.attributes)
+        for step in range(50)
+        for scene in scenes_at(OPTIONS, step)
+    )
+
+
+def test_shapes_and_range():
+    scenes = scenes_at(OPTIONS, 0)
+    images, clips = images_at(scenes, OPTIONS, 0), clips_at(scenes, OPTIONS, 0)
+    assert images.shape == (4, 3, 16, 16) and clips.shape == (4, 3, 8, 16, 16)
+    for value in (images, clips):
+        assert value.min() >= -1 and value.max() <= 1 and value.std() > 0.1
+
+
+def test_clips_are_windows_of_the_scene_at_its_frame_rate():
+    """80 frames at 16 a second are the whole scene: no room for another start."""
+    options = dataclasses.replace(OPTIONS, num_frames=80)
+    scenes = scenes_at(options, 3)[:1]
+    whole = world.render_clip(scenes[0], 80, 16.0, 16, 16)
+    assert torch.allclose(clips_at(scenes, options, 3)[0], whole, atol=1e-4)
+
+
+def test_prompts_are_dropped_at_the_wanted_rate():
+    options = dataclasses.replace(OPTIONS, batch_size=50, text_dropout=0.3)
+    scenes = scenes_at(options, 0)
+    dropped = sum(
+        prompt == "" for step in range(40) for prompt in prompts_of(scenes, options, step)
+    )
+    assert 0.25 < dropped / 2000 < 0.35
+    none = dataclasses.replace(options, text_dropout=0.0)
+    assert prompts_of(scenes, none, 0) == [scene.caption for scene in scenes]
+
+
+def test_streams_of_random_numbers_differ():
+    first = [
+        torch.rand(1, generator=generator_at(OPTIONS, step, stream)).item()
+        for step in range(3)
+        for stream in range(3)
+    ]
+    assert len(set(first)) == 9

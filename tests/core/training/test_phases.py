@@ -1,0 +1,132 @@
+"""What each phase trains and exports; the image model stays frozen under the temporal layers (§3.1)."""
+
+import pytest
+import torch
+from PIL import Image
+
+from lumiere_core import world
+from lumiere_core.checkpoint import load_parts
+from lumiere_core.pipeline import load_models
+from lumiere_core.training import phases
+from lumiere_core.training.loop import train
+
+
+def copies(module):
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def same(module, before):
+    return all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+def test_only_temporal_layers_train(trainer, tmp_path):
+    options = trainer.options()
+    phase = trainer.phase("temporal", options)
+    unet, text = copies(phase.models.unet), copies(phase.models.text)
+    layers = copies(phase.module)
+    train(phase, options, tmp_path, progress=False)
+    assert same(phase.models.unet, unet) and same(phase.models.text, text)
+    assert not phase.models.unet.training and not phase.models.text.training
+    frozen = [*phase.models.unet.parameters(), *phase.models.text.parameters()]
+    assert all(p.grad is None and not p.requires_grad for p in frozen)
+    changed = {k for k, v in phase.module.state_dict().items() if not torch.equal(v, layers[k])}
+    assert changed == set(layers)  # and every one of them does
+
+
+def test_every_temporal_parameter_gets_a_gradient_once_the_projections_moved(trainer):
+    phase = trainer.phase("temporal")
+    trainer.tiny.randomise(phase.module, torch.Generator().manual_seed(0))
+    phase.loss(0).backward()
+    silent = [k for k, p in phase.module.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+def test_at_the_start_only_last_projections_and_resizes_get_a_gradient(trainer):
+    """Zero projections hide what is before them, so training starts at the image model and grows from it."""
+    phase = trainer.phase("temporal")
+    phase.loss(0).backward()
+    for name, parameter in phase.module.named_parameters():
+        moves = parameter.grad is not None and bool(parameter.grad.any())
+        assert moves == (".inflation.proj." in name or ".down." in name or ".up." in name), name
+
+
+def test_the_image_phase_trains_the_image_model_only(trainer, tmp_path):
+    options = trainer.options()
+    phase = trainer.phase("image", options)
+    text, unet = copies(phase.models.text), copies(phase.module)
+    train(phase, options, tmp_path, progress=False)
+    assert same(phase.models.text, text) and not same(phase.module, unet)
+    assert {k for k, v in phase.module.state_dict().items() if torch.equal(v, unet[k])} == set()
+
+
+def test_a_fresh_image_model_answers_nothing_and_follows_the_seed(trainer):
+    x, *rest = trainer.tiny.inputs()
+    config = trainer.tiny.unet_config()
+    first, again, other = (phases.new_unet(config, seed) for seed in (3, 3, 4))
+    assert first(x[:, :, 0], *rest).abs().max() == 0
+    assert same(first, copies(again)) and not same(first, copies(other))
+
+
+def test_exported_parts_make_one_model(trainer, tmp_path):
+    """The files of the three phases, renamed as bundled ones are, load into the pipeline."""
+    options = trainer.options(steps=1)
+    for name in ("text", "image", "temporal"):
+        train(trainer.phase(name, options), options, tmp_path / name, progress=False)
+    files = [tmp_path / name / f"{name}.safetensors" for name in ("text", "image", "temporal")]
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for file in files:
+        (folder / file.name).symlink_to(file)
+    models, parts = load_models(folder)
+    assert models.unet.config == trainer.tiny.unet_config()
+    assert models.temporal.config == trainer.tiny.temporal_config()
+    assert models.text.config == trainer.tiny.text_config()
+    assert models.schedule.to_dict() == phases.Schedule().to_dict()
+    assert parts.config["size"] == [16, 16]
+    assert not any(p.requires_grad for p in models.temporal.parameters())
+    assert load_parts(files[0]).metadata["lumiere.phase"] == "text"
+
+
+def test_the_text_phase_learns_every_attribute_of_the_world(trainer):
+    phase = trainer.phase("text")
+    labels = world.attribute_labels()
+    assert phase.module["heads"].keys() == labels.keys()
+    accuracy = phase.accuracy(count=32)
+    assert accuracy.keys() == labels.keys()
+    assert all(0 <= value <= 1 for value in accuracy.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts", "size"),
+    [
+        ("image", ("a red ball", "snow"), (2 * 34 - 2, 32)),
+        ("temporal", ("snow",), (8 * 34 - 2, 32)),
+    ],
+)
+def test_previews_are_contact_sheets(trainer, tmp_path, name, prompts, size):
+    """Enlarged twice with gaps of 2: stills beside each other, or the frames of a clip in a row."""
+    phase = trainer.phase(name, preview=True)
+    phase.preview_prompts = prompts
+    phase.preview(tmp_path / "samples", 7)
+    with Image.open(tmp_path / "samples" / "step_000007.png") as picture:
+        assert picture.size == size
+
+
+def test_the_text_preview_is_a_table_of_accuracies(trainer, tmp_path, monkeypatch):
+    phase = trainer.phase("text", preview=True)
+    monkeypatch.setattr(phase, "accuracy", lambda: {"colour": 0.5, "shape": 1.0})
+    phase.preview(tmp_path / "samples", 12)
+    text = (tmp_path / "samples" / "accuracy_000012.txt").read_text()
+    assert text == "colour 0.5000\nshape 1.0000\n"
+
+
+def test_noise_levels_of_a_batch_cover_the_range(trainer):
+    """Each clip of a batch gets another part of the noise levels."""
+    options = trainer.options(batch_size=8, sigma_shift=1.0)
+    phase, seen = trainer.phase("image", options), []
+    phase.network = lambda x, timestep, *_: seen.append(timestep) or x
+    for step in range(3):
+        phase.loss(step)
+    for timesteps in seen:
+        parts = (timesteps / 1000 * 8).floor().sort().values
+        assert parts.tolist() == list(range(8))
