@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import os
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -85,13 +85,24 @@ def choose_dtypes(
     return dtype, model_management.unet_manual_cast(dtype, load_device, supported)
 
 
+@functools.cache
 def operations(dtype: torch.dtype | None, device: torch.device | str) -> SimpleNamespace:
     """Return the layer classes for core modules: cast to the input's dtype and device at every call."""
-    cast = comfy.ops.manual_cast
     names = ("Linear", "Conv1d", "Conv2d", "GroupNorm", "LayerNorm", "Embedding")
     return SimpleNamespace(
-        **{name: partial(getattr(cast, name), dtype=dtype, device=device) for name in names}
+        **{name: _made_on(getattr(comfy.ops.manual_cast, name), dtype, device) for name in names}
     )
+
+
+def _made_on(cls: type, dtype: torch.dtype | None, device: torch.device | str) -> type:
+    """Return a subclass (core derives layers from it) whose weights are made with a dtype on a device."""
+
+    class Layer(cls):
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(*args, **kwargs, dtype=dtype, device=device)
+
+    Layer.__name__ = cls.__name__
+    return Layer
 
 
 def new_patcher(
