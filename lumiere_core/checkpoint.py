@@ -55,7 +55,10 @@ def save_file(state: StateDict, path: str | Path, metadata: dict[str, str]) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # safetensors makes files that only their owner can read
         write({k: v.detach().contiguous().cpu() for k, v in state.items()}, str(partial), metadata)
+        partial.chmod(mode)
         os.replace(partial, path)
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(
