@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import AttentionFunction
+from .winograd import with_winograd
 
 
 class TemporalConv(nn.Module):
@@ -45,17 +46,60 @@ class TemporalDownsample(TemporalConv):
         super().__init__(channels, kernel, operations, stride=stride)
 
 
-class TemporalUpsample(TemporalConv):
+class TemporalUpsample(nn.Module):
     """Frame duplication, then a 1-D temporal convolution initialised to the identity (App. B)."""
 
     def __init__(self, channels: int, kernel: int, stride: int, operations: Any) -> None:
-        super().__init__(channels, kernel, operations)
-        self.stride = stride
+        super().__init__()
+        self.conv = _duplicating(operations.Conv2d)(
+            channels, channels, (kernel, 1), padding=(kernel // 2, 0)
+        )
+        self.conv.duplicates = stride
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
-        # The batch is clip-major, so frames double in place.
-        x = x.repeat_interleave(self.stride, dim=0)
-        return super().forward(x, num_frames * self.stride)
+        return self.conv(x.unflatten(0, (-1, num_frames))).flatten(0, 2)  # b t duplicates c h w
+
+
+def _duplicating(conv2d: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    """Return a class like `conv2d` that convolves duplicated frames over time, at half the cost.
+
+    Taps that fall on copies of one frame are added before they are applied. With S the sum of all taps and
+    k = 3, the first and last copy of frame i become S x[i] + w[-1] (x[i-1] - x[i]) and
+    S x[i] + w[1] (x[i+1] - x[i]): three products a frame where two convolved copies take six.
+
+    `_conv_forward` is where torch's layer, and a host's layer with cast weights, hand over the weight to be
+    used; the parameter itself is not read.
+    """
+
+    class DuplicatingConv2d(conv2d):
+        duplicates: int
+
+        def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            """Return b t duplicates c h w for b t c h w."""
+            reach = weight.shape[2] // 2
+            shared = _mix(x, weight.sum(2, keepdim=True), bias)
+            copies = []
+            for copy in range(self.duplicates):
+                y = shared
+                frames = [(copy + tap) // self.duplicates for tap in range(-reach, reach + 1)]
+                for frame in sorted(set(frames) - {0}):  # the neighbours that this copy reaches
+                    taps = [i for i, f in enumerate(frames) if f == frame]
+                    y = y + _mix(_shifted(x, frame) - x, weight[:, :, taps].sum(2, keepdim=True))
+                copies.append(y)
+            return torch.stack(copies, dim=2)
+
+    return DuplicatingConv2d
+
+
+def _mix(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a (c, c, 1, 1) matrix to the channels of b t c h w."""
+    return F.conv2d(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
+
+
+def _shifted(x: Tensor, frames: int) -> Tensor:
+    """Return x[i + frames] at frame i of b t c h w; zero outside the clip."""
+    x = F.pad(x, (0, 0) * 3 + (max(-frames, 0), max(frames, 0)))
+    return x[:, frames:] if frames > 0 else x[:, :frames]
 
 
 class ScaleShift(nn.Module):
@@ -83,7 +127,9 @@ class ConvInflationBlock(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         ops = operations
-        self.conv = ops.Conv2d(channels, channels, spatial_kernel, padding=spatial_kernel // 2)
+        self.conv = with_winograd(ops.Conv2d)(
+            channels, channels, spatial_kernel, padding=spatial_kernel // 2
+        )
         self.norm = ops.GroupNorm(32, channels)
         self.temporal_conv = TemporalConv(channels, temporal_kernel, ops)
         self.temporal_norm = ops.GroupNorm(32, channels)
