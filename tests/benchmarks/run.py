@@ -1,0 +1,110 @@
+"""`make bench`: measure speed and memory side by side, and hold them against their bars.
+
+    python tests/benchmarks/run.py                    everything, about 15 minutes on two idle cores
+    python tests/benchmarks/run.py --quick            one turn of everything
+    python tests/benchmarks/run.py --only flops blocks
+
+One line a figure: `name value unit (bar …) ok|short`. The exit status is 0 only when every bar holds.
+The comparisons run with the C library's own allocator, as in a host that was started by hand; the demo runs
+with the settings that `make demo` gives it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
+KEPT = "LUMIERE_BENCH_"  # prefix under which the Makefile's allocator settings wait for the demo
+
+
+def main() -> int:
+    arguments = _arguments()
+    if any(name in os.environ for name in ALLOCATOR):
+        _start_again_without_allocator_settings()
+    sys.path.insert(0, str(ROOT))
+    groups = _groups(arguments)
+
+    failed = []
+    for name in arguments.only:
+        for figure in groups[name]():
+            print(figure.line(), flush=True)
+            if not figure.holds:
+                failed.append(figure.name)
+    if failed:
+        print(f"# short: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = ("flops", "blocks", "network", "startup", "demo")
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--quick", action="store_true", help="one turn of everything")
+    parser.add_argument("--turns", type=int, help="how often the things compared take turns")
+    parser.add_argument(
+        "--clock", choices=("auto", "wall", "cpu"), default="auto",
+        help="wall time on all threads, or CPU time of one; auto: CPU time on a busy machine",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
+    import blocks
+    import demo
+    import flops
+    import network
+    import startup
+    from pairs import Clock
+
+    clock = Clock(arguments.clock)
+    print(f"# {_machine()}; {clock.description}", flush=True)
+
+    def turns(default: int) -> int:
+        return 1 if arguments.quick else arguments.turns or default
+
+    return {
+        "flops": flops.measure,
+        "blocks": lambda: blocks.measure(clock, turns(5)),
+        "network": lambda: network.measure(clock, turns(3)),
+        "startup": lambda: startup.measure(turns(5)),
+        "demo": lambda: demo.measure(_allocator_settings()),
+    }
+
+
+def _machine() -> str:
+    """Describe the machine in one line."""
+    import torch
+
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next(v.split(":")[1].strip() for v in lines if v.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{processor}, {os.cpu_count()} cores, {capability}{gpu}, torch {torch.__version__}"
+
+
+def _start_again_without_allocator_settings() -> None:
+    """glibc reads its settings when a process starts, so they can be dropped only by starting again."""
+    environment = dict(os.environ)
+    for name in ALLOCATOR:
+        if name in environment:
+            environment[KEPT + name] = environment.pop(name)
+    os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+
+
+def _allocator_settings() -> dict[str, str]:
+    """Return the allocator settings that this process was started with."""
+    return {n: os.environ[KEPT + n] for n in ALLOCATOR if KEPT + n in os.environ}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""Stub."""
+
+
+def measure(*a):
+    return iter(())
