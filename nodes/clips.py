@@ -59,8 +59,13 @@ class _Call:
 
     def after(self, layer: torch.nn.Module, h: Tensor) -> Tensor:
         """Run the temporal part if `layer` is the last of its residual and attention group."""
-        role = self.roles[id(layer)]
-        return self.layers.inflate(role.block, h, self.state) if role.last else h
+        role = self.roles.get(id(layer))
+        return self.layers.inflate(role.block, h, self.state) if role and role.last else h
+
+    def resized(self, layer: torch.nn.Module, h: Tensor, resize: Callable) -> Tensor:
+        """Run the temporal resize that follows a spatial one; `resize` is a method of the temporal layers."""
+        role = self.roles.get(id(layer))  # None: a layer of some other network
+        return resize(role.block, h, self.state) if role else h
 
 
 _roles: weakref.WeakKeyDictionary[UNetModel, dict[int, _Role]] = weakref.WeakKeyDictionary()
@@ -201,16 +206,12 @@ def _attention(layer, x, emb, context, options, *_):
 
 def _downsample(layer, x, emb, context, options, *_):
     call, x = options.get(KEY), layer(x)
-    if call is None:
-        return x
-    return call.layers.downsample(call.roles[id(layer)].block, x, call.state)
+    return x if call is None else call.resized(layer, x, call.layers.downsample)
 
 
 def _upsample(layer, x, emb, context, options, output_shape=None, *_):
     call, x = options.get(KEY), layer(x, output_shape=output_shape)
-    if call is None:
-        return x
-    return call.layers.upsample(call.roles[id(layer)].block, x, call.state)
+    return x if call is None else call.resized(layer, x, call.layers.upsample)
 
 
 HANDLERS = (
