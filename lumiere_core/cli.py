@@ -26,7 +26,9 @@ MALLOC = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # called from a program, the process is not ours to start again
+        _keep_buffers()
+        arguments = sys.argv[1:]
     verb = arguments[0] if arguments else ""
     parser = argparse.ArgumentParser(
         prog="lumiere_core",
@@ -39,7 +41,6 @@ def main(arguments: list[str] | None = None) -> int:
             importlib.import_module(module).add_arguments(command)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    _keep_buffers()
     try:
         return importlib.import_module(VERBS[options.verb][0]).main(options) or 0
     except (ValueError, OSError, FloatingPointError) as error:

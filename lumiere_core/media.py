@@ -35,10 +35,7 @@ def write_mp4(
 
     path, frames = Path(path), enlarge(_array(frames), scale)
     _, height, width, _ = frames.shape
-    if height % 2 or width % 2:
-        raise ValueError(
-            f"frames are {width}x{height} pixels; H.264 needs even sizes. Use an even scale, or pad."
-        )
+    check_mp4(height, width, fps)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     try:
@@ -55,6 +52,16 @@ def write_mp4(
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_mp4(height: int, width: int, fps: float) -> None:
+    """Raise ValueError unless H.264 can hold frames of this size at this rate."""
+    if height % 2 or width % 2:
+        raise ValueError(
+            f"frames are {width}x{height} pixels; H.264 needs even sizes. Use an even scale, or pad."
+        )
+    if not fps > 0:
+        raise ValueError(f"fps is {fps}; it must be above 0.")
 
 
 def read_video(path: str | Path) -> tuple[np.ndarray, Fraction, dict[str, str]]:
@@ -101,6 +108,8 @@ def evenly_spaced(count: int, wanted: int) -> list[int]:
 
 def enlarge(frames: np.ndarray, scale: int) -> np.ndarray:
     """Repeat pixels `scale` times in both directions."""
+    if scale < 1:
+        raise ValueError(f"scale is {scale}; a whole number of at least 1 is wanted.")
     return frames if scale == 1 else frames.repeat(scale, axis=1).repeat(scale, axis=2)
 
 

@@ -75,6 +75,12 @@ class Request:
             raise ValueError(
                 f"got {self.num_frames} frames and {self.steps} steps; both must be at least 1."
             )
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"the size is {self.width}x{self.height} pixels; at least 1x1 is wanted.")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(
+                f"the threshold is {self.threshold}; a percentile from 0 (none) to 1 is wanted, such as 0.995."
+            )
         if self.sampler not in SAMPLERS or self.scheduler not in SCHEDULERS:
             raise ValueError(
                 f"got sampler {self.sampler!r} and scheduler {self.scheduler!r}; "

@@ -36,19 +36,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from ..media import contact_sheet, evenly_spaced, save_image, write_mp4
+    from ..media import check_mp4, contact_sheet, evenly_spaced, save_image, write_mp4
     from ..pipeline import Request, generate, load_models
+    from .device import check_device
 
     prompts, paths = _jobs(options)
+    check_device(options.device)
+    if options.scale < 1:
+        raise ValueError(f"--scale is {options.scale}; a whole number of at least 1 is wanted.")
     models, parts = load_models(options.weights, options.device)
-    height, width = parts.config.get("size", [64, 64])
+    trained_height, trained_width = parts.config.get("size", [64, 64])
+    height = trained_height if options.height is None else options.height
+    width = trained_width if options.width is None else options.width
+    check_mp4(height * options.scale, width * options.scale, options.fps)  # before the work, not after
     stamp = generated_by(parts.sha256)
     for prompt, path in zip(prompts, paths, strict=True):
         started = time.monotonic()
         request = Request(
-            prompt, options.negative, options.seed, options.frames, options.height or height,
-            options.width or width, options.steps, options.cfg, options.sampler, options.scheduler,
-            options.threshold,
+            prompt, options.negative, options.seed, options.frames, height, width, options.steps,
+            options.cfg, options.sampler, options.scheduler, options.threshold,
         )  # fmt: skip
         with tqdm(total=options.steps, desc=path.stem, unit="step", file=sys.stderr) as bar:
             frames = generate(models, request, on_step=lambda *_, bar=bar: bar.update())
@@ -74,7 +80,7 @@ def _jobs(options: argparse.Namespace) -> tuple[list[str], list[Path]]:
         return [options.prompt], [options.output]
     if not options.prompts.is_file():
         raise ValueError(f"no prompts file at {options.prompts}.")
-    prompts = [line.strip() for line in options.prompts.read_text().splitlines() if line.strip()]
+    prompts = [line.strip() for line in options.prompts.read_text("utf-8").splitlines() if line.strip()]
     if not prompts:
         raise ValueError(f"{options.prompts} holds no prompt; one a line is wanted.")
     return prompts, [options.output / f"{i:03d}.mp4" for i in range(len(prompts))]

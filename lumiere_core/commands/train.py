@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "mini-cpu.json"
 DEFAULTS = {  # what differs from TrainOptions by phase
@@ -57,6 +58,7 @@ def main(options: argparse.Namespace) -> int:
 
     from ..training.loop import train
     from ..training.options import TrainOptions
+    from .device import check_device
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -65,6 +67,7 @@ def main(options: argparse.Namespace) -> int:
         for k, v in vars(options).items()
         if k in TrainOptions.__dataclass_fields__ and v is not None and v is not False
     }
+    check_device(TrainOptions(**chosen).device)
     phase = build_phase(options, TrainOptions(**chosen))
     train(phase, TrainOptions(**chosen), options.output, options.resume)
     return 0
@@ -79,7 +82,7 @@ def build_phase(options: argparse.Namespace, chosen):
     from ..training import phases
     from ..unet import UNet
 
-    config = json.loads(options.config.read_text())
+    config = _read_config(options.config)
     start = load_parts(options.init_from) if options.init_from else None
     if start:
         start.require(options.phase)
@@ -112,6 +115,13 @@ def build_phase(options: argparse.Namespace, chosen):
     if start:
         load_into(temporal, start.temporal, f"temporal layers of {options.init_from.name}")
     return phases.TemporalPhase(unet, temporal, text, Schedule(**parts.schedule), chosen)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file ({error}).") from error
 
 
 def _required(path: Path | None, flag: str, verb: str) -> Path:

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+PRECISIONS = ("float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -36,6 +38,13 @@ class TrainOptions:
     sample_every: int = 0  # steps between sample pictures; 0 = only at the end
 
     _FREE = ("steps", "minutes", "save_every", "sample_every", "device", "checkpointing", "decay_from")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "height", "width", "num_frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; at least 1 is wanted.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; one of {PRECISIONS} is wanted.")
 
     def identity(self) -> str:
         """Return a hash of the options that decide what the run computes."""

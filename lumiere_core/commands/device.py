@@ -1,0 +1,14 @@
+"""The --device option that all verbs share."""
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError unless torch can hold tensors on the device of this name."""
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"the device {name!r} cannot be used ({reason}). Use cpu, or cuda on a machine with a GPU."
+        ) from error
