@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lumiere_core.checkpoint import metadata_for, save_file, to_half
 from lumiere_core.config import TemporalConfig, TextConfig, UNetConfig
+from lumiere_core.schedule import Schedule
 from lumiere_core.stunet import SpaceTimeUNet
 from lumiere_core.temporal import TemporalLayers, initial_state
 from lumiere_core.text import TextEncoder
@@ -126,15 +128,36 @@ def tiny():
 
 
 @pytest.fixture
+def weights(tiny, tmp_path):
+    """A folder of part files as the trainer exports them: 16x16 pixels, "trained" temporal layers."""
+    folder, config = tmp_path / "weights", tiny.unet_config().to_dict()
+    parts = {
+        "text": (tiny.text(), {"text": tiny.text_config().to_dict()}),
+        "image": (
+            tiny.unet(),
+            {"unet": config, "schedule": Schedule().to_dict(), "size": [16, 16]},
+        ),
+        "temporal": (
+            tiny.temporal(trained=True),
+            {"unet": config, "temporal": tiny.temporal_config().to_dict()},
+        ),
+    }
+    for name, (module, config) in parts.items():
+        state = to_half({f"{name}.{k}": v for k, v in module.state_dict().items()})
+        save_file(state, folder / f"{name}.safetensors", metadata_for(f"tiny {name}", config))
+    return folder
+
+
+@pytest.fixture
 def spawn():
     """A function that starts `python -m lumiere_core …` as a process with one thread; ended with the test."""
     processes = []
 
-    def start(*arguments, command=("-m", "lumiere_core"), cwd=ROOT):
+    def start(*arguments, command=("-m", "lumiere_core"), cwd=ROOT, env=os.environ):
         process = subprocess.Popen(
             [sys.executable, *map(str, command), *map(str, arguments)],
             cwd=cwd,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env={**env, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
