@@ -43,12 +43,12 @@ test: setup ## Lint and every test that needs no accelerator; ARGS="-k name" nar
 test-core: setup ## Only the tests that need no host
 	$(VENV_PYTHON) -m pytest tests/core $(ARGS)
 
-test-browser: ## The tests in a real Chromium (downloads one)
+test-browser: ## The tests in a real Chromium: LUMIERE_CHROMIUM, else one is downloaded
 	@$(PYTHON) .ci/setup.py --browser
 	LUMIERE_REQUIRE_HOST=1 $(VENV_PYTHON) -m pytest tests/browser $(ARGS)
 
-bench: setup ## Measure speed and memory
-	$(VENV_PYTHON) -m pytest tests/benchmarks -m "" -s $(ARGS)
+bench: setup ## Measure speed and memory against their bars; ARGS="--only flops"
+	$(VENV_PYTHON) tests/benchmarks/run.py $(ARGS)
 
 evaluate: setup ## Measure the shipped weights against the procedural world's oracle
 	$(VENV_PYTHON) -m lumiere_core evaluate $(ARGS)

@@ -256,9 +256,11 @@ def make_tools() -> None:
 
 def make_browser() -> None:
     pip("install", *BROWSER, failure="could not install playwright")
+    if os.environ.get("LUMIERE_CHROMIUM"):
+        return
     run(
         [VENV_PYTHON, "-m", "playwright", "install", "chromium"],
-        "playwright could not download Chromium",
+        "playwright could not download Chromium; set LUMIERE_CHROMIUM to one that is installed",
     )
 
 
@@ -328,7 +330,7 @@ def plan(browser: bool = False) -> list[Step]:
         Step(
             title="installing a browser for the tests",
             stamp=stamps / "browser",
-            key=json.dumps(BROWSER),
+            key=json.dumps([*BROWSER, os.environ.get("LUMIERE_CHROMIUM")]),
             product=VENV_PYTHON,
             make=make_browser,
         ),
