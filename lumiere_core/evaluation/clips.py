@@ -1,0 +1,90 @@
+"""Making the clips that are measured, or taking them from a folder that kept them.
+
+t - frames, h, w - pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .store import Record, fingerprint
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip with what its line in the results says about how it was made."""
+
+    frames: Tensor  # (t, h, w, 3) uint8
+    device: str
+    seconds: float
+
+
+class ClipMaker:
+    """One model with the settings of the sampling; the networks are loaded when first needed."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        from ..checkpoint import load_parts
+        from ..pipeline import Request, weight_files
+
+        parts = load_parts(weight_files(options.weights))
+        height, width = parts.config.get("size", (64, 64))
+        self.weights, self.device, self.sha256 = options.weights, options.device, parts.sha256
+        self.folder = options.clips
+        self.request = Request(
+            "", num_frames=options.frames, height=height, width=width, steps=options.steps,
+            cfg=options.cfg, sampler=options.sampler, scheduler=options.scheduler,
+        )  # fmt: skip
+        self.run: Record = {
+            "weights": fingerprint(self.sha256), "steps": options.steps, "cfg": options.cfg,
+            "sampler": options.sampler, "scheduler": options.scheduler, "frames": options.frames,
+            "size": [height, width],
+        }  # fmt: skip
+        self._models = None
+
+    def make(self, name: str, prompt: str, seed: int) -> Clip:
+        """The clip of a case; with a folder it is kept there under the case's name."""
+        import numpy as np
+
+        path = self.folder and Path(self.folder) / self._run_name() / f"{name}.npz"
+        if path and path.is_file():
+            with np.load(path) as kept:
+                frames = torch.from_numpy(kept["frames"])
+                return Clip(frames, str(kept["device"]), float(kept["seconds"]))
+        clip = self._generate(prompt, seed)
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{name}.partial.npz")
+            np.savez_compressed(
+                partial, frames=clip.frames.numpy(), device=clip.device, seconds=clip.seconds
+            )
+            partial.replace(path)
+        return clip
+
+    def _generate(self, prompt: str, seed: int) -> Clip:
+        from ..pipeline import generate, load_models
+
+        if self._models is None:
+            self._models, _ = load_models(self.weights, self.device)
+        started = time.monotonic()
+        frames = generate(self._models, replace(self.request, prompt=prompt, seed=seed)).cpu()
+        return Clip(frames, device_name(self.device), round(time.monotonic() - started, 1))
+
+    def _run_name(self) -> str:
+        return fingerprint({name: f"{name}={value}" for name, value in self.run.items()})[:16]
+
+
+def device_name(device: str) -> str:
+    """cpu, or the accelerator's own name."""
+    kind = torch.device(device)
+    return torch.cuda.get_device_name(kind) if kind.type == "cuda" else kind.type
+
+
+def mean_levels(frames: Tensor) -> list[float]:
+    """Mean red, green and blue of each quarter of a clip, in levels of 255: what `--check` compares."""
+    return [round(float(v), 2) for part in frames.float().chunk(4) for v in part.mean((0, 1, 2))]
