@@ -1,5 +1,108 @@
-"""Stub."""
+"""lumiere-mini as it is used: the memory of `make demo`, and frames a second sampled and trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from figures import Figure
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPT = "a red ball bouncing on grass"
+FRAMES, STEPS = 80, 30  # of the text_to_video workflow
 
 
-def measure(*a):
-    return iter(())
+def measure(clock: str, allocator: dict[str, str], turns: int) -> Iterator[Figure]:
+    """Run the demo and a speed test, each in a process of its own.
+
+    Args:
+        clock: "wall" or "cpu"; the demo's own time is always wall time.
+        allocator: environment with the allocator settings of the Makefile.
+        turns: sampling and training steps that are timed.
+    """
+    environment = os.environ | allocator
+    yield from _demo(environment)
+    command = [sys.executable, __file__, clock, str(turns)]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        yield Figure("mini.sampled", None, "frames/s", note=reason)
+        return
+    values = json.loads(result.stdout.splitlines()[-1])
+    sampled = f"{FRAMES} frames of 64x64 pixels, {STEPS} steps with guidance"
+    yield Figure("mini.sampled", values["sampled"], "frames/s", note=sampled)
+    yield Figure(
+        "mini.trained", values["trained"], "frames/s", note="temporal layers, batch of 2 clips"
+    )
+
+
+def _demo(environment: dict[str, str]) -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "nodes" / "demo.py"), "--prompt", PROMPT]
+        command += ["--seed", "7", "--output", str(Path(folder) / "clip.mp4")]
+        result = subprocess.run(
+            command, check=False, capture_output=True, text=True, env=environment
+        )
+    memory = re.search(r"peak memory ([\d.]+) GiB", result.stdout)
+    seconds = re.search(r"took (\d+) s", result.stdout)
+    if result.returncode or not (memory and seconds):
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        yield Figure("demo.peak_memory", None, "GiB", note=reason)
+        return
+    yield Figure(
+        "demo.peak_memory", float(memory[1]), "GiB", note=f"{FRAMES} frames, with the host"
+    )
+    yield Figure("demo.seconds", float(seconds[1]), "s", note="wall time, with the host's start")
+
+
+def _speeds(clock: str, turns: int) -> dict[str, float]:
+    """Return frames a second, sampled and trained."""
+    sys.path.insert(0, str(ROOT))
+    import torch
+    from pairs import Clock
+
+    from lumiere_core.pipeline import Request, generate, load_models
+    from lumiere_core.training.options import TrainOptions
+    from lumiere_core.training.phases import TemporalPhase
+
+    clock = Clock(clock)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    models, _ = load_models(device=device)
+    now = time.perf_counter if clock.kind == "wall" else time.process_time
+    stamps = []
+    request = Request(PROMPT, num_frames=FRAMES, steps=turns + 1)
+    generate(models, request, on_step=lambda *_: stamps.append(now()))
+    step = statistics.median(b - a for a, b in zip(stamps, stamps[1:], strict=False))
+
+    options = TrainOptions(batch_size=2, num_frames=FRAMES, device=device)
+    models.temporal.requires_grad_(True)
+    phase = TemporalPhase(models.unet, models.temporal, models.text, models.schedule, options)
+    optimizer = torch.optim.AdamW(phase.module.parameters(), lr=0.0)
+    train = statistics.median(
+        clock.time(_training_step(phase, optimizer, index)) for index in range(turns)
+    )
+    return {
+        "sampled": FRAMES / (step * STEPS),
+        "trained": phase.samples_per_step() / train,
+    }
+
+
+def _training_step(phase, optimizer, index: int) -> Callable[[], None]:
+    def step() -> None:
+        optimizer.zero_grad()
+        phase.loss(index).backward()
+        optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    print(json.dumps(_speeds(sys.argv[1], int(sys.argv[2]))))

@@ -18,10 +18,10 @@ class Clock:
     A thread that waits for a busy core makes wall time meaningless; its CPU time still counts the work.
     """
 
-    BUSY = 0.85  # share of a core, below which the machine counts as busy
+    BUSY = 0.9  # share of the cores that we get, below which the machine counts as busy
 
     def __init__(self, kind: str = "auto") -> None:
-        share = _share_of_core()
+        share = _share_of_cores()
         if kind == "auto":
             kind = "wall" if share >= self.BUSY else "cpu"
         self.kind = kind
@@ -30,7 +30,7 @@ class Clock:
         self.description = (
             f"wall time, {torch.get_num_threads()} threads"
             if kind == "wall"
-            else f"CPU time of 1 thread (the machine is busy: {share:.0%} of a core is free)"
+            else f"CPU time of 1 thread ({share:.0%} of the cores were free)"
         )
 
     def time(self, run: Run) -> float:
@@ -85,12 +85,15 @@ def weighted_sum(parts: list[tuple[Turns, int]]) -> Turns:
     )
 
 
-def _share_of_core(seconds: float = 0.5) -> float:
-    """Return how much of one core a busy loop gets."""
+def _share_of_cores(seconds: float = 1.0) -> float:
+    """Return how much of the time torch's threads really ran while they all had work."""
+    matrix = torch.randn(1024, 1024)
+    matrix @ matrix
     began, cpu = time.perf_counter(), time.process_time()
     while time.perf_counter() - began < seconds:
-        pass
-    return (time.process_time() - cpu) / (time.perf_counter() - began)
+        matrix @ matrix
+    ran = time.process_time() - cpu
+    return ran / (time.perf_counter() - began) / torch.get_num_threads()
 
 
 def _synchronise() -> None:

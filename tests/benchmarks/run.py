@@ -72,8 +72,8 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
         "flops": flops.measure,
         "blocks": lambda: blocks.measure(clock, turns(5)),
         "network": lambda: network.measure(clock, turns(3)),
-        "startup": lambda: startup.measure(turns(5)),
-        "demo": lambda: demo.measure(_allocator_settings()),
+        "startup": lambda: startup.measure(clock.kind, turns(5)),
+        "demo": lambda: demo.measure(clock.kind, _allocator_settings(), turns(3)),
     }
 
 
