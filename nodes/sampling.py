@@ -87,9 +87,9 @@ class LumiereSampler(io.ComfyNode):
                     "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
                     tooltip="Clip k of a batch uses seed + k.",
                 ),
-                io.Int.Input("steps", default=30, min=1, max=10000, tooltip="Denoising steps."),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps."),
                 io.Float.Input(
-                    "cfg", default=4.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                    "cfg", default=2.0, min=0.0, max=100.0, step=0.1, round=0.01,
                     tooltip="Classifier-free guidance scale: how much the prompt counts. 1 is none and twice as fast.",
                 ),
                 io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES, default="euler"),

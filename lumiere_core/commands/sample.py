@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=80)
     parser.add_argument("--height", type=int, help="pixels; default: the trained size")
     parser.add_argument("--width", type=int, help="pixels; default: the trained size")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--cfg", type=float, default=4.0, help="guidance scale; 1 = none")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--cfg", type=float, default=2.0, help="guidance scale; 1 = none")
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
     parser.add_argument(
