@@ -9,10 +9,13 @@ or `import nodes` finds the pack's folder instead of the host's file.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -160,7 +163,8 @@ class HeadlessHost:
                 raise HostError(_refusal(error, node_errors))
             # Without a client_id the host drops most messages.
             extra = {"client_id": "headless", **extra_data}
-            self._executor.execute(prompt, prompt_id, extra, outputs)
+            with _ctrl_c_at_once():
+                self._executor.execute(prompt, prompt_id, extra, outputs)
             if not self._executor.success:
                 raise HostError(_failure(self._executor.status_messages))
             return self._executor.history_result["outputs"]
@@ -196,6 +200,24 @@ class HeadlessHost:
         comfy.model_management.throw_exception_if_processing_interrupted()
         data = {"value": value, "max": total, "node": node_id, "preview": preview is not None}
         self._tell("progress", data)
+
+
+@contextlib.contextmanager
+def _ctrl_c_at_once():
+    """Let Ctrl-C end a running node.
+
+    From Python 3.11 on, asyncio.run puts its own handler in the place of Python's, which waits for the next await:
+    the end of the sampling. It leaves any other handler alone.
+    """
+    default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: signal.default_int_handler(*_))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Warnings(logging.Handler):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,35 @@ def test_a_bad_seed_is_refused_before_the_host_starts(comfyui, tiny):
     assert done.returncode == 1
     assert "SEED=seven must be a whole number" in done.stderr
     assert "starting the host" not in done.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process")
+def test_ctrl_c_ends_the_sampling_at_once_and_writes_nothing(comfyui, tiny, tmp_path):
+    base, workflow = tiny
+    graph = json.loads(workflow.read_text(encoding="utf-8"))
+    for node in graph.values():
+        if node["class_type"] == "LumiereSampler":
+            node["inputs"]["steps"] = 5000
+    endless = tmp_path / "endless.json"
+    endless.write_text(json.dumps(graph), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "nodes" / "demo.py"), "--cpu", "--base", str(base)]
+    command += ["--workflow", str(endless), "--output", str(tmp_path / "out" / "clip.mp4")]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "COMFYUI_PATH": str(comfyui)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in process.stdout:
+            if "step" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert not list((tmp_path / "out").iterdir())
