@@ -166,6 +166,19 @@ def test_resizes_at_the_start_keep_every_nth_frame_and_repeat_it(clips, stride):
         assert torch.equal(longer[:, frame], clips.unflatten(0, (2, FRAMES))[:, key])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 2), (3, 1), (3, 2), (5, 2), (3, 4), (5, 4)])
+def test_trained_upsampling_is_a_convolution_of_duplicated_frames(clips, kernel, stride):
+    """However it is computed, the clip's ends included."""
+    torch.manual_seed(0)
+    layer = TemporalUpsample(CHANNELS, kernel, stride, nn).double()
+    longer = clips.unflatten(0, (2, FRAMES)).repeat_interleave(stride, dim=1)
+    pixels = longer.permute(0, 3, 4, 2, 1).reshape(-1, CHANNELS, FRAMES * stride)
+    wanted = F.conv1d(pixels, layer.conv.weight[..., 0], layer.conv.bias, padding=kernel // 2)
+    wanted = wanted.reshape(2, 3, 2, CHANNELS, -1).permute(0, 4, 3, 1, 2).flatten(0, 1)
+    assert torch.allclose(layer(clips, FRAMES), wanted, atol=1e-12)
+
+
 def identity(layer):
     nn.init.dirac_(layer.conv.weight)
     nn.init.zeros_(layer.conv.bias)
