@@ -1,7 +1,4 @@
-"""The seam to ComfyUI: model folders, devices and dtypes, patchers, layers that the host may offload.
-
-Nothing else in the pack touches `folder_paths` or `model_management`, except inside host.py's callers' patchers.
-"""
+"""The seam to ComfyUI: model folders, choice of dtypes, patchers, and the layers and attention that core is given."""
 
 from __future__ import annotations
 
