@@ -63,7 +63,9 @@ def norm_answer(block, name, condition):
 
     def run(x):
         answers = []
-        handle = block.get_submodule(name).register_forward_hook(lambda *a: answers.append(a[2]))
+        handle = block.get_submodule(name).register_forward_hook(
+            lambda *a: answers.append(a[2].clone())  # it may be overwritten
+        )
         try:
             block(x, FRAMES, condition)
         finally:
