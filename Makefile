@@ -51,7 +51,7 @@ bench: setup ## Measure speed and memory against their bars; ARGS="--only flops"
 	$(VENV_PYTHON) tests/benchmarks/run.py $(ARGS)
 
 evaluate: setup ## Measure the shipped weights against the procedural world's oracle
-	$(VENV_PYTHON) -m lumiere_core evaluate $(ARGS)
+	$(VENV_PYTHON) -m lumiere_core evaluate $(or $(ARGS),mini)
 
 # Three phases, each on the one before; the same command goes on where it stopped. More options for a phase,
 # such as `--device cuda --batch-size 64`: TEXT_ARGS, IMAGE_ARGS, TEMPORAL_ARGS (`python -m lumiere_core train -h`).
