@@ -204,20 +204,34 @@ class HeadlessHost:
 
 @contextlib.contextmanager
 def _ctrl_c_at_once():
-    """Let Ctrl-C end a running node.
+    """Let Ctrl-C end a running node; the body ends early and KeyboardInterrupt is raised after it.
 
     From Python 3.11 on, asyncio.run puts its own handler in the place of Python's, which waits for the next await:
-    the end of the sampling. It leaves any other handler alone.
+    the end of the sampling. It leaves any other handler alone. The first Ctrl-C asks the host to stop, because an
+    exception out of a signal can strike in a place that swallows it, such as a weak reference's callback.
     """
     default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not default or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, lambda *_: signal.default_int_handler(*_))
+    import comfy.model_management
+
+    pressed = []
+
+    def stop(*arguments) -> None:
+        if pressed:
+            signal.default_int_handler(*arguments)
+        pressed.append(True)
+        comfy.model_management.interrupt_current_processing()
+
+    signal.signal(signal.SIGINT, stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        comfy.model_management.interrupt_current_processing(False)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 class _Warnings(logging.Handler):
