@@ -54,6 +54,13 @@ def test_other_endings(verb, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def test_mistakes_reach_the_shell(spawn):
+    process = spawn("sample", "--prompt", "x", "--output", "x.gif")
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 1 and output == ""
+    assert errors == "error: --output is x.gif; with --prompt it must end in .mp4.\n"
+
+
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["probe", "--number", "three"]])
 def test_unknown_words_exit_2_with_the_usage(verb, capsys, arguments):
     verb(0)

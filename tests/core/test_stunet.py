@@ -88,6 +88,42 @@ def test_inputs_are_left_as_they_were(tiny):
     assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
 
 
+@torch.no_grad()
+def test_temporal_parts_follow_the_layers_that_they_belong_to(tiny):
+    """Inflation after the whole residual(+attention) group; resizes directly after the spatial ones (fig. 4)."""
+    net, order = tiny.spacetime(3), {}
+    for name, layers in net.unet.named_modules():
+        if isinstance(layers, torch.nn.ModuleList) and name.count(".") == ("middle" not in name):
+            for layer in layers:
+                layer.register_forward_hook(
+                    lambda layer, *_, name=name: order.setdefault(name, []).append(
+                        type(layer).__name__
+                    )
+                )
+            if block := name != "input_blocks.0" and net.temporal.block(name):
+                for part, module in block.named_children():
+                    module.register_forward_hook(
+                        lambda *_, name=name, part=part: order.setdefault(name, []).append(part)
+                    )
+    net(*tiny.inputs(frames=4))
+    group = ["ResBlock", "SpatialTransformer"]
+    assert order == {
+        "input_blocks.0": ["Conv2d"],
+        "input_blocks.1": ["ResBlock", "inflation"],
+        "input_blocks.2": ["Downsample", "down"],
+        "input_blocks.3": ["ResBlock", "inflation"],
+        "input_blocks.4": ["Downsample", "down"],
+        "input_blocks.5": [*group, "inflation"],
+        "middle_block": [*group, "ResBlock", "inflation"],
+        "output_blocks.0": [*group, "inflation"],
+        "output_blocks.1": [*group, "inflation", "Upsample", "up"],
+        "output_blocks.2": ["ResBlock", "inflation"],
+        "output_blocks.3": ["ResBlock", "inflation", "Upsample", "up"],
+        "output_blocks.4": ["ResBlock", "inflation"],
+        "output_blocks.5": ["ResBlock", "inflation"],
+    }
+
+
 def test_gradient_checkpointing_gives_the_same_gradients(tiny):
     net = tiny.spacetime(3, trained=True).double()
     net.unet.requires_grad_(False)

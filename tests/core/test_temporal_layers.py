@@ -207,3 +207,21 @@ def test_attention_tells_the_order_of_frames(tiny, clips, condition):
     reverse = lambda x: x.unflatten(0, (2, FRAMES)).flip(1).flatten(0, 1)  # noqa: E731
     forwards, backwards = block(clips, FRAMES, alike), block(reverse(clips), FRAMES, alike)
     assert (backwards - reverse(forwards)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_attention_knows_frames_by_their_distance(tiny, clips):
+    """In a clip of one repeated frame, the score of two frames depends on how far apart they are only."""
+    scores = []
+
+    def attention(q, k, v, heads):
+        q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
+        scores.append((q @ k.transpose(-1, -2))[0, 0])
+        return v
+
+    block = randomised(tiny, AttentionInflationBlock(CHANNELS, 2, 16, 0, nn, attention))
+    block(clips[:1].expand(FRAMES, -1, -1, -1), FRAMES, None)
+    for score in scores:
+        for distance in range(-FRAMES + 1, FRAMES):
+            assert score.diagonal(distance).std(unbiased=False) < 1e-4
+        assert score[0].std() > 1e-2  # and does depend on it
