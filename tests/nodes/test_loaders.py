@@ -1,5 +1,6 @@
 """Loading and saving checkpoints: what is listed, what is refused and how."""
 
+import contextlib
 import errno
 import json
 import os
@@ -151,30 +152,35 @@ def test_save_outside_of_the_output_folder_is_refused(host, studio):
         host.call("LumiereSaveTemporal", model=studio.model, filename_prefix="../../x")
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """Files of this process end after 4 kB, as on a full disk."""
+    """Files of this process end after 4 kB, as on a full disk.
+
+    Around one call only: the limit holds for the report of pytest too, where that is written into a file.
+    """
     resource = pytest.importorskip("resource")
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, old[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_full_disk_leaves_no_half_written_weights(host, studio, full_disk):
+def test_full_disk_leaves_no_half_written_weights(host, studio):
     before = saved(host)
-    with pytest.raises(Exception, match=f"{os.strerror(errno.EFBIG)}|File too large"):
+    with full_disk(), pytest.raises(Exception, match=f"{os.strerror(errno.EFBIG)}|File too large"):
         host.call("LumiereSaveTemporal", model=studio.model, filename_prefix="lumiere/temporal")
     assert saved(host) == before
 
 
-def test_full_disk_leaves_no_half_written_video(host, studio, full_disk):
+def test_full_disk_leaves_no_half_written_video(host, studio):
     (host.base / "output" / "full").mkdir(exist_ok=True)
     (video,) = host.call("CreateVideo", images=torch.rand(40, 64, 64, 3), fps=16.0)
     (labelled,) = host.call("LumiereLabelVideo", video=video, model=studio.model)
-    with pytest.raises(OSError):
+    with full_disk(), pytest.raises(OSError):
         labelled.save_to(str(host.base / "output" / "full" / "clip.mp4"))
     assert list((host.base / "output" / "full").iterdir()) == []
 
