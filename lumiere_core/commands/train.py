@@ -1,26 +1,27 @@
-"""`train PHASE`: text, image or temporal."""
+"""`train PHASE`: see `training.phases`."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from ..training.phases import PHASES
+
 RECIPE = Path(__file__).parents[1] / "recipes" / "mini-cpu.json"
-DEFAULTS = {  # what differs from TrainOptions by phase
-    "text": {"learning_rate": 1e-3, "batch_size": 64, "steps": 3000},
-    "image": {},
-    "temporal": {"batch_size": 2, "sigma_shift": 4.0},
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("phase", choices=list(DEFAULTS))
+    parser.add_argument("phase", choices=PHASES)
     parser.add_argument("--output", required=True, type=Path, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     parser.add_argument("--init-from", type=Path, help="weights file to start from (not bit-equal)")
-    parser.add_argument("--text", type=Path, help="text encoder weights (phases image and temporal)")
+    parser.add_argument(
+        "--text", type=Path, help="text encoder weights (phases image and temporal)"
+    )
     parser.add_argument("--image", type=Path, help="image U-Net weights (phase temporal)")
     parser.add_argument(
         "--config", type=Path, default=RECIPE,
@@ -62,59 +63,27 @@ def main(options: argparse.Namespace) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    chosen = DEFAULTS[options.phase] | {
-        k: v
-        for k, v in vars(options).items()
-        if k in TrainOptions.__dataclass_fields__ and v is not None and v is not False
-    }
-    check_device(TrainOptions(**chosen).device)
-    phase = build_phase(options, TrainOptions(**chosen))
-    train(phase, TrainOptions(**chosen), options.output, options.resume)
+    chosen = TrainOptions(
+        **phase_module(options.phase).DEFAULTS
+        | {
+            k: v
+            for k, v in vars(options).items()
+            if k in TrainOptions.__dataclass_fields__ and v is not None and v is not False
+        }
+    )
+    check_device(chosen.device)
+    train(build_phase(options, chosen), chosen, options.output, options.resume)
     return 0
 
 
-def build_phase(options: argparse.Namespace, chosen):
+def phase_module(name: str) -> ModuleType:
+    """Return the module of a phase: its DEFAULTS and its `build`."""
+    return importlib.import_module(f"..training.phases.{name}", __package__)
+
+
+def build_phase(options: argparse.Namespace, chosen: Any) -> Any:
     """Return the phase with its networks, loaded or fresh."""
-    from ..checkpoint import load_into, load_parts
-    from ..config import TemporalConfig, TextConfig, UNetConfig
-    from ..schedule import Schedule
-    from ..text import TextEncoder
-    from ..training import phases
-    from ..unet import UNet
-
-    config = _read_config(options.config)
-    start = load_parts(options.init_from) if options.init_from else None
-    if start:
-        start.require(options.phase)
-    if options.phase == "text":
-        text_config = start.text_config if start else TextConfig.from_dict(config.get("text", {}))
-        phase = phases.TextPhase(text_config, chosen)
-        if start:
-            load_into(phase.module["encoder"], start.text, f"text encoder of {options.init_from.name}")
-        return phase
-
-    parts = load_parts(_required(options.text, "--text", "train text"))
-    parts.require("text")
-    text = TextEncoder(parts.text_config)
-    load_into(text, parts.text, f"text encoder of {options.text.name}")
-    if options.phase == "image":
-        unet_config = start.unet_config if start else UNetConfig.from_dict(config.get("unet", {}))
-        unet = phases.new_unet(unet_config, chosen.seed)
-        if start:
-            load_into(unet, start.image, f"image U-Net of {options.init_from.name}")
-        return phases.ImagePhase(unet, text, Schedule(**config.get("schedule", {})), chosen)
-
-    parts = load_parts(_required(options.image, "--image", "train image"))
-    parts.require("image")
-    unet = UNet(parts.unet_config)
-    load_into(unet, parts.image, f"image U-Net of {options.image.name}")
-    temporal_config = (
-        start.temporal_config if start else TemporalConfig.from_dict(config.get("temporal", {}))
-    )
-    temporal = phases.new_temporal(parts.unet_config, temporal_config, chosen.seed)
-    if start:
-        load_into(temporal, start.temporal, f"temporal layers of {options.init_from.name}")
-    return phases.TemporalPhase(unet, temporal, text, Schedule(**parts.schedule), chosen)
+    return phase_module(options.phase).build(options, chosen, _read_config(options.config))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -122,9 +91,3 @@ def _read_config(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON file ({error}).") from error
-
-
-def _required(path: Path | None, flag: str, verb: str) -> Path:
-    if path is None:
-        raise ValueError(f"{flag} is missing: give the weights that `{verb}` wrote.")
-    return path

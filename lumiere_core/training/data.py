@@ -13,7 +13,9 @@ from .options import TrainOptions
 
 def generator_at(options: TrainOptions, step: int, stream: int) -> torch.Generator:
     """Return the random generator of one use (`stream`) in one step."""
-    return torch.Generator().manual_seed(_mix(_mix(_mix(options.seed) ^ step) ^ stream) & (2**63 - 1))
+    return torch.Generator().manual_seed(
+        _mix(_mix(_mix(options.seed) ^ step) ^ stream) & (2**63 - 1)
+    )
 
 
 def scenes_at(options: TrainOptions, step: int) -> list[world.Scene]:

@@ -20,12 +20,16 @@ class TrainOptions:
     batch_size: int = 32  # images, or clips
     learning_rate: float = 8e-4
     warmup: int = 100  # steps of linear warm-up
-    decay_from: float = 1.0  # share of `steps` after which the rate falls linearly to zero; 1 = never
+    decay_from: float = (
+        1.0  # share of `steps` after which the rate falls linearly to zero; 1 = never
+    )
     weight_decay: float = 0.01
     gradient_clip: float = 1.0  # largest norm of the gradient
     ema_decay: float = 0.999
     text_dropout: float = 0.1  # share of prompts replaced by "" (classifier-free guidance)
-    sigma_shift: float = 2.0  # more than 1 trains more on high noise; see schedule.shifted_timesteps
+    sigma_shift: float = (
+        2.0  # more than 1 trains more on high noise; see schedule.shifted_timesteps
+    )
     height: int = 64  # pixels
     width: int = 64
     num_frames: int = 80  # of a training clip
@@ -37,7 +41,15 @@ class TrainOptions:
     save_every: float = 60.0  # seconds between full-state checkpoints
     sample_every: int = 0  # steps between sample pictures; 0 = only at the end
 
-    _FREE = ("steps", "minutes", "save_every", "sample_every", "device", "checkpointing", "decay_from")
+    _FREE = (
+        "steps",
+        "minutes",
+        "save_every",
+        "sample_every",
+        "device",
+        "checkpointing",
+        "decay_from",
+    )
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "height", "width", "num_frames"):

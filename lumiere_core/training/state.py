@@ -31,7 +31,11 @@ class Ema:
 
 
 def save_state(
-    folder: Path, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, facts: dict[str, str]
+    folder: Path,
+    module: nn.Module,
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    facts: dict[str, str],
 ) -> None:
     """Write the state of a run, with `facts` (step, options …) as metadata."""
     tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in module.named_parameters()}

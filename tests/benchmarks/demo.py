@@ -71,7 +71,7 @@ def _speeds(clock: str, turns: int) -> dict[str, float]:
 
     from lumiere_core.pipeline import Request, generate, load_models
     from lumiere_core.training.options import TrainOptions
-    from lumiere_core.training.phases import TemporalPhase
+    from lumiere_core.training.phases.temporal import TemporalPhase
 
     clock = Clock(clock)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -18,7 +18,7 @@ QUICK = "--steps 1 --batch-size 2 --height 16 --width 16 --num-frames 4 --thread
 
 @pytest.fixture(autouse=True)
 def no_previews(monkeypatch):
-    for phase in ("TextPhase", "_DiffusionPhase"):
+    for phase in ("text.TextPhase", "diffusion.DiffusionPhase"):
         monkeypatch.setattr(f"lumiere_core.training.phases.{phase}.preview", lambda *_: None)
 
 
@@ -99,7 +99,7 @@ def test_options_left_out_keep_the_phases_defaults(config, tmp_path, monkeypatch
         "lumiere_core.training.loop.train", lambda phase, options, *_: seen.append(options)
     )
     assert main(["train", "text", "--config", str(config), "--output", str(tmp_path)]) == 0
-    assert seen == [TrainOptions(**command.DEFAULTS["text"])]
+    assert seen == [TrainOptions(**command.phase_module("text").DEFAULTS)]
 
 
 def test_every_training_option_can_be_given():

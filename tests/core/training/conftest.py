@@ -7,9 +7,9 @@ import pytest
 
 from lumiere_core.checkpoint import load_file
 from lumiere_core.schedule import Schedule
-from lumiere_core.training import phases
 from lumiere_core.training.loop import train
 from lumiere_core.training.options import TrainOptions
+from lumiere_core.training.phases import image, temporal, text
 
 OPTIONS = TrainOptions(
     steps=6, batch_size=2, learning_rate=1e-2, warmup=2, height=16, width=16, num_frames=8,
@@ -29,14 +29,16 @@ class Trainer:
     def phase(self, name, options=OPTIONS, preview=False, **unet):
         tiny, schedule = self.tiny, Schedule()
         if name == "text":
-            phase = phases.TextPhase(tiny.text_config(), options)
+            phase = text.TextPhase(tiny.text_config(), options)
         elif name == "image":
-            unet = phases.new_unet(tiny.unet_config(**unet), seed=options.seed)
-            phase = phases.ImagePhase(unet, tiny.text(), schedule, options)
+            unet = image.new_unet(tiny.unet_config(**unet), seed=options.seed)
+            phase = image.ImagePhase(unet, tiny.text(), schedule, options)
         else:
             config = tiny.unet_config(**unet)
-            layers = phases.new_temporal(config, tiny.temporal_config(), seed=options.seed)
-            phase = phases.TemporalPhase(tiny.unet(config), layers, tiny.text(), schedule, options)
+            layers = temporal.new_temporal(config, tiny.temporal_config(), seed=options.seed)
+            phase = temporal.TemporalPhase(
+                tiny.unet(config), layers, tiny.text(), schedule, options
+            )
         if not preview:
             phase.preview = lambda folder, step: None
         return phase

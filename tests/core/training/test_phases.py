@@ -7,8 +7,9 @@ from PIL import Image
 from lumiere_core import world
 from lumiere_core.checkpoint import load_parts
 from lumiere_core.pipeline import load_models
-from lumiere_core.training import phases
+from lumiere_core.schedule import Schedule
 from lumiere_core.training.loop import train
+from lumiere_core.training.phases.image import new_unet
 
 
 def copies(module):
@@ -62,7 +63,7 @@ def test_the_image_phase_trains_the_image_model_only(trainer, tmp_path):
 def test_a_fresh_image_model_answers_nothing_and_follows_the_seed(trainer):
     x, *rest = trainer.tiny.inputs()
     config = trainer.tiny.unet_config()
-    first, again, other = (phases.new_unet(config, seed) for seed in (3, 3, 4))
+    first, again, other = (new_unet(config, seed) for seed in (3, 3, 4))
     assert first(x[:, :, 0], *rest).abs().max() == 0
     assert same(first, copies(again)) and not same(first, copies(other))
 
@@ -81,7 +82,7 @@ def test_exported_parts_make_one_model(trainer, tmp_path):
     assert models.unet.config == trainer.tiny.unet_config()
     assert models.temporal.config == trainer.tiny.temporal_config()
     assert models.text.config == trainer.tiny.text_config()
-    assert models.schedule.to_dict() == phases.Schedule().to_dict()
+    assert models.schedule.to_dict() == Schedule().to_dict()
     assert parts.config["size"] == [16, 16]
     assert not any(p.requires_grad for p in models.temporal.parameters())
     assert load_parts(files[0]).metadata["lumiere.phase"] == "text"

@@ -1,0 +1,7 @@
+"""What each phase trains; one module each.
+
+A module has DEFAULTS (what differs from `TrainOptions`) and `build(arguments, options, config)`, which returns
+the phase with its networks, loaded or fresh. `PHASES` holds their names, in the order they are trained in.
+"""
+
+PHASES = ("text", "image", "temporal")

@@ -1,0 +1,76 @@
+"""What the phases that train a denoiser share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ... import world
+from ...media import contact_sheet, evenly_spaced, save_image
+from ...pipeline import Models, Request, generate
+from ...schedule import shifted_timesteps
+from ..data import generator_at, prompts_of, scenes_at
+from ..options import TrainOptions
+
+PREVIEW_PROMPTS = (
+    "a red ball on grass",
+    "a blue square on a white background",
+    "a yellow star moving right in front of a night sky",
+    "a green triangle bouncing on the street",
+    "fireworks over a city at night",
+    "a boat sailing left on the ocean at sunset",
+    "a campfire burning at night",
+    "a stick figure walking right",
+)
+
+
+class DiffusionPhase(ABC):
+    """What the phases that train a denoiser share: text, noise, the loss and the sample pictures."""
+
+    options: TrainOptions
+    models: Models
+    preview_frames = 1
+    preview_prompts = PREVIEW_PROMPTS
+
+    def prompts(self, step: int) -> tuple[list[world.Scene], Tensor, Tensor]:
+        """Return the scenes of a step and their text states."""
+        scenes = scenes_at(self.options, step)
+        with torch.no_grad():
+            context, pooled = self.models.encode(prompts_of(scenes, self.options, step))
+        return scenes, context, pooled
+
+    def diffusion_loss(self, x0: Tensor, context: Tensor, pooled: Tensor, step: int) -> Tensor:
+        """Mean squared error of the network's answer on freshly noised clean data (b, c, …)."""
+        random, schedule = generator_at(self.options, step, 3), self.models.schedule
+        # Stratified levels: one in each of b equal parts, so that a batch sees the whole range.
+        count = x0.shape[0]
+        uniform = (
+            torch.randperm(count, generator=random) + torch.rand(count, generator=random)
+        ) / count
+        timestep = shifted_timesteps(uniform, schedule.steps, self.options.sigma_shift).to(
+            x0.device
+        )
+        eps = torch.randn(x0.shape, generator=random).to(x0.device)
+        noised, target = schedule.training_pair(x0, eps, timestep)
+        error = (self.network(noised, timestep, context, pooled).float() - target).square()
+        return (error.flatten(1).mean(dim=1) * schedule.loss_weight(timestep)).mean()
+
+    @abstractmethod
+    def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+        """Return the network's answer for the noised (b, c, …) data."""
+
+    def preview(self, folder: Path, step: int) -> None:
+        frames = []
+        for index, prompt in enumerate(self.preview_prompts):
+            request = Request(
+                prompt, seed=index, num_frames=self.preview_frames, steps=16,
+                height=self.options.height, width=self.options.width,
+            )  # fmt: skip
+            clip = generate(self.models, request)
+            frames.append(clip[evenly_spaced(clip.shape[0], 8)])
+        columns = 4 if self.preview_frames == 1 else 8
+        sheet = contact_sheet(torch.cat(frames), columns, scale=2)
+        save_image(sheet, folder / f"step_{step:06d}.png")

@@ -1,0 +1,81 @@
+"""The temporal layers learn from clips, around a frozen image U-Net."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...checkpoint import load_into, metadata_for, save_file, to_half
+from ...config import TemporalConfig, UNetConfig
+from ...pipeline import Models
+from ...schedule import Schedule
+from ...stunet import SpaceTimeUNet
+from ...temporal import TemporalLayers, initial_state
+from ...text import TextEncoder
+from ...unet import UNet
+from ..data import clips_at
+from ..options import TrainOptions
+from .build import Arguments, image_model, start_parts, text_encoder
+from .diffusion import PREVIEW_PROMPTS, DiffusionPhase
+
+DEFAULTS = {"batch_size": 2, "sigma_shift": 4.0}
+
+
+class TemporalPhase(DiffusionPhase):
+    """Train the temporal layers on clips; the image U-Net and the text encoder are frozen (§3.1)."""
+
+    name = "temporal"
+    preview_prompts = PREVIEW_PROMPTS[2::2] + PREVIEW_PROMPTS[3::4]
+
+    def __init__(
+        self, unet: UNet, temporal: TemporalLayers, text: TextEncoder, schedule: Schedule,
+        options: TrainOptions,
+    ) -> None:  # fmt: skip
+        self.options, self.module = options, temporal.to(options.device)
+        for frozen in (unet, text):
+            frozen.to(options.device).eval().requires_grad_(False)
+        self.models = Models(text, unet, temporal, schedule)
+        self.network_module = SpaceTimeUNet(unet, temporal)
+        self.preview_frames = options.num_frames
+
+    def samples_per_step(self) -> int:
+        return self.options.batch_size * self.options.num_frames
+
+    def loss(self, step: int) -> Tensor:
+        scenes, context, pooled = self.prompts(step)
+        return self.diffusion_loss(clips_at(scenes, self.options, step), context, pooled, step)
+
+    def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+        return self.network_module(x, timestep, context, pooled, self.options.checkpointing)
+
+    def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
+        config = {
+            "unet": self.models.unet.config.to_dict(),
+            "temporal": self.module.config.to_dict(),
+        }
+        metadata = metadata_for("lumiere temporal layers", config, **facts)
+        weights = to_half({f"temporal.{k}": v for k, v in state.items()})
+        save_file(weights, folder / "temporal.safetensors", metadata)
+
+
+def new_temporal(unet_config: UNetConfig, config: TemporalConfig, seed: int) -> TemporalLayers:
+    """Return temporal layers at the paper's initialisation."""
+    layers = TemporalLayers(unet_config, config)
+    layers.load_state_dict(initial_state(layers, torch.Generator().manual_seed(seed)))
+    return layers
+
+
+def build(arguments: Arguments, options: TrainOptions, config: dict[str, Any]) -> TemporalPhase:
+    """Return the phase with fresh temporal layers, or those of `--init-from`."""
+    text, (unet, schedule) = text_encoder(arguments), image_model(arguments)
+    start = start_parts(arguments, "temporal")
+    temporal_config = (
+        start.temporal_config if start else TemporalConfig.from_dict(config.get("temporal", {}))
+    )
+    layers = new_temporal(unet.config, temporal_config, options.seed)
+    if start:
+        load_into(layers, start.temporal, f"temporal layers of {arguments.init_from.name}")
+    return TemporalPhase(unet, layers, text, schedule, options)
