@@ -153,9 +153,7 @@ def bundled_files(name: str = "mini", folder: Path = WEIGHTS) -> list[Path]:
     Raises:
         FileNotFoundError: none of them is there.
     """
-    files = [
-        f for part in PREFIXES if (f := folder / f"{name}-{part}.safetensors").is_file()
-    ]
+    files = [f for part in PREFIXES if (f := folder / f"{name}-{part}.safetensors").is_file()]
     if not files:
         raise FileNotFoundError(
             f"no files {name}-{{{','.join(PREFIXES)}}}.safetensors in {folder}. "
@@ -184,7 +182,11 @@ def load_parts(paths: Path | str | list[Path]) -> Parts:
         parts.metadata |= metadata
         parts.sha256[Path(path).name] = sha256(path)
         for prefix in PREFIXES:
-            found = {k.removeprefix(f"{prefix}."): v for k, v in state.items() if k.startswith(f"{prefix}.")}
+            found = {
+                k.removeprefix(f"{prefix}."): v
+                for k, v in state.items()
+                if k.startswith(f"{prefix}.")
+            }
             if found:
                 setattr(parts, prefix, found)
     return parts

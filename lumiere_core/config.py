@@ -42,7 +42,14 @@ class UNetConfig(_Config):
     channel_mult: tuple[int, ...] = (1, 2, 2)  # width of each level over model_channels
     num_res_blocks: tuple[int, ...] = (1, 1, 1)  # residual blocks of each encoder level
     transformer_depth: tuple[int, ...] = (0, 0, 1)  # transformer layers after each encoder block
-    transformer_depth_output: tuple[int, ...] = (0, 0, 0, 0, 1, 1)  # decoder, same (fine to coarse) order
+    transformer_depth_output: tuple[int, ...] = (
+        0,
+        0,
+        0,
+        0,
+        1,
+        1,
+    )  # decoder, same (fine to coarse) order
     transformer_depth_middle: int = 1
     context_dim: int | None = 128  # width of the text states; None = no cross-attention
     num_heads: int = -1  # -1: from num_head_channels
@@ -73,7 +80,9 @@ class UNetConfig(_Config):
                 f"model_channels is {self.model_channels}; it must be a multiple of 32 (GroupNorm)."
             )
         if (self.num_heads == -1) == (self.num_head_channels == -1):
-            raise ValueError("give exactly one of num_heads and num_head_channels; the other is -1.")
+            raise ValueError(
+                "give exactly one of num_heads and num_head_channels; the other is -1."
+            )
 
     @property
     def num_levels(self) -> int:
@@ -129,7 +138,9 @@ class TemporalConfig(_Config):
                 f"kernels must be odd, got spatial {self.spatial_kernel}, temporal {self.temporal_kernel}."
             )
         if self.stride not in (1, 2, 4):
-            raise ValueError(f"stride is {self.stride}; 1 (no temporal resize), 2 or 4 are supported.")
+            raise ValueError(
+                f"stride is {self.stride}; 1 (no temporal resize), 2 or 4 are supported."
+            )
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,9 @@ class Blend:
         """
         if not (self.weight > 0).all():
             bare = (self.weight == 0).nonzero().flatten().tolist()
-            raise ValueError(f"no window covered the frames {bare[:8]}; plan windows over the clip.")
+            raise ValueError(
+                f"no window covered the frames {bare[:8]}; plan windows over the clip."
+            )
         shape = [1] * self.total.ndim
         shape[self.dim] = -1
         return self.total / self.weight.reshape(shape).to(self.total.dtype)

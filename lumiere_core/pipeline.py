@@ -76,7 +76,9 @@ class Request:
                 f"got {self.num_frames} frames and {self.steps} steps; both must be at least 1."
             )
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"the size is {self.width}x{self.height} pixels; at least 1x1 is wanted.")
+            raise ValueError(
+                f"the size is {self.width}x{self.height} pixels; at least 1x1 is wanted."
+            )
         if not 0 <= self.threshold <= 1:
             raise ValueError(
                 f"the threshold is {self.threshold}; a percentile from 0 (none) to 1 is wanted, such as 0.995."
@@ -145,7 +147,9 @@ def generate(
     def estimate(x: Tensor, sigma: Tensor, which: int) -> Tensor:
         timestep = schedule.timestep(sigma).to(x.dtype)
         text = context[which : which + 1], pooled[which : which + 1]
-        return schedule.denoised(x, network(schedule.network_input(x, sigma), timestep, *text), sigma)
+        return schedule.denoised(
+            x, network(schedule.network_input(x, sigma), timestep, *text), sigma
+        )
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         denoised = estimate(x, sigma, 0)

@@ -210,5 +210,3 @@ def initial_state(layers: TemporalLayers, generator: torch.Generator) -> dict[st
         else:
             state[key] = torch.zeros(shape)
     return state
-
-

@@ -19,7 +19,9 @@ START, PAD = 256, 257
 
 def tokenize(text: str, max_bytes: int = 256) -> list[int]:
     """Return the start token and the UTF-8 bytes of a prompt, lower case, cut between characters."""
-    raw = " ".join(text.lower().split()).encode(errors="replace")  # JSON may hold half a surrogate pair
+    raw = " ".join(text.lower().split()).encode(
+        errors="replace"
+    )  # JSON may hold half a surrogate pair
     if len(raw) > max_bytes:
         raw = raw[:max_bytes].decode(errors="ignore").encode()
     return [START, *raw]
@@ -42,7 +44,9 @@ class TextBlock(nn.Module):
         self.conv = ops.Conv1d(width, width, 5, padding=2)
         self.qkv = ops.Linear(width, width * 3)
         self.out = ops.Linear(width, width)
-        self.ff = nn.Sequential(ops.Linear(width, width * 4), nn.GELU(), ops.Linear(width * 4, width))
+        self.ff = nn.Sequential(
+            ops.Linear(width, width * 4), nn.GELU(), ops.Linear(width * 4, width)
+        )
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
         """x (n, l, d); keep (n, l, 1), 0 at padding."""

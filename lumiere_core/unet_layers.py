@@ -28,7 +28,12 @@ class ResBlock(nn.Module):
     """Two convolutions with the time (and text) embedding between them."""
 
     def __init__(
-        self, channels: int, emb_channels: int, out_channels: int, scale_shift: bool, operations: Any
+        self,
+        channels: int,
+        emb_channels: int,
+        out_channels: int,
+        scale_shift: bool,
+        operations: Any,
     ) -> None:
         super().__init__()
         ops = operations
@@ -188,5 +193,3 @@ class SpatialTransformer(nn.Module):
             y = self.proj_out(y)
         y = y.transpose(1, 2).unflatten(2, (h, w))
         return x + (y if self.use_linear else self.proj_out(y))
-
-

@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", help="text of one clip")
     what.add_argument("--prompts", type=Path, help="text file, one prompt a line")
-    parser.add_argument("--output", required=True, type=Path, help="clip.mp4, or a folder (--prompts)")
+    parser.add_argument(
+        "--output", required=True, type=Path, help="clip.mp4, or a folder (--prompts)"
+    )
     parser.add_argument("--negative", default="", help="what the clip must not show")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=80)
@@ -48,7 +50,9 @@ def main(options: argparse.Namespace) -> int:
     trained_height, trained_width = parts.config.get("size", [64, 64])
     height = trained_height if options.height is None else options.height
     width = trained_width if options.width is None else options.width
-    check_mp4(height * options.scale, width * options.scale, options.fps)  # before the work, not after
+    check_mp4(
+        height * options.scale, width * options.scale, options.fps
+    )  # before the work, not after
     stamp = generated_by(parts.sha256)
     for prompt, path in zip(prompts, paths, strict=True):
         started = time.monotonic()
@@ -80,7 +84,9 @@ def _jobs(options: argparse.Namespace) -> tuple[list[str], list[Path]]:
         return [options.prompt], [options.output]
     if not options.prompts.is_file():
         raise ValueError(f"no prompts file at {options.prompts}.")
-    prompts = [line.strip() for line in options.prompts.read_text("utf-8").splitlines() if line.strip()]
+    prompts = [
+        line.strip() for line in options.prompts.read_text("utf-8").splitlines() if line.strip()
+    ]
     if not prompts:
         raise ValueError(f"{options.prompts} holds no prompt; one a line is wanted.")
     return prompts, [options.output / f"{i:03d}.mp4" for i in range(len(prompts))]

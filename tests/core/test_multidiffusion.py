@@ -84,7 +84,9 @@ def test_averaging_the_step_equals_averaging_the_prediction(ancestral):
     sigmas = sigmas_karras(6, schedule)
     windows, weights = plan_windows(12, 5, 2), window_weights(5, 2)
     generator = torch.Generator().manual_seed(torch_seed)
-    noises = [torch.randn(1, 1, 12, 2, 2, generator=generator, dtype=torch.float64) for _ in range(8)]
+    noises = [
+        torch.randn(1, 1, 12, 2, 2, generator=generator, dtype=torch.float64) for _ in range(8)
+    ]
     x0 = noises[7] * sigmas[0]
 
     def network(part, sigma):  # mixes frames, so that windows disagree
