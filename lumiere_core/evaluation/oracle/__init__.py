@@ -1,6 +1,7 @@
 """The oracle: says what a clip shows, so that it can be held against what its prompt asked for.
 
-- Scene family: a small network trained on the world (families.py).
+- Scene family: a small network trained on the world (families.py); an object whose outline fits a
+  shape closely is of the shape family, whatever the network says.
 - Colour: the object is found by its colour among those that rendered scenes with the same
   surroundings have (appearance.py, track.py).
 - Shape: the object's outline against templates of the same area at any rotation (silhouette.py).
@@ -16,7 +17,7 @@ from .families import WEIGHTS
 from .judge import Verdict, judge
 from .track import NONE
 
-VERSION = 1  # counted up when a change of the rules may change an answer
+VERSION = 2  # counted up when a change of the rules may change an answer
 
 
 def oracle_version() -> str:

@@ -24,7 +24,7 @@ from .track import NONE
 WEIGHTS = Path(__file__).with_name("families.safetensors")
 LOOKS = 5  # frames looked at
 SIDE = 64  # pixels that a frame is brought to
-SURE = 0.5  # probability under which the answer is NONE
+SURE = 0.4  # probability under which the answer is NONE
 
 
 class FamilyNet(nn.Module):

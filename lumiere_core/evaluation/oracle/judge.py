@@ -21,6 +21,7 @@ from .periodic import LOST, phase_error
 from .silhouette import SYMMETRY, outline, two_tone_angle
 from .track import NONE, Track, follow, outside
 
+FITS = 0.85  # overlap with a template from which on an object is of the shape family by its outline
 SCATTERED = ("fireworks", "swaying flowers")  # families whose object is many pieces
 BRIGHTER = 0.08  # change of the mean level, in shares of white, that a rising sun makes at least
 
@@ -83,6 +84,8 @@ def _judge_shape(verdict: Verdict, frames: Tensor, track: Track) -> None:
     symmetry = SYMMETRY.get(shape.shape, 360)
     motion = name_motion(track, angle, contrast, shape.angle, symmetry)
     verdict.seen |= {"shape": shape.shape, "motion": motion.name}
+    if max(shape.overlap.values()) >= FITS:
+        verdict.seen["family"] = "shape"
     verdict.measures |= {
         "overlap": shape.overlap, "net": motion.net, "growth": motion.growth, "turns": motion.turns,
     }  # fmt: skip

@@ -19,11 +19,11 @@ MOVED = (
 )
 DIRECT = 1.8  # length of the path over the net move, above which it is no straight move
 STILL = 0.10  # range of a resting object's centre
-SWUNG = 0.10  # least range of a bounce or swing
+SWUNG = 0.15  # least range of a bounce or swing; 0.25 and more in the world
 GROWN = 1.8  # area at the end over area at the start; 3.6 and more in the world
 TURNED = 0.7  # turns in the clip; 1.2 and more in the world
 TONES = 0.05  # contrast of two halves that counts as two tones
-REGULAR = 0.6  # share of the variance that a periodic motion must explain
+REGULAR = 0.8  # share of the variance that one sine must explain; a jumping blob reaches 0.79
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _winding(values: np.ndarray) -> bool:
 
 
 def _regular(values: np.ndarray) -> bool:
-    fit = fit_period(values, 1.5, 7.0)
+    fit = fit_period(values, 1.5, 7.0, harmonics=1)
     return fit is not None and fit.explained >= REGULAR
 
 
@@ -151,6 +151,7 @@ def _net_turns(angle: np.ndarray, symmetry: int) -> float:
     steps = (steps + symmetry / 2) % symmetry - symmetry / 2
     # A tenth of a clip at a time, so that the jitter of single frames does not count as wavering.
     parts = np.array([part.sum() for part in np.array_split(steps, 10)])
-    if abs(parts.sum()) < 0.7 * np.abs(parts).sum():
+    back_and_forth = np.abs(steps).sum() > 4 * abs(steps.sum())
+    if back_and_forth or abs(parts.sum()) < 0.7 * np.abs(parts).sum():
         return 0.0
     return float(parts.sum() / 360)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 HARMONICS = 2  # a bounce is no sine
-REGULAR = 0.5  # share of the variance that the fit must explain in each half
+HALF = 0.5  # share of the variance that the fit must explain in each half
 LOST = 0.5  # phase error in periods of a signal that has no period (or loses it)
 
 
@@ -70,19 +70,30 @@ def fit_period(
     return Fit(float(winner), explained, phase, math.hypot(cosine, sine))
 
 
-def phase_error(signal: np.ndarray, slowest: float, fastest: float) -> float:
+def phase_error(
+    signal: np.ndarray, slowest: float, fastest: float, regular: float = 0.8, swing: float = 0.0
+) -> float:
     """Drift of the phase at the end against the period of the first half, in periods, 0 to LOST.
 
     The phase is followed from window to window, each a period and a half long, so that a drift of a
-    whole period does not pass for none. A half without a regular oscillation counts as LOST, and so
-    does one whose swing dies down to a quarter.
+    whole period does not pass for none. A clip or a half without a regular oscillation counts as LOST,
+    and so does one whose swing dies down to a quarter.
+
+    Args:
+        slowest, fastest: see `fit_period`.
+        regular: share of the variance that one sine over the whole clip must explain. Half a clip
+            alone proves nothing: five jumps in 40 frames pass for a period.
+        swing: least amplitude of that sine, in units of the signal.
     """
+    whole = fit_period(signal, slowest, fastest, harmonics=1)
+    if whole is None or whole.explained < regular or whole.amplitude < swing:
+        return LOST
     half = len(signal) // 2
     first = fit_period(signal[:half], slowest, fastest)
-    if first is None or first.explained < REGULAR:
+    if first is None or first.explained < HALF:
         return LOST
     second = fit_period(signal[half:], slowest, fastest)
-    if second is None or second.explained < REGULAR or second.amplitude < first.amplitude / 4:
+    if second is None or second.explained < HALF or second.amplitude < first.amplitude / 4:
         return LOST
     length = min(half, math.ceil(1.5 / first.frequency))
     starts = np.unique(np.linspace(0, len(signal) - length, 25).round().astype(int))
