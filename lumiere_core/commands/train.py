@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("ema-decay", float, ""),
         ("text-dropout", float, "share of prompts replaced by the empty one"),
         ("sigma-shift", float, "above 1: more training on high noise"),
+        ("object-weight", float, "how much more errors near the main object weigh; 0: no more"),
         ("height", int, "pixels"),
         ("width", int, "pixels"),
         ("num-frames", int, "frames of a training clip"),

@@ -33,22 +33,35 @@ def prompts_of(scenes: list[world.Scene], options: TrainOptions, step: int) -> l
     ]
 
 
-def images_at(scenes: list[world.Scene], options: TrainOptions, step: int) -> Tensor:
-    """Return (b, 3, h, w): each scene at a random moment."""
+def images_at(
+    scenes: list[world.Scene], options: TrainOptions, step: int, masks: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return (b, 3, h, w), each scene at a random moment, and with `masks` its object (b, 1, h, w)."""
     moments = torch.rand(len(scenes), generator=generator_at(options, step, 2))
-    return world.render_frames(
-        scenes, moments * world.CLIP_SECONDS, options.height, options.width, device=options.device
+    drawn = world.render_frames(
+        scenes, moments * world.CLIP_SECONDS, options.height, options.width, options.device, masks
     )
+    return drawn if masks else (drawn, None)
 
 
-def clips_at(scenes: list[world.Scene], options: TrainOptions, step: int) -> Tensor:
-    """Return (b, 3, t, h, w): a window of each scene, the whole clip where it fits."""
+def clips_at(
+    scenes: list[world.Scene], options: TrainOptions, step: int, masks: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return (b, 3, t, h, w), a window of each scene, and with `masks` its object (b, 1, t, h, w).
+
+    The window is the whole clip where that fits.
+    """
     length = options.num_frames / options.fps
     slack = max(0.0, world.CLIP_SECONDS - length)
     starts = torch.rand(len(scenes), generator=generator_at(options, step, 2)) * slack
     times = starts[:, None] + torch.arange(options.num_frames) / options.fps
-    frames = world.render_frames(
+    drawn = world.render_frames(
         [scene for scene in scenes for _ in range(options.num_frames)], times.flatten(),
-        options.height, options.width, device=options.device,
+        options.height, options.width, options.device, masks,
     )  # fmt: skip
+    frames, objects = drawn if masks else (drawn, None)
+    return _clips(frames, options), None if objects is None else _clips(objects, options)
+
+
+def _clips(frames: Tensor, options: TrainOptions) -> Tensor:
     return rearrange(frames, "(b t) c h w -> b c t h w", t=options.num_frames)

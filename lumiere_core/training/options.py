@@ -30,6 +30,7 @@ class TrainOptions:
     sigma_shift: float = (
         2.0  # more than 1 trains more on high noise; see schedule.shifted_timesteps
     )
+    object_weight: float = 0.0  # how much more errors near the main object weigh; 0 = no more
     height: int = 64  # pixels
     width: int = 64
     num_frames: int = 80  # of a training clip

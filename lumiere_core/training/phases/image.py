@@ -37,7 +37,9 @@ class ImagePhase(DiffusionPhase):
 
     def loss(self, step: int) -> Tensor:
         scenes, context, pooled = self.prompts(step)
-        return self.diffusion_loss(images_at(scenes, self.options, step), context, pooled, step)
+        weighted = self.options.object_weight > 0
+        x0, objects = images_at(scenes, self.options, step, masks=weighted)
+        return self.diffusion_loss(x0, context, pooled, step, objects)
 
     def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         return self.module(x, timestep, context, pooled)

@@ -9,6 +9,7 @@ from lumiere_core.checkpoint import load_parts
 from lumiere_core.pipeline import load_models
 from lumiere_core.schedule import Schedule
 from lumiere_core.training.loop import train
+from lumiere_core.training.phases.diffusion import object_weights
 from lumiere_core.training.phases.image import new_unet
 
 
@@ -131,3 +132,26 @@ def test_noise_levels_of_a_batch_cover_the_range(trainer):
     for timesteps in seen:
         parts = (timesteps / 1000 * 8).floor().sort().values
         assert parts.tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("frames", [(), (3,)])
+def test_errors_near_an_object_weigh_more(frames):
+    """Around the object by an eighth of the height, where it can be made out, and not more in all."""
+    objects = torch.zeros(2, 1, *frames, 32, 32)
+    objects[..., 15:17, 15:17] = 1
+    weights = object_weights(objects, torch.tensor([True, False]), 4.0)
+    assert weights.shape == objects.shape
+    assert torch.allclose(weights.flatten(1).mean(dim=1), torch.ones(2))
+    assert (weights[1] == 1).all()
+    high = weights[0] > weights[0].min()
+    assert torch.allclose(weights[0][high], 5 * weights[0].min())
+    assert (high.flatten(0, -3).sum(dim=(-1, -2)) == 10**2).all()
+
+
+@pytest.mark.parametrize("name", ["image", "temporal"])
+def test_object_weight_changes_the_loss(trainer, name):
+    plain, weighted = (
+        trainer.phase(name, trainer.options(object_weight=weight, sigma_shift=0.2)).loss(0).item()
+        for weight in (0.0, 8.0)
+    )
+    assert plain != weighted and weighted > 0
