@@ -5,6 +5,7 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from .nodes import host
 from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
 from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
+from .nodes.style import LumiereStyleInterpolate
 from .nodes.text import LumiereTextEncode
 from .nodes.video import LumiereLabelVideo
 
@@ -25,6 +26,7 @@ class LumiereExtension(ComfyExtension):
             LumiereSampler,
             LumiereLabelVideo,
             LumiereSaveTemporal,
+            LumiereStyleInterpolate,
         ]
 
 

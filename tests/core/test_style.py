@@ -1,0 +1,123 @@
+"""Interpolation of the spatial weights (§4.1): the formula, levels, refusals, and what is never touched."""
+
+import hashlib
+
+import pytest
+import torch
+
+from lumiere_core.checkpoint import load_parts
+from lumiere_core.style import (
+    alphas_by_key,
+    interpolate,
+    interpolate_parts,
+    joined_hashes,
+    level_of,
+)
+
+
+def digest(state):
+    lines = [k.encode() + v.numpy().tobytes() for k, v in sorted(state.items())]
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+@pytest.fixture
+def pair(tiny):
+    return tiny.unet(seed=0).state_dict(), tiny.unet(seed=5).state_dict()
+
+
+def test_weights_are_the_formula_s(pair):
+    original, style = pair
+    mixed = interpolate(original, style, 0.3)
+    for key, value in mixed.items():
+        assert torch.allclose(value, 0.3 * style[key] + 0.7 * original[key], atol=1e-7), key
+    moved = [k for k in original if not torch.equal(original[k], style[k])]
+    assert moved and all(not torch.equal(mixed[k], original[k]) for k in moved)
+
+
+def test_the_ends_are_the_two_models_bit_for_bit(pair):
+    original, style = pair
+    assert digest(interpolate(original, style, 0.0)) == digest(original)
+    assert digest(interpolate(original, style, 1.0)) == digest(style)
+
+
+def test_half_precision_is_rounded_once(pair):
+    original, style = ({k: v.half() for k, v in state.items()} for state in pair)
+    mixed = interpolate(original, style, 0.4)
+    key = "input_blocks.1.0.in_layers.2.weight"
+    want = (0.6 * original[key].double() + 0.4 * style[key].double()).half()
+    assert mixed[key].dtype == torch.float16
+    assert (mixed[key] == want).float().mean() > 0.995  # float32 may round a tie the other way
+    assert torch.allclose(mixed[key].float(), want.float(), rtol=2**-10, atol=1e-7)
+
+
+def test_levels_have_their_own_alpha(tiny):
+    config = tiny.unet_config(levels=3)
+    original, style = (tiny.unet(config, seed).state_dict() for seed in (0, 5))
+    mixed = interpolate(original, style, 0.5, [1.0, None, 0.0], config)
+    want = {
+        "input_blocks.1.0.in_layers.2.weight": 1.0,  # level 0
+        "out.2.weight": 1.0,
+        "input_blocks.2.0.op.weight": 0.5,  # leads into level 1
+        "middle_block.1.proj_in.weight": 0.0,
+        "output_blocks.5.0.in_layers.2.weight": 1.0,
+        "output_blocks.0.0.in_layers.2.weight": 0.0,
+        "time_embed.0.weight": 0.5,  # of no level
+    }
+    for key, alpha in want.items():
+        assert torch.allclose(mixed[key], torch.lerp(original[key], style[key], alpha)), key
+
+
+def test_every_weight_has_a_level_but_the_embeddings(tiny):
+    config = tiny.unet_config(levels=3)
+    levels = {key: level_of(key, config) for key in tiny.unet(config).state_dict()}
+    none = {key.split(".")[0] for key, level in levels.items() if level is None}
+    assert none == {"time_embed", "label_emb"}
+    assert {level for level in levels.values() if level is not None} == {0, 1, 2}
+
+
+def test_equal_alphas_of_levels_are_one_alpha(tiny, pair):
+    original, style = pair
+    config = tiny.unet_config()
+    by_level = interpolate(original, style, 0.25, [0.25, 0.25], config)
+    assert digest(by_level) == digest(interpolate(original, style, 0.25))
+
+
+def test_another_architecture_is_refused_and_the_first_key_named(tiny, pair):
+    original, _ = pair
+    wider = tiny.unet(tiny.unet_config(model_channels=64)).state_dict()
+    with pytest.raises(ValueError, match=r"do not fit.*of another shape: input_blocks.0.0.bias is"):
+        interpolate(original, wider, 0.5)
+    deeper = tiny.unet(tiny.unet_config(levels=3)).state_dict()
+    with pytest.raises(ValueError, match=r"unknown: input_blocks.4.0.op.bias"):
+        interpolate(original, deeper, 0.5)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.01, float("nan")])
+def test_alpha_outside_0_to_1_is_refused(pair, alpha):
+    with pytest.raises(ValueError, match=r"a number from 0 \(original\) to 1 \(style\)"):
+        interpolate(*pair, alpha)
+
+
+def test_more_levels_than_the_u_net_has_are_refused(tiny):
+    keys = ["out.2.weight"]
+    with pytest.raises(ValueError, match="alphas for 3 levels were given, this U-Net has 2"):
+        alphas_by_key(keys, 0.5, [0.1, 0.2, 0.3], tiny.unet_config())
+    alphas_by_key(keys, 0.5, [0.1, None, None], tiny.unet_config())  # unset ones do no harm
+
+
+def test_temporal_and_text_parts_are_never_touched(weights, tiny):
+    original, style = load_parts(sorted(weights.glob("*"))), load_parts(sorted(weights.glob("*")))
+    style.image = tiny.unet(seed=5).state_dict()
+    style.temporal = {k: v + 1 for k, v in style.temporal.items()}
+    style.text = {k: v + 1 for k, v in style.text.items()}
+    before = {part: digest(getattr(original, part)) for part in ("text", "image", "temporal")}
+    mixed = interpolate_parts(original, style, 0.8)
+    assert digest(mixed.temporal) == before["temporal"] and digest(mixed.text) == before["text"]
+    assert digest(mixed.image) != before["image"]
+    assert digest(original.image) == before["image"]  # nor is the input
+
+
+def test_files_of_one_name_keep_both_hashes():
+    assert joined_hashes({"a": "1", "b": "2"}, {"a": "3", "b": "2"}) == {
+        "a": "1", "b": "2", "style a": "3",
+    }  # fmt: skip

@@ -1,0 +1,159 @@
+"""Lumiere Style Interpolate on the host: equal to its merge, motion untouched, any architecture, any order."""
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.host
+KEY = "diffusion_model.middle_block.0.in_layers.2.weight"
+
+
+@pytest.fixture(scope="module")
+def style(studio):
+    """Another model of the same architecture."""
+    return studio.load("style.safetensors", seed=7)[0]
+
+
+def mix(host, model, style_model, alpha, **levels):
+    (mixed,) = host.call(
+        "LumiereStyleInterpolate", model=model, style_model=style_model, alpha=alpha, **levels
+    )
+    return mixed
+
+
+def originals(studio, style):
+    """Copies of both models' weights; a plain run first, since clones patch a shared network."""
+    studio.sample(steps=1)
+    return [{k: v.clone() for k, v in m.model.state_dict().items()} for m in (studio.model, style)]
+
+
+def digest(state):
+    return {key: value.double().sum().item() for key, value in state.items()}
+
+
+def test_uniform_alpha_equals_model_merge_simple(host, studio, style):
+    first, second = (state[KEY] for state in originals(studio, style))
+    ours = mix(host, studio.model, style, 0.75)
+    (theirs,) = host.call("ModelMergeSimple", model1=studio.model, model2=style, ratio=0.25)
+    samples = studio.sample(ours)
+    assert torch.allclose(ours.model.state_dict()[KEY], 0.25 * first + 0.75 * second, atol=1e-6)
+    assert torch.equal(samples, studio.sample(theirs))
+
+
+def test_ends_are_the_two_image_models(host, studio, style):
+    before = studio.sample()
+    assert torch.allclose(studio.sample(mix(host, studio.model, style, 0.0)), before, atol=1e-5)
+    whole = mix(host, studio.model, style, 1.0)
+    still = studio.sample(whole, frames=1)
+    assert torch.allclose(still, studio.sample(style, frames=1), atol=1e-5)
+    assert not torch.allclose(still, studio.sample(frames=1), atol=1e-2)
+    assert torch.equal(studio.sample(), before)  # the inputs are as they were
+
+
+def test_temporal_layers_are_those_of_the_first_model(host, studio, style, clips):
+    own = clips.temporal_patcher(studio.model).model
+    before = digest(own.state_dict())
+    mixed = mix(host, studio.model, style, 0.9)
+    samples = studio.sample(mixed)
+    assert clips.temporal_patcher(mixed).model is own
+    assert digest(own.state_dict()) == before
+    assert not clips.temporal_patcher(mixed).patches
+    assert not torch.allclose(samples, studio.sample(), atol=1e-2)
+
+
+def test_levels(host, studio, style):
+    """Level 0 is the style, level 1 the original; the embeddings follow alpha."""
+    mixed = mix(host, studio.model, style, 0.5, level_0=1.0, level_1=0.0)
+    original, other = originals(studio, style)
+    studio.sample(mixed)
+    got = mixed.model.state_dict()
+    for key, alpha in (
+        ("input_blocks.1.0.in_layers.2.weight", 1.0), ("out.2.weight", 1.0),
+        ("input_blocks.2.0.op.weight", 0.0), ("middle_block.0.in_layers.2.weight", 0.0),
+        ("time_embed.0.weight", 0.5),
+    ):  # fmt: skip
+        key = f"diffusion_model.{key}"
+        assert torch.allclose(got[key], torch.lerp(original[key], other[key], alpha), atol=1e-6), (
+            key
+        )
+    studio.sample()
+    with pytest.raises(ValueError, match="this U-Net has 2"):
+        mix(host, studio.model, style, 0.5, level_3=0.2)
+
+
+def test_patches_of_both_models_count(host, studio, style):
+    """A LoRA on the style is interpolated; one on the first model before it too."""
+    lora = style.clone()
+    delta = torch.ones_like(style.model.state_dict()[KEY])
+    lora.add_patches({KEY: ("diff", (delta,))})
+    mixed = mix(host, studio.model, lora, 0.5)
+    first, second = (state[KEY] for state in originals(studio, style))
+    studio.sample(mixed)
+    want = 0.5 * first + 0.5 * (second + 1)
+    assert torch.allclose(mixed.model.state_dict()[KEY], want, atol=1e-6)
+    studio.sample()
+
+
+def test_another_architecture_is_refused(host, studio):
+    wider, _, _ = studio.load("wider.safetensors", model_channels=64)
+    with pytest.raises(ValueError, match="style_model do not fit.*input_blocks.0.0.bias is"):
+        mix(host, studio.model, wider, 0.5)
+
+
+def test_the_label_names_both_models(host, studio, style, inflate):
+    known = inflate.inflation_of(mix(host, studio.model, style, 0.5)).sha256
+    assert set(known) == {"tiny.safetensors", "style.safetensors"}
+    assert set(inflate.inflation_of(studio.model).sha256) == {"tiny.safetensors"}
+
+
+SD15 = {
+    "model_channels": 32, "channel_mult": (1, 2, 4, 4), "num_res_blocks": (2, 2, 2, 2),
+    "transformer_depth": (1, 1, 1, 1, 1, 1, 0, 0), "transformer_depth_output": (1,) * 9 + (0,) * 3,
+    "transformer_depth_middle": 1, "context_dim": 64, "num_heads": 8, "num_head_channels": -1,
+    "in_channels": 4, "out_channels": 4,
+}  # fmt: skip
+
+
+def stable_diffusion(seed):
+    """A MODEL of the host's own SD1.5 class with narrow random weights."""
+    import comfy.model_base
+    import comfy.model_management
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in SD15.items()}
+    config = comfy.supported_models.SD15(
+        {"image_size": 32, "use_spatial_transformer": True, "legacy": False, **values}
+    )
+    config.unet_config.update(num_heads=8, num_head_channels=-1)
+    config.set_inference_dtype(torch.float32, None)
+    model = comfy.model_base.BaseModel(config, device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    state = {
+        key: torch.randn(value.shape, generator=generator) * (value[0].numel() if value.ndim > 1 else 9) ** -0.5
+        for key, value in model.diffusion_model.state_dict().items()
+    }  # fmt: skip
+    model.diffusion_model.load_state_dict(state)
+    return comfy.model_patcher.CoreModelPatcher(
+        model,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+
+
+def test_stable_diffusion_before_and_after_inflation(host, studio, inflate):
+    """Two SD1.5 fine-tunes: mixing then inflating is inflating then mixing."""
+    core, temporal = host.module("lumiere_core.config"), host.module("lumiere_core.temporal")
+    first, second = (stable_diffusion(seed) for seed in (0, 1))
+    config = core.TemporalConfig(depth=1, num_head_channels=32, condition_channels=0)
+    layers = temporal.TemporalLayers(core.UNetConfig(**SD15), config)
+    state = {k: v + 0.01 for k, v in layers.state_dict().items()}
+    before = mix(host, inflate.inflate(first, state, config), second, 0.6, level_3=0.9)
+    after = inflate.inflate(mix(host, first, second, 0.6, level_3=0.9), state, config)
+    cond = [[torch.randn(1, 7, 64), {}]]
+    options = {"positive": cond, "negative": cond, "steps": 1}
+    clip = {"samples": torch.zeros(5, 4, 8, 8)}
+    one = studio.sample(before, latent=clip, **options)
+    assert one.isfinite().all()
+    assert torch.equal(one, studio.sample(after, latent=clip, **options))
+    plain = inflate.inflate(first, state, config)
+    assert not torch.allclose(one, studio.sample(plain, latent=clip, **options), atol=1e-3)
