@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .store import Record, fingerprint
+from ..json_lines import Record
+from .store import fingerprint
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..json_lines import Record
 from .cases import Case
-from .store import Record, Store
+from .store import Store
 from .table import Bar, print_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -94,7 +95,7 @@ def run_missing(evaluation, store: Store, cases: list[Case], options: argparse.N
     started = time.monotonic()
     for number, case in enumerate(missing):
         record = evaluation.measure(case)
-        store.append(record)
+        store.append(record, durable=True)
         _report(f"{number + 1}/{len(missing)} ({time.monotonic() - started:.0f} s)", record)
         if options.minutes and time.monotonic() - started > options.minutes * 60:
             break

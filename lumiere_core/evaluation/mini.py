@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Iterable
 from datetime import datetime, timezone
 
+from ..json_lines import Record
 from .cases import Case, mini_cases
 from .clips import ClipMaker, mean_levels
 from .oracle import judge, oracle_version
 from .oracle_check import GROUPS, KEPT, accuracy_on_real_clips
-from .store import Record
 from .table import Bar, share_bar
 
 STILL = 1.5  # flicker over the real clip's

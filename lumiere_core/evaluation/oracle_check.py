@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..json_lines import Record
 from ..video import to_uint8
 from ..world import Scene, render_clip, scene_from_caption
 from ..world.dice import hash_text
 from .cases import Case, mini_cases
 from .oracle import judge, oracle_version
-from .store import Record, Store
+from .store import Store
 from .table import Bar, share_bar
 
 RESULTS = Path(__file__).parent / "results" / "oracle.jsonl"

@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-import os
 from pathlib import Path
 
+from ..json_lines import JsonLines
 from ..media import save_image
 
 
-class Log:
+class Log(JsonLines):
     """Append records to `log.jsonl`; `write_tables` makes log.csv and loss.png from it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / "log.jsonl"
+        super().__init__(folder / "log.jsonl")
+        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-
-    def append(self, record: dict[str, float]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def records(self) -> list[dict[str, float]]:
-        """Return all complete records; a line cut short by a kill is left out."""
-        records = []
-        for line in self.path.read_text().splitlines() if self.path.exists() else []:
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return records
 
     def rewind(self, step: int) -> None:
         """Forget records after `step`, when a run resumes from an earlier state."""
-        kept = [r for r in self.records() if r["step"] <= step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        os.replace(partial, self.path)
+        self.keep([record for record in self.read() if record["step"] <= step])
 
     def write_tables(self, title: str) -> None:
-        records = self.records()
+        records = self.read()
         if len(records) < 2:
             return
         with (self.folder / "log.csv").open("w", newline="") as file:

@@ -56,7 +56,7 @@ def finish_and_compare(arguments, tmp_path, assert_same_files):
     for file in (STATE, "text.safetensors"):
         assert_same_files(tmp_path / "killed" / file, tmp_path / "whole" / file)
     losses = [
-        [(r["step"], r["loss"]) for r in Log(tmp_path / f).records()] for f in ("killed", "whole")
+        [(r["step"], r["loss"]) for r in Log(tmp_path / f).read()] for f in ("killed", "whole")
     ]
     assert losses[0] == losses[1] and len(losses[0]) == steps
 
@@ -86,7 +86,7 @@ def test_a_run_that_is_interrupted_saves_and_ends_well(
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
-    records = Log(folder).records()
+    records = Log(folder).read()
     assert saved_steps(folder) == records[-1]["step"]  # no step is lost
     assert load_parts(folder / "text.safetensors").metadata["lumiere.step"] == str(len(records))
     assert not list(folder.glob(".*"))

@@ -16,8 +16,8 @@ def filled(folder, steps=4):
 
 
 def test_records_come_back_in_order(tmp_path):
-    assert Log(tmp_path / "none").records() == []
-    assert filled(tmp_path).records() == [{"step": i, "loss": 1 / i} for i in (1, 2, 3, 4)]
+    assert Log(tmp_path / "none").read() == []
+    assert filled(tmp_path).read() == [{"step": i, "loss": 1 / i} for i in (1, 2, 3, 4)]
 
 
 def test_a_line_cut_short_is_left_out(tmp_path):
@@ -25,7 +25,7 @@ def test_a_line_cut_short_is_left_out(tmp_path):
     text = log.path.read_text()
     for cut in range(1, 20):
         log.path.write_text(text[:-cut])
-        assert [record["step"] for record in log.records()] in ([1, 2, 3], [1, 2, 3, 4])
+        assert [record["step"] for record in log.read()] in ([1, 2, 3], [1, 2, 3, 4])
 
 
 def test_rewind_forgets_later_records_and_half_lines(tmp_path):
@@ -33,9 +33,9 @@ def test_rewind_forgets_later_records_and_half_lines(tmp_path):
     with log.path.open("a") as file:
         file.write('{"step": 5, "lo')
     log.rewind(2)
-    assert [record["step"] for record in log.records()] == [1, 2]
+    assert [record["step"] for record in log.read()] == [1, 2]
     log.append({"step": 3, "loss": 9.0})
-    assert [record["step"] for record in log.records()] == [1, 2, 3]
+    assert [record["step"] for record in log.read()] == [1, 2, 3]
     assert [path.name for path in log.folder.iterdir()] == ["log.jsonl"]
 
 

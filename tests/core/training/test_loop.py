@@ -17,7 +17,7 @@ def test_what_a_run_leaves_behind(trainer, tmp_path):
     trainer.run("text", tmp_path / "run")
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert files == {"state.safetensors", "text.safetensors", "log.jsonl", "log.csv", "loss.png"}
-    records = Log(tmp_path / "run").records()
+    records = Log(tmp_path / "run").read()
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert set(records[0]) == {"step", "loss", "gradient_norm", "learning_rate", "seconds"}
     weights, facts = load_file(tmp_path / "run" / "text.safetensors")
@@ -153,7 +153,7 @@ def test_training_lowers_the_loss_of_a_batch(trainer, tmp_path, name):
     loss = phase.loss
     phase.loss = lambda step: loss(0)
     train(phase, options, tmp_path, progress=False)
-    losses = [record["loss"] for record in Log(tmp_path).records()]
+    losses = [record["loss"] for record in Log(tmp_path).read()]
     assert losses[-1] < 0.95 * losses[0]
 
 

@@ -15,8 +15,7 @@ PHASES = ["text", "image", "temporal"]
 
 def losses(folder):
     return [
-        (r["step"], r["loss"], r["gradient_norm"], r["learning_rate"])
-        for r in Log(folder).records()
+        (r["step"], r["loss"], r["gradient_norm"], r["learning_rate"]) for r in Log(folder).read()
     ]
 
 
