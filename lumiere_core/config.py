@@ -57,6 +57,7 @@ class UNetConfig(_Config):
     use_linear_in_transformer: bool = False
     use_scale_shift_norm: bool = False  # time and text scale and shift the second norm (Imagen)
     adm_in_channels: int | None = None  # width of the pooled text vector `y`; None = none
+    disable_self_attn: bool = False  # transformers attend to the text only: fully convolutional
 
     def __post_init__(self) -> None:
         levels = len(self.channel_mult)
@@ -114,6 +115,8 @@ class UNetConfig(_Config):
             "use_linear_in_transformer": self.use_linear_in_transformer,
             "use_scale_shift_norm": self.use_scale_shift_norm,
             "legacy": False,
+            "disable_self_attentions": [self.disable_self_attn] * self.num_levels,
+            "disable_middle_self_attn": self.disable_self_attn,
             "num_classes": "sequential" if self.adm_in_channels else None,
             "adm_in_channels": self.adm_in_channels,
         }
@@ -131,6 +134,7 @@ class TemporalConfig(_Config):
     condition_channels: int = 0  # width of the text/noise-level vector fed to the blocks; 0 = none
     frames_per_clip: int = 80  # trained clip length, frames
     fps: float = 16.0
+    conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)
 
     def __post_init__(self) -> None:
         if self.temporal_kernel % 2 == 0 or self.spatial_kernel % 2 == 0:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Parts, bundled_files, load_into, load_parts
+from .conditioning import Condition, hold_known
 from .guidance import classifier_free, dynamic_threshold
 from .noise import frame_noise
 from .sampling import SAMPLERS, SCHEDULERS, OnStep, sample_ddim, sample_ddpm
@@ -127,18 +128,33 @@ def generate(
     request: Request,
     on_step: OnStep | None = None,
     keep_float: Callable[[Tensor], None] | None = None,
+    condition: Condition | None = None,
 ) -> Tensor:
     """Make one clip; returns (t, h, w, 3) uint8.
 
     Args:
         on_step: called with (step, sigma, clean estimate (1, c, t, h, w)) after each step.
         keep_float: called with the (1, c, t, h, w) result before it is rounded to 256 levels.
+        condition: what is known of the clip, of one clip and the request's size; it is in the result as it is.
+
+    Raises:
+        ValueError: the condition has another size, or the temporal layers were not trained for one.
     """
     device = next(models.unet.parameters()).device
     context, pooled = models.encode([request.prompt, request.negative])
     network = models.network()
     schedule = models.schedule
     shape = (models.unet.config.in_channels, request.height, request.width)
+    known: dict[str, Tensor] = {}
+    if condition is not None:
+        wanted = (1, shape[0], request.num_frames, *shape[1:])
+        if tuple(condition.clip.shape) != wanted:
+            raise ValueError(
+                f"the condition clip is {tuple(condition.clip.shape)}, but {wanted} is wanted."
+            )
+        condition = Condition(condition.clip.to(device), condition.known.to(device))
+        if request.num_frames > 1:  # one frame is the image model alone
+            known["condition"] = condition.tensor()
 
     def noise(step: int) -> Tensor:
         frames = frame_noise(request.seed, request.num_frames, shape, step)
@@ -148,14 +164,16 @@ def generate(
         timestep = schedule.timestep(sigma).to(x.dtype)
         text = context[which : which + 1], pooled[which : which + 1]
         return schedule.denoised(
-            x, network(schedule.network_input(x, sigma), timestep, *text), sigma
+            x, network(schedule.network_input(x, sigma), timestep, *text, **known), sigma
         )
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         denoised = estimate(x, sigma, 0)
         if request.cfg != 1.0:
             denoised = classifier_free(denoised, estimate(x, sigma, 1), request.cfg)
-        return dynamic_threshold(denoised, request.threshold) if request.threshold else denoised
+        if request.threshold:
+            denoised = dynamic_threshold(denoised, request.threshold)
+        return denoised if condition is None else hold_known(denoised, condition)
 
     sigmas = SCHEDULERS[request.scheduler](request.steps, schedule).to(device)
     x = noise(0) * (1 + sigmas[0] ** 2).sqrt()

@@ -36,6 +36,7 @@ class SpaceTimeUNet(nn.Module):
         context: Tensor | None = None,
         y: Tensor | None = None,
         checkpointing: bool = False,
+        condition: Tensor | None = None,
     ) -> Tensor:
         """Return the (b, c, t, h, w) model output for noised clips of any number of frames.
 
@@ -47,13 +48,19 @@ class SpaceTimeUNet(nn.Module):
             timesteps: (b,).
             context: (b, l, d) text states; y: (b, adm) pooled text.
             checkpointing: recompute activations in the backward pass, to save memory in training.
+            condition: (b, c + 1, t, h, w), `Condition.tensor()`; None = nothing is known. One frame is the image
+                model alone, so it is not used there.
         """
         b, _, t, height, width = x.shape
         if t == 1:
             return self.unet(x[:, :, 0], timesteps, context, y)[:, :, None]
         frames = padded_frames(t, self.temporal.total_stride).to(x.device)
         length = frames.numel()
-        images = fold(x if length == t else x.index_select(2, frames))
+
+        def padded(video: Tensor) -> Tensor:
+            return fold(video if length == t else video.index_select(2, frames))
+
+        images = padded(x)
 
         def per_frame(v: Tensor | None) -> Tensor | None:
             return None if v is None else v.repeat_interleave(length, dim=0)
@@ -67,6 +74,8 @@ class SpaceTimeUNet(nn.Module):
         skips: list[Tensor] = []
         for index, block in enumerate(self.unet.input_blocks):
             h = call.block(f"input_blocks.{index}", block, h)
+            if index == 0 and condition is not None:
+                h = h + self.temporal.conditioned(padded(condition))
             skips.append(h)
         h = call.block("middle_block", self.unet.middle_block, h)
         for index, block in enumerate(self.unet.output_blocks):

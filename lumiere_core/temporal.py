@@ -21,7 +21,7 @@ from .temporal_layers import (
     TemporalDownsample,
     TemporalUpsample,
 )
-from .unet import block_names
+from .unet import block_names, patchify
 from .unet_layers import timestep_embedding
 
 
@@ -71,7 +71,8 @@ class TemporalLayers(nn.Module):
 
     State dict keys read `input_blocks.4.inflation.…`, `middle_block.inflation.…`,
     `output_blocks.5.up.…`. Convolution blocks at every level but the coarsest, attention blocks there;
-    a temporal resize directly after each spatial resize.
+    a temporal resize directly after each spatial resize. `conv_cond`, if the configuration has it, widens the
+    U-Net's first convolution by the masked condition (§4.2); it starts at zero.
 
     Args:
         unet_config: the image U-Net that is inflated.
@@ -125,6 +126,36 @@ class TemporalLayers(nn.Module):
             if config.condition_channels
             else None
         )  # fmt: skip
+        # No bias: where nothing is known its input is zero, and then it must not change anything.
+        self.conv_cond = (
+            operations.Conv2d(
+                (unet_config.in_channels + 1) * unet_config.patch_size**2,
+                unet_config.model_channels, 3, padding=1, bias=False,
+            )
+            if config.conv_cond
+            else None
+        )  # fmt: skip
+
+    def conditioned(self, condition: Tensor) -> Tensor:
+        """Return what the condition adds to the output of the U-Net's first convolution.
+
+        conv(J) + conv_cond([C, M]) is one convolution of the concatenated channels.
+
+        Args:
+            condition: ((b t), c + 1, h, w), [C * M, M] at full frame rate.
+
+        Returns:
+            ((b t), model_channels, ceil(h / p), ceil(w / p)).
+
+        Raises:
+            ValueError: these layers have no conv_cond.
+        """
+        if self.conv_cond is None:
+            raise ValueError(
+                "these temporal layers were not trained for masked conditions (they have no conv_cond): they can make "
+                "clips from text only. Load weights of `train condition`."
+            )
+        return self.conv_cond(patchify(condition, self.unet_config.patch_size))
 
     @property
     def total_stride(self) -> int:
@@ -184,7 +215,7 @@ def initial_state(layers: TemporalLayers, generator: torch.Generator) -> dict[st
     """Return a complete state dict at the paper's initialisation.
 
     Resizes are the identity (nearest neighbour in time), the last projection of every inflation block is
-    zero, everything else is torch's default. A state dict, because a host's layers may hold no memory yet.
+    zero as is conv_cond, everything else is torch's default. A state dict, because a host's layers may hold no memory yet.
 
     Args:
         layers: built with any operations.
@@ -194,7 +225,7 @@ def initial_state(layers: TemporalLayers, generator: torch.Generator) -> dict[st
     for key, value in layers.state_dict().items():
         owner, _, kind = key.rpartition(".")
         shape = tuple(value.shape)
-        if owner.endswith(".proj"):
+        if owner.endswith(".proj") or owner == "conv_cond":
             state[key] = torch.zeros(shape)
         elif owner.endswith((".down.conv", ".up.conv")):
             state[key] = torch.zeros(shape)

@@ -4,4 +4,4 @@ A module has DEFAULTS (what differs from `TrainOptions`) and `build(arguments, o
 the phase with its networks, loaded or fresh. `PHASES` holds their names, in the order they are trained in.
 """
 
-PHASES = ("text", "image", "temporal")
+PHASES = ("text", "image", "temporal", "condition")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import world
+from ...conditioning import Condition
 from ...media import contact_sheet, evenly_spaced, save_image
 from ...pipeline import Models, Request, generate
 from ...schedule import shifted_timesteps
@@ -66,12 +67,14 @@ class DiffusionPhase(ABC):
         return scenes, context, pooled
 
     def diffusion_loss(
-        self, x0: Tensor, context: Tensor, pooled: Tensor, step: int, objects: Tensor | None = None
-    ) -> Tensor:
+        self, x0: Tensor, context: Tensor, pooled: Tensor, step: int, objects: Tensor | None = None,
+        **conditions: Tensor,
+    ) -> Tensor:  # fmt: skip
         """Mean squared error of the network's answer on freshly noised clean data (b, c, …).
 
         Args:
             objects: (b, 1, …) coverage of the main objects, for `options.object_weight`.
+            conditions: what else `network` is given.
         """
         random, schedule = generator_at(self.options, step, 3), self.models.schedule
         # Stratified levels: one in each of b equal parts, so that a batch sees the whole range.
@@ -84,15 +87,22 @@ class DiffusionPhase(ABC):
         )
         eps = torch.randn(x0.shape, generator=random).to(x0.device)
         noised, target = schedule.training_pair(x0, eps, timestep)
-        error = (self.network(noised, timestep, context, pooled).float() - target).square()
+        answer = self.network(noised, timestep, context, pooled, **conditions)
+        error = (answer.float() - target).square()
         if objects is not None:
             near = schedule.angle(timestep).tan() <= OBJECTS_UNTIL
             error = error * object_weights(objects, near, self.options.object_weight)
         return (error.flatten(1).mean(dim=1) * schedule.loss_weight(timestep)).mean()
 
     @abstractmethod
-    def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+    def network(
+        self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, **conditions: Tensor
+    ) -> Tensor:
         """Return the network's answer for the noised (b, c, …) data."""
+
+    def preview_condition(self, index: int, request: Request) -> Condition | None:
+        """Return what is known of the sample of a prompt, or None."""
+        return None
 
     def preview(self, folder: Path, step: int) -> None:
         frames = []
@@ -101,7 +111,7 @@ class DiffusionPhase(ABC):
                 prompt, seed=index, num_frames=self.preview_frames, steps=16,
                 height=self.options.height, width=self.options.width,
             )  # fmt: skip
-            clip = generate(self.models, request)
+            clip = generate(self.models, request, condition=self.preview_condition(index, request))
             frames.append(clip[evenly_spaced(clip.shape[0], 8)])
         columns = 4 if self.preview_frames == 1 else 8
         sheet = contact_sheet(torch.cat(frames), columns, scale=2)

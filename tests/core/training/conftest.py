@@ -9,7 +9,7 @@ from lumiere_core.checkpoint import load_file
 from lumiere_core.schedule import Schedule
 from lumiere_core.training.loop import train
 from lumiere_core.training.options import TrainOptions
-from lumiere_core.training.phases import image, temporal, text
+from lumiere_core.training.phases import condition, image, temporal, text
 
 OPTIONS = TrainOptions(
     steps=6, batch_size=2, learning_rate=1e-2, warmup=2, height=16, width=16, num_frames=8,
@@ -35,10 +35,11 @@ class Trainer:
             phase = image.ImagePhase(unet, tiny.text(), schedule, options)
         else:
             config = tiny.unet_config(**unet)
-            layers = temporal.new_temporal(config, tiny.temporal_config(), seed=options.seed)
-            phase = temporal.TemporalPhase(
-                tiny.unet(config), layers, tiny.text(), schedule, options
-            )
+            conditioned = name == "condition"
+            temporal_config = tiny.temporal_config(conv_cond=conditioned)
+            layers = temporal.new_temporal(config, temporal_config, seed=options.seed)
+            kind = condition.ConditionPhase if conditioned else temporal.TemporalPhase
+            phase = kind(tiny.unet(config), layers, tiny.text(), schedule, options)
         if not preview:
             phase.preview = lambda folder, step: None
         return phase

@@ -1,0 +1,81 @@
+"""The temporal layers and `conv_cond` learn to continue what is known of a clip (Lumiere §4.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import world
+from ...checkpoint import load_into
+from ...conditioning import Condition, key_frames
+from ...config import TemporalConfig
+from ...pipeline import Request
+from ...world.dice import Dice
+from ..data import clips_at, generator_at
+from ..masks import NEEDS_OBJECT, draw_known, draw_task
+from ..options import TrainOptions
+from .build import Arguments, image_model, start_parts, text_encoder
+from .temporal import TemporalPhase, new_temporal
+
+DEFAULTS = {"batch_size": 2, "sigma_shift": 4.0, "learning_rate": 5e-4}
+
+
+class ConditionPhase(TemporalPhase):
+    """Fine-tune the temporal layers on clips of which something is known; see `masks.SHARES`.
+
+    J is the noised clip, C the clip itself where it is known. The loss covers the whole clip: the network learns to
+    copy what is known and to make the rest. The image U-Net stays frozen (the paper does not say).
+    """
+
+    name = "condition"
+
+    def loss(self, step: int) -> Tensor:
+        scenes, context, pooled = self.prompts(step)
+        seeds = torch.randint(2**62, (len(scenes),), generator=generator_at(self.options, step, 4))
+        dice = [Dice(seed) for seed in seeds.tolist()]
+        tasks = [draw_task(die) for die in dice]
+        weighted = self.options.object_weight > 0
+        masks = weighted or any(task in NEEDS_OBJECT for task in tasks)
+        clips, covers = clips_at(scenes, self.options, step, masks)
+        known = torch.stack(
+            [
+                draw_known(task, die, tuple(clips.shape[2:]), lambda row=row: covers[row, 0].cpu())
+                for row, (task, die) in enumerate(zip(tasks, dice, strict=True))
+            ]
+        )
+        condition = Condition(clips, known[:, None].to(clips)).tensor()
+        objects = covers if weighted else None
+        return self.diffusion_loss(clips, context, pooled, step, objects, condition=condition)
+
+    def network(
+        self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, condition: Tensor
+    ) -> Tensor:
+        return self.network_module(
+            x, timestep, context, pooled, self.options.checkpointing, condition
+        )
+
+    def preview_condition(self, index: int, request: Request) -> Condition | None:
+        """Every other sample begins with the first frame of the prompt's own scene."""
+        if index % 2:
+            return None
+        scene = world.scene_from_caption(request.prompt, request.seed)
+        first = world.render_clip(scene, 1, height=request.height, width=request.width)
+        return key_frames(first[None], [0], request.num_frames)
+
+
+def build(arguments: Arguments, options: TrainOptions, config: dict[str, Any]) -> ConditionPhase:
+    """Return the phase with the temporal layers of `--init-from`; a conv_cond that they lack starts at zero."""
+    text, (unet, schedule) = text_encoder(arguments), image_model(arguments)
+    start = start_parts(arguments, "temporal")
+    temporal_config = (
+        start.temporal_config if start else TemporalConfig.from_dict(config.get("temporal", {}))
+    )
+    temporal_config = dataclasses.replace(temporal_config, conv_cond=True)
+    layers = new_temporal(unet.config, temporal_config, options.seed)
+    if start:
+        fresh = {k: v for k, v in layers.state_dict().items() if k.startswith("conv_cond.")}
+        load_into(layers, fresh | start.temporal, f"temporal layers of {arguments.init_from.name}")
+    return ConditionPhase(unet, layers, text, schedule, options)
