@@ -30,6 +30,7 @@ from .run import RUN
 
 KEY = "lumiere"  # of wrappers, the additional model, the attachment and our entry in transformer_options
 LAYERS = "lumiere_layers"
+CONDITION = "lumiere_condition"
 PATCH = "forward_timestep_embed_patch"
 
 
@@ -56,6 +57,12 @@ class _Call:
     layers: TemporalLayers
     state: TemporalState
     roles: dict[int, _Role]
+    first: torch.nn.Module  # the U-Net's first convolution
+    known: Tensor | None = None  # what the condition adds to its output
+
+    def conditioned(self, layer: torch.nn.Module, h: Tensor) -> Tensor:
+        """Add the masked condition after the first convolution; the sum is one wider convolution."""
+        return h if self.known is None or layer is not self.first else h + self.known
 
     def after(self, layer: torch.nn.Module, h: Tensor) -> Tensor:
         """Run the temporal part if `layer` is the last of its residual and attention group."""
@@ -91,13 +98,17 @@ def find_layers(
 ):  # fmt: skip
     """APPLY_MODEL: hand over the temporal layers of the patcher that is really running.
 
-    Outside of a sampling run there is none; whoever calls the model then may have put them in.
+    Outside of a sampling run there is none; whoever calls the model then may have put them in. The masked condition
+    (n, c + 1, h, w) goes to the temporal layers' own convolution; the host would widen the U-Net's input by it.
     """
     options = dict(transformer_options or {})
     patcher = executor.class_obj.current_patcher
     found = temporal_patcher(patcher) if patcher is not None else None
     if found is not None:
         options[LAYERS] = found.model
+    layers = options.get(LAYERS)
+    if layers is not None and layers.conv_cond is not None:
+        options[CONDITION], c_concat = c_concat, None
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
@@ -140,7 +151,11 @@ class Clips:
         unet = executor.class_obj
         with host.attention_options(options):
             state = layers.begin(length, steps, text, pooled, x.dtype)
-            options[KEY] = _Call(layers, state, _roles_of(unet))
+            known = padded(options.get(CONDITION))
+            if known is not None:
+                clip, mask = known.to(x).split([known.shape[1] - 1, 1], dim=1)
+                known = layers.conditioned(torch.cat([clip * mask, mask], dim=1))
+            options[KEY] = _Call(layers, state, _roles_of(unet), unet.input_blocks[0][0], known)
             control = strided_control(control, unet, layers.config.stride, clips, length, padded)
             out = executor(padded(x), steps, text, pooled, control, options, **kwargs)
         if RUN in options:
@@ -189,6 +204,11 @@ def strided_control(
 # --- handlers: the host calls them in place of a layer ----------------------------------------------------
 
 
+def _convolution(layer, x, emb, context, options, *_):
+    call, h = options.get(KEY), layer(x)
+    return h if call is None else call.conditioned(layer, h)
+
+
 def _residual(layer, x, emb, context, options, *_):
     call = options.get(KEY)
     if call is None:
@@ -215,6 +235,7 @@ def _upsample(layer, x, emb, context, options, output_shape=None, *_):
 
 
 HANDLERS = (
+    (torch.nn.Conv2d, _convolution),
     (ResBlock, _residual),
     (SpatialTransformer, _attention),
     (Downsample, _downsample),

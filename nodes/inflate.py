@@ -25,6 +25,7 @@ from .clips import KEY, Clips, add_handlers, find_layers, warn_of_hidden_handler
 from .run import WatchRun, budget
 
 StateDict = dict[str, Tensor]
+CONCAT_KEYS = ("masked_image", "mask_inverted")  # C and M, in the host's words
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ def inflate(
     if state is None:
         state = initial_state(template, torch.Generator().manual_seed(0))
     check_state(template.state_dict(), state, f"the temporal layers of {title}")
+    if config.conv_cond and tuple(model.get_model_object("concat_keys")) not in ((), CONCAT_KEYS):
+        raise ValueError(
+            "this MODEL is an inpainting or depth model with own extra input channels, and these temporal layers bring "
+            "theirs for masked conditions. Use the plain image model, or temporal layers without conv_cond."
+        )
 
     dtype = model.get_model_object("diffusion_model").dtype
     source = reload or _Keep(state)
@@ -85,6 +91,7 @@ def inflate(
     )
 
     inflated = model.clone()
+    _take_conditions(inflated, config.conv_cond)
     inflated.set_additional_models(KEY, [patcher])
     inflated.set_attachments(
         KEY,
@@ -147,6 +154,18 @@ def unet_config_of(model: comfy.model_patcher.ModelPatcher) -> UNetConfig:
         use_scale_shift_norm=bool(values.get("use_scale_shift_norm")),
         adm_in_channels=values.get("adm_in_channels"),
     )
+
+
+def _take_conditions(model: comfy.model_patcher.ModelPatcher, wanted: bool) -> None:
+    """Let the host make the masked condition of every run: [C, M] with M = 1 where it is known.
+
+    It comes from InpaintModelConditioning, or from a noise mask on the latent alone; without any, nothing is known.
+    """
+    if wanted:
+        model.add_object_patch("concat_keys", CONCAT_KEYS)
+        model.add_object_patch("blank_inpaint_image_like", torch.zeros_like)
+    elif model.object_patches.get("concat_keys") == CONCAT_KEYS:  # of other temporal layers
+        del model.object_patches["concat_keys"], model.object_patches["blank_inpaint_image_like"]
 
 
 class _Keep:

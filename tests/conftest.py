@@ -45,7 +45,7 @@ def comfyui(headless):
         pytest.skip(str(error))
 
 
-def tiny_model(seed=0, **unet):
+def tiny_model(seed=0, conv_cond=False, **unet):
     """Random weights of a very small Lumiere: (state dict with prefixes, metadata). Every layer matters."""
     import torch
 
@@ -61,8 +61,9 @@ def tiny_model(seed=0, **unet):
         }
     )  # fmt: skip
     temporal_config = config.TemporalConfig(
-        depth=1, num_head_channels=32, condition_channels=32, frames_per_clip=16
-    )
+        depth=1, num_head_channels=32, condition_channels=32, frames_per_clip=16,
+        conv_cond=conv_cond,
+    )  # fmt: skip
     text_config = config.TextConfig(width=32, depth=1, num_heads=2, tokens=4, max_bytes=64)
     modules = {
         "text": text.TextEncoder(text_config),
@@ -93,7 +94,7 @@ def tiny_model(seed=0, **unet):
 
 @pytest.fixture(scope="session")
 def write_tiny():
-    """Function (path, seed=0, change=None, **unet options): write a very small Lumiere checkpoint.
+    """Function (path, seed=0, change=None, conv_cond=False, **unet options): write a very small Lumiere checkpoint.
 
     `change(state, metadata)` may damage it first.
     """

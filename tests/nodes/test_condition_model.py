@@ -1,0 +1,163 @@
+"""Masked conditions in the host: stock nodes drive our MODEL, and core's Space-Time U-Net agrees (Lumiere §4.2)."""
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture(scope="module")
+def conditioned(studio):
+    """(MODEL, VAE) with a conv_cond; its other weights are those of studio.model."""
+    model, _, vae = studio.load("conditioned.safetensors", conv_cond=True)
+    return model, vae
+
+
+def video(frames=4):
+    return torch.rand(frames, 16, 16, 3, generator=torch.Generator().manual_seed(3))
+
+
+def half_known(frames=4):
+    """Host polarity, 1 = generate: frame 0 is known, and the left half of the others."""
+    mask = torch.ones(frames, 16, 16)
+    mask[0], mask[:, :, :8] = 0, 0
+    return mask
+
+
+def inpaint(studio, vae, frames=4, noise_mask=False, mask=None):
+    return studio.host.call(
+        "InpaintModelConditioning", positive=studio.positive, negative=studio.negative,
+        pixels=video(frames), vae=vae, mask=half_known(frames) if mask is None else mask,
+        noise_mask=noise_mask,
+    )  # fmt: skip
+
+
+def empty(frames=4):
+    return {"samples": torch.zeros(frames, 3, 16, 16)}
+
+
+def spied(clips, model, seen):
+    """A clone that notes what the temporal layers are given as condition."""
+    from comfy.patcher_extension import WrappersMP
+
+    def spy(executor, x, *args, **kwargs):
+        options = args[-1] if isinstance(args[-1], dict) else kwargs["transformer_options"]
+        seen.append((tuple(x.shape), options.get(clips.CONDITION)))
+        return executor(x, *args, **kwargs)
+
+    model = model.clone()
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "spy", spy)
+    return model
+
+
+def test_no_condition_is_the_model_without_conv_cond(studio, conditioned):
+    model, _ = conditioned
+    for frames in (1, 4, 5):
+        assert torch.equal(studio.sample(model, frames), studio.sample(frames=frames))
+
+
+def test_all_unknown_is_no_condition(studio, conditioned):
+    model, vae = conditioned
+    positive, negative, _ = inpaint(studio, vae, mask=torch.ones(4, 16, 16))
+    got = studio.sample(model, positive=positive, negative=negative)
+    assert torch.equal(got, studio.sample(model))
+
+
+def test_inpaint_model_conditioning_drives_it(studio, conditioned, clips):
+    model, vae = conditioned
+    positive, negative, latent = inpaint(studio, vae)
+    seen = []
+    got = studio.sample(
+        spied(clips, model, seen), positive=positive, negative=negative, latent=empty()
+    )
+    assert (got - studio.sample(model)).abs().max() > 1e-3
+    shape, condition = seen[0]
+    assert shape[1] == 3  # the U-Net's own input stays as it is
+    clip, known = condition[:4].split([3, 1], dim=1)
+    assert torch.equal(known[:, 0], 1 - half_known())
+    assert torch.allclose(clip * known, (video().movedim(-1, 1) * 2 - 1) * known, atol=1e-6)
+
+
+def test_a_noise_mask_alone_drives_it_too(studio, conditioned, clips):
+    """SetLatentNoiseMask: the condition is the latent, and what is known stays."""
+    model, vae = conditioned
+    (encoded,) = studio.host.call("VAEEncode", pixels=video(), vae=vae)
+    (latent,) = studio.host.call("SetLatentNoiseMask", samples=encoded, mask=half_known())
+    seen = []
+    got = studio.sample(spied(clips, model, seen), latent=latent)
+    known = (1 - half_known())[:, None].expand(-1, 3, -1, -1) == 1
+    assert torch.allclose(got[known], encoded["samples"][known], atol=1e-5)
+    assert torch.equal(seen[0][1][:4, 3:], (1 - half_known())[:, None])
+    (ours,) = studio.host.call("SetLatentNoiseMask", samples=encoded, mask=half_known())
+    plain = studio.sample(latent=ours)
+    assert (got - plain).abs().max() > 1e-3  # the layers did see it
+
+
+def test_it_is_core_s_answer(studio, conditioned, host):
+    """One network call with a condition, in the host and in core, for a clip that must be padded."""
+    import comfy.samplers
+
+    model, vae = conditioned
+    positive, negative, _ = inpaint(studio, vae, frames=5)
+    x = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    estimate = {}
+
+    def once(denoise, x, sigmas, extra_args=None, callback=None, disable=None):
+        estimate["x"], estimate["x0"] = x, denoise(x, x.new_full([len(x)], 2.0), **extra_args)
+        return x
+
+    comfy.samplers.sample(
+        model, x, positive, negative, 1.0, model.load_device, comfy.samplers.KSAMPLER(once),
+        torch.tensor([2.0, 0.0]), model.model_options, latent_image=torch.zeros_like(x), seed=0,
+    )  # fmt: skip
+
+    pipeline = host.module("lumiere_core.pipeline")
+    models, _ = pipeline.load_models(studio.folder / "conditioned.safetensors")
+    known = 1 - half_known(5)[None, None]
+    condition = host.module("lumiere_core.conditioning").Condition(
+        (video(5) * 2 - 1).movedim(-1, 0)[None], known
+    )
+    sigma, noised = torch.tensor([2.0]), estimate["x"].movedim(0, 1)[None]
+    context, pooled = models.encode(["a red ball"])
+    with torch.no_grad():
+        answer = models.network()(
+            models.schedule.network_input(noised, sigma), models.schedule.timestep(sigma).float(),
+            context, pooled, condition=condition.tensor(),
+        )  # fmt: skip
+    want = models.schedule.denoised(noised, answer, sigma)[0].movedim(1, 0)
+    assert (estimate["x0"] - want).abs().max() < 1e-3
+
+
+def test_one_frame_is_the_image_model_all_the_same(studio, conditioned):
+    model, vae = conditioned
+    positive, negative, _ = inpaint(studio, vae, frames=1)
+    got = studio.sample(model, 1, positive=positive, negative=negative)
+    assert torch.equal(got, studio.sample(frames=1))
+
+
+def test_the_image_model_is_left_as_it_was(studio, conditioned, inflate):
+    """Other layers on the same MODEL bring their own answer to the question of conditions."""
+    model, _ = conditioned
+    assert model.get_model_object("concat_keys") == inflate.CONCAT_KEYS
+    config = inflate.inflation_of(studio.model).temporal_config
+    plain = inflate.inflate(model, None, config)
+    studio.sample(model)
+    assert plain.get_model_object("concat_keys") == () and studio.sample(plain).isfinite().all()
+
+
+def test_temporal_layers_are_saved_with_conv_cond(studio, conditioned, host):
+    model, _ = conditioned
+    host.call("LumiereSaveTemporal", model=model, filename_prefix="conditioned/layers")
+    (file,) = (host.base / "output" / "conditioned").glob("*.safetensors")
+    parts = host.module("lumiere_core.checkpoint").load_parts(file)
+    assert parts.temporal_config.conv_cond and parts.temporal["conv_cond.weight"].any()
+
+
+def test_an_inpainting_model_with_own_channels_is_refused(studio, conditioned, inflate, clips):
+    model, _ = conditioned
+    other = studio.model.clone()
+    other.add_object_patch("concat_keys", ("mask", "masked_image"))
+    state = clips.temporal_patcher(model).model.state_dict()
+    config = inflate.inflation_of(model).temporal_config
+    with pytest.raises(ValueError, match="inpainting or depth model.*plain image model"):
+        inflate.inflate(other, state, config)
