@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     parser.add_argument("--init-from", type=Path, help="weights file to start from (not bit-equal)")
+    parser.add_argument("--text", type=Path, help="text encoder weights (all phases but text)")
     parser.add_argument(
-        "--text", type=Path, help="text encoder weights (phases image and temporal)"
+        "--image", type=Path, help="image U-Net weights (phases temporal and style)"
     )
-    parser.add_argument("--image", type=Path, help="image U-Net weights (phase temporal)")
     parser.add_argument(
         "--config", type=Path, default=RECIPE,
         help="JSON file with unet, temporal, text, schedule; default: lumiere-mini's",
@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("sample-every", int, "steps between sample pictures"),
     ):
         group.add_argument(f"--{name}", type=kind, help=text or None)
+    style = parser.add_argument_group("options of the phase style")
+    style.add_argument("--style", help="a style of the world, or a name for that of --images")
+    style.add_argument("--images", help="folder of 1 to 20 pictures, with captions in .txt files")
+    style.add_argument("--words", help='what captions call the style, for example "in oils"')
+    style.add_argument("--rank", type=int, help="of the LoRA; 0 = fine-tune all weights")
+    style.add_argument("--layers", help="layers that the LoRA changes: all or attention")
     group.add_argument("--checkpointing", action="store_true", help="recompute activations")
 
 
@@ -64,12 +70,14 @@ def main(options: argparse.Namespace) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    chosen = TrainOptions(
-        **phase_module(options.phase).DEFAULTS
+    module = phase_module(options.phase)
+    kind = getattr(module, "Options", TrainOptions)
+    chosen = kind(
+        **module.DEFAULTS
         | {
             k: v
             for k, v in vars(options).items()
-            if k in TrainOptions.__dataclass_fields__ and v is not None and v is not False
+            if k in kind.__dataclass_fields__ and v is not None and v is not False
         }
     )
     check_device(chosen.device)

@@ -26,10 +26,15 @@ def scenes_at(options: TrainOptions, step: int) -> list[world.Scene]:
 
 def prompts_of(scenes: list[world.Scene], options: TrainOptions, step: int) -> list[str]:
     """Return the captions, some of them dropped to "" for classifier-free guidance."""
-    chance = torch.rand(len(scenes), generator=generator_at(options, step, 1))
+    return drop_prompts([scene.caption for scene in scenes], options, step)
+
+
+def drop_prompts(captions: list[str], options: TrainOptions, step: int) -> list[str]:
+    """Return the captions of a step, some of them "" for classifier-free guidance."""
+    chance = torch.rand(len(captions), generator=generator_at(options, step, 1))
     return [
-        "" if dropped else scene.caption
-        for scene, dropped in zip(scenes, (chance < options.text_dropout).tolist(), strict=True)
+        "" if dropped else caption
+        for caption, dropped in zip(captions, (chance < options.text_dropout).tolist(), strict=True)
     ]
 
 

@@ -1,0 +1,173 @@
+"""The image model learns a style (Lumiere §4.1): from the world redrawn in it, or from a person's own pictures.
+
+Either low-rank deltas beside the frozen weights (LoRA), or the whole image U-Net. The temporal layers are not even
+loaded. A style's words stand in half of the captions, so it works with them in the prompt and without.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...checkpoint import load_into, metadata_for, save_file, sha256, to_half
+from ...lora import LAYERS, LowRank
+from ...pipeline import Models
+from ...schedule import Schedule
+from ...text import TextEncoder
+from ...unet import UNet
+from ...world.styles import STYLES, stylise
+from ..data import drop_prompts, generator_at, images_at, scenes_at
+from ..options import TrainOptions
+from ..pictures import crops, load_pictures
+from .build import Arguments, image_model, start_parts, text_encoder
+from .diffusion import DiffusionPhase
+
+DEFAULTS: dict[str, Any] = {
+    "steps": 1000, "learning_rate": 2e-3, "warmup": 20, "ema_decay": 0.99, "decay_from": 0.5,
+}  # fmt: skip
+WORDS_SHARE = 0.5  # of the captions name the style
+
+
+@dataclass(frozen=True)
+class Options(TrainOptions):
+    """Options of a style run; all of them must stay the same when it is resumed."""
+
+    style: str = ""  # of world.styles, or a name for the pictures
+    images: str = ""  # folder of pictures; "" = the world
+    words: str = ""  # how captions name the style; "" = the style's own, none with pictures
+    rank: int = 8  # of the deltas; 0 = fine-tune all weights
+    layers: str = "all"  # see lora.LowRank
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layers not in LAYERS or self.rank < 0:
+            raise ValueError(
+                f"got rank {self.rank} of {self.layers!r} layers; wanted 0 (all weights) or more, of {LAYERS}."
+            )
+        if not self.images and self.style not in STYLES:
+            raise ValueError(
+                f"got style {self.style!r}; give --style with one of {', '.join(STYLES)}, or --images with "
+                "a folder of pictures."
+            )
+
+    @property
+    def style_words(self) -> str:
+        return self.words or (STYLES[self.style].words if not self.images else "")
+
+
+class StylePhase(DiffusionPhase):
+    """Train an image model, or low-rank deltas of it, on stylised pictures."""
+
+    name = "style"
+
+    def __init__(
+        self, unet: UNet, text: TextEncoder, schedule: Schedule, options: Options, base: str = ""
+    ) -> None:
+        """`base` is the name and hash of the image model's file, for the metadata of the deltas."""
+        self.options, self.base = options, base
+        self.deltas: LowRank | None = None
+        for frozen in (unet, text):
+            frozen.to(options.device).eval().requires_grad_(False)
+        self.module: nn.Module = unet
+        if options.rank:
+            self.deltas = LowRank(unet, options.rank, options.layers, options.seed)
+            self.module = self.deltas.to(options.device)
+        self.module.requires_grad_(True)
+        self.models = Models(text, unet, None, schedule)
+        self.pictures = (
+            load_pictures(Path(options.images), options.height, options.width)
+            if options.images
+            else None
+        )
+
+    def samples_per_step(self) -> int:
+        return self.options.batch_size
+
+    def loss(self, step: int) -> Tensor:
+        x0, captions, objects = self.batch(step)
+        with torch.no_grad():
+            context, pooled = self.models.encode(captions)
+        weighted = objects if self.options.object_weight > 0 else None
+        return self.diffusion_loss(x0, context, pooled, step, weighted)
+
+    def batch(self, step: int) -> tuple[Tensor, list[str], Tensor | None]:
+        """Return (b, 3, h, w) stylised pictures, their captions, and the objects of the world's."""
+        options, random = self.options, generator_at(self.options, step, 4)
+        if self.pictures is not None:
+            objects = None
+            x0, captions = crops(
+                self.pictures, options.batch_size, options.height, options.width, random
+            )
+            x0 = x0.to(options.device)
+        else:
+            scenes = scenes_at(options, step)
+            plain, objects = images_at(scenes, options, step, masks=True)
+            x0 = stylise(plain, options.style, objects, random)
+            captions = [scene.caption for scene in scenes]
+        named = torch.rand(len(captions), generator=random) < WORDS_SHARE
+        captions = [
+            with_words(caption, options.style_words) if says else caption
+            for caption, says in zip(captions, named.tolist(), strict=True)
+        ]
+        return x0, drop_prompts(captions, options, step), objects
+
+    def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+        inputs = (x, timestep, context, pooled)
+        if self.deltas is None:
+            return self.module(*inputs)
+        merged = self.deltas.merged(self.models.unet)
+        return functional_call(self.models.unet, merged, inputs)
+
+    def preview(self, folder: Path, step: int) -> None:
+        plain = self.models
+        if self.deltas is not None:
+            with torch.no_grad():
+                unet = copy.deepcopy(plain.unet)
+                unet.load_state_dict(self.deltas.merged(plain.unet), strict=False)
+            self.models = dataclasses.replace(plain, unet=unet)
+        try:
+            super().preview(folder, step)
+        finally:
+            self.models = plain
+
+    def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
+        """Write lora.safetensors, or image.safetensors when all weights were trained."""
+        options = self.options
+        style = {"name": options.style, "words": options.style_words, "base": self.base}
+        if self.deltas is not None:
+            config = {"style": style | {"rank": options.rank, "layers": options.layers}}
+            metadata = metadata_for(f"{options.style} style", config, **facts)
+            metadata["modelspec.architecture"] += "/lora"
+            save_file(self.deltas.file_state(state), folder / "lora.safetensors", metadata)
+            return
+        config = {
+            "unet": self.models.unet.config.to_dict(),
+            "schedule": self.models.schedule.to_dict(),
+            "size": [options.height, options.width],
+            "style": style,
+        }
+        metadata = metadata_for(f"lumiere text-to-image U-Net, {options.style}", config, **facts)
+        weights = to_half({f"image.{k}": v for k, v in state.items()})
+        save_file(weights, folder / "image.safetensors", metadata)
+
+
+def with_words(caption: str, words: str) -> str:
+    """Return "a red ball, in line drawing style"."""
+    return ", ".join(part for part in (caption, words) if part)
+
+
+def build(arguments: Arguments, options: Options, config: dict[str, Any]) -> StylePhase:
+    """Return the phase around the image model of `--image`; `--init-from` holds one to go on from (rank 0)."""
+    text, (unet, schedule) = text_encoder(arguments), image_model(arguments)
+    start = start_parts(arguments, "image")
+    if start:
+        load_into(unet, start.image, f"image U-Net of {arguments.init_from.name}")
+    base = f"{arguments.image.name} {sha256(arguments.image)}"
+    return StylePhase(unet, text, schedule, options, base)

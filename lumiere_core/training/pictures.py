@@ -1,0 +1,84 @@
+"""A person's own pictures as training data: 1 to 20 of them make a style (StyleDrop, Sohn et al. 2023).
+
+The caption of `bird.png` is the text in `bird.txt` beside it, else its file name ("bird").
+Shapes: n - pictures, b - batch, h, w - height, width.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+ROOM = 1.2  # of the shorter side over a crop's: how far crops of one picture may lie apart
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture with its caption."""
+
+    pixels: Tensor  # (3, h, w) in [-1, 1]
+    caption: str
+
+
+def load_pictures(folder: Path, height: int, width: int) -> list[Picture]:
+    """Read all pictures of a folder, by name, resized so that a crop of height x width pixels fits in.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no picture in it.
+        ValueError: a file is no picture; it is named.
+    """
+    folder = Path(folder)
+    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)
+    if not files:
+        raise FileNotFoundError(
+            f"no pictures in {folder}. Put 1 to 20 files ({', '.join(SUFFIXES)}) of one style there."
+        )
+    return [Picture(_read(file, height, width), caption_of(file)) for file in files]
+
+
+def _read(file: Path, height: int, width: int) -> Tensor:
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGBA")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{file} is not a picture that can be read ({error}).") from error
+    paper = Image.new("RGBA", image.size, "white")  # under transparent parts
+    pixels = np.asarray(Image.alpha_composite(paper, image).convert("RGB")).copy()
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+    scale = ROOM * max(height / x.shape[2], width / x.shape[3])
+    size = [max(n, round(scale * m)) for n, m in zip((height, width), x.shape[2:], strict=True)]
+    return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(-1, 1)
+
+
+def caption_of(file: Path) -> str:
+    """Return the text beside a picture, or its name in words."""
+    text = file.with_suffix(".txt")
+    if text.is_file():
+        return " ".join(text.read_text("utf-8").split())
+    return " ".join(re.sub(r"[_\-.]+|\d+", " ", file.stem).split())
+
+
+def crops(
+    pictures: list[Picture], count: int, height: int, width: int, generator: torch.Generator
+) -> tuple[Tensor, list[str]]:
+    """Return (b, 3, h, w) random crops, half of them mirrored, and their captions."""
+    chosen, captions = [], []
+    for _ in range(count):
+        number = int(torch.randint(len(pictures), (1,), generator=generator))
+        across, down, mirrored = torch.rand(3, generator=generator).tolist()
+        pixels = pictures[number].pixels
+        top = int(down * (pixels.shape[1] - height + 1))
+        left = int(across * (pixels.shape[2] - width + 1))
+        crop = pixels[:, top : top + height, left : left + width]
+        chosen.append(crop.flip(-1) if mirrored < 0.5 else crop)
+        captions.append(pictures[number].caption)
+    return torch.stack(chosen), captions

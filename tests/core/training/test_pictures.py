@@ -1,0 +1,47 @@
+"""A folder of pictures as training data."""
+
+import pytest
+import torch
+from PIL import Image
+
+from lumiere_core.training.pictures import caption_of, crops, load_pictures
+
+
+@pytest.fixture
+def folder(tmp_path):
+    Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "red_bird-2.png")
+    Image.new("RGBA", (20, 60), (0, 0, 0, 0)).save(tmp_path / "b.PNG")
+    (tmp_path / "b.txt").write_text("a tall\n tower ")
+    (tmp_path / "notes.md").write_text("no picture")
+    return tmp_path
+
+
+def test_pictures_have_room_for_crops_and_captions(folder):
+    pictures = load_pictures(folder, 16, 16)
+    assert [p.caption for p in pictures] == ["a tall tower", "red bird"]
+    for picture in pictures:
+        assert min(picture.pixels.shape[1:]) == 19  # 1.2 times a crop
+    assert pictures[0].pixels.shape[1:] == (58, 19)
+    assert torch.allclose(pictures[0].pixels, torch.ones(1))  # what is transparent is paper
+    assert pictures[1].pixels.amax((1, 2)).tolist() == pytest.approx([1, -1, -1], abs=1e-5)
+
+
+def test_crops_follow_the_generator(folder):
+    pictures = load_pictures(folder, 16, 12)
+    runs = [crops(pictures, 8, 16, 12, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    assert runs[0][0].shape == (8, 3, 16, 12)
+    assert torch.equal(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1]
+    assert set(runs[0][1]) == {"a tall tower", "red bird"}
+    assert runs[0][1] != runs[2][1]
+
+
+def test_caption_without_a_text_is_the_name(tmp_path):
+    assert caption_of(tmp_path / "old.oak_tree 03.jpg") == "old oak tree"
+
+
+def test_an_empty_folder_and_a_broken_file_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no pictures in .*Put 1 to 20 files \(.png, .jpg"):
+        load_pictures(tmp_path, 8, 8)
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="broken.png is not a picture that can be read"):
+        load_pictures(tmp_path, 8, 8)
