@@ -56,7 +56,8 @@ def _read(file: Path, height: int, width: int) -> Tensor:
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
     scale = ROOM * max(height / x.shape[2], width / x.shape[3])
     size = [max(n, round(scale * m)) for n, m in zip((height, width), x.shape[2:], strict=True)]
-    return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(-1, 1)
+    x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+    return x[0].clamp(-1, 1)
 
 
 def caption_of(file: Path) -> str:
