@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..json_lines import Record
+from ..world.dice import hash_text
 from .cases import Case
 from .store import Store
 from .table import Bar, print_table
@@ -86,9 +87,13 @@ def main(options: argparse.Namespace) -> int:
 
 
 def run_missing(evaluation, store: Store, cases: list[Case], options: argparse.Namespace) -> None:
-    """Run the cases without a line, in order; each is stored as soon as it is done."""
+    """Run the cases without a line; each is stored as soon as it is done.
+
+    They come in the order of their hashes, so that a part of the set is a fair sample of the whole.
+    """
     done = store.of_run(evaluation.run)
     missing = [case for case in cases if case.id not in done]
+    missing.sort(key=lambda case: hash_text(case.id))
     if options.only:
         missing = [case for case in missing if options.only in case.prompt]
     missing = missing[: options.limit]
