@@ -3,6 +3,7 @@
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .nodes import host
+from .nodes.apply import LumiereApplyTemporal
 from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
 from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
 from .nodes.style import LumiereStyleInterpolate
@@ -27,6 +28,7 @@ class LumiereExtension(ComfyExtension):
             LumiereLabelVideo,
             LumiereSaveTemporal,
             LumiereStyleInterpolate,
+            LumiereApplyTemporal,
         ]
 
 

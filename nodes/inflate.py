@@ -59,7 +59,7 @@ def inflate(
     """Return a MODEL that generates clips: a clone of an image MODEL with temporal layers.
 
     Args:
-        model: of any U-Net family (lumiere-mini, SD1.x, SD2.x, SDXL).
+        model: of any U-Net family (lumiere-mini, SD1.x, SD2.x, SDXL, the SD x4 upscaler).
         state: of the temporal layers; None starts them as the paper does (resizes are the identity).
         config: of the temporal layers.
         frames_per_clip: frames of one clip in a batch; 0 = the whole batch is one clip.
@@ -82,7 +82,7 @@ def inflate(
             "theirs for masked conditions. Use the plain image model, or temporal layers without conv_cond."
         )
 
-    dtype = model.get_model_object("diffusion_model").dtype
+    dtype = _temporal_dtype(model)
     source = reload or _Keep(state)
     patcher = _temporal_patcher(state, unet_config, config, dtype, model.load_device)
     patcher.cached_patcher_init = (
@@ -131,7 +131,7 @@ def unet_config_of(model: comfy.model_patcher.ModelPatcher) -> UNetConfig:
     if problem:
         raise ValueError(
             f"this MODEL cannot be inflated: {problem}. "
-            "Use a U-Net image model: lumiere-mini, SD1.x, SD2.x or SDXL."
+            "Use a U-Net image model: lumiere-mini, SD1.x, SD2.x, SDXL or the SD x4 upscaler."
         )
     patch = values.get("patch_size", 1)
     levels = len(values["channel_mult"])
@@ -166,6 +166,12 @@ def _take_conditions(model: comfy.model_patcher.ModelPatcher, wanted: bool) -> N
         model.add_object_patch("blank_inpaint_image_like", torch.zeros_like)
     elif model.object_patches.get("concat_keys") == CONCAT_KEYS:  # of other temporal layers
         del model.object_patches["concat_keys"], model.object_patches["blank_inpaint_image_like"]
+
+
+def _temporal_dtype(model: comfy.model_patcher.ModelPatcher) -> torch.dtype:
+    """Return the dtype of the image weights; 8-bit ones are too coarse for layers that were trained in more."""
+    dtype = model.get_model_object("diffusion_model").dtype
+    return dtype if dtype in host.DTYPES.values() else torch.float16
 
 
 class _Keep:

@@ -84,3 +84,142 @@ def inflate(host):
 @pytest.fixture(scope="session")
 def clips(host):
     return host.module("nodes.clips")
+
+
+class Backbones:
+    """Image MODELs in the layouts of real checkpoints, by the host's own model classes; narrow, random weights."""
+
+    SIZE = 8  # latent pixels
+    WIDTH = 64  # of the text states
+
+    def __init__(self, host):
+        self.host, self.made = host, {}
+
+    def __call__(self, name, dtype=None, seed=0, **changes):
+        """Return a clone of the MODEL: "SD15", "SD15 inpaint", "SD21", "SDXL" or "SD x4"."""
+        import torch
+
+        dtype = dtype or torch.float32
+        key = (name, dtype, seed, repr(changes))
+        if key not in self.made:
+            self.made[key] = self._make(name, dtype, seed, changes)
+        return self.made[key].clone()
+
+    def _make(self, name, dtype, seed, changes):
+        import comfy.model_management as management
+        import comfy.model_patcher
+        import comfy.supported_models as supported
+        import torch
+
+        deep = {
+            "num_res_blocks": [1] * 4, "channel_mult": [1, 1, 2, 2], "transformer_depth": [1, 1, 1, 0],
+            "transformer_depth_output": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
+        }  # fmt: skip
+        wide = {
+            "num_res_blocks": [1] * 3, "channel_mult": [1, 2, 2], "transformer_depth": [0, 1, 2],
+            "transformer_depth_output": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 2,
+        }  # fmt: skip
+        family, layout = {
+            "SD15": (supported.SD15, deep),
+            "SD15 inpaint": (supported.SD15, {**deep, "in_channels": 9}),
+            "SD21": (supported.SD20, {**deep, "use_linear_in_transformer": True}),
+            "SDXL": (
+                supported.SDXL,
+                {**wide, "use_linear_in_transformer": True, "num_classes": "sequential", "adm_in_channels": 2816},
+            ),
+            "SD x4": (
+                supported.SD_X4Upscaler,
+                {**deep, "in_channels": 7, "use_linear_in_transformer": True, "num_classes": 1000},
+            ),
+        }[name]  # fmt: skip
+        config = family(
+            {
+                "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32,
+                "context_dim": self.WIDTH, "use_spatial_transformer": True, "legacy": False,
+                "adm_in_channels": None, **layout, **changes,
+            }
+        )  # fmt: skip
+        config.unet_config.update({"num_heads": -1, "num_head_channels": 32})
+        config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
+        model = config.get_model({}, "")
+        model.load_model_weights(self._random(model.diffusion_model, seed), "")
+        return comfy.model_patcher.CoreModelPatcher(
+            model, load_device=management.get_torch_device(),
+            offload_device=management.unet_offload_device(),
+        )  # fmt: skip
+
+    @staticmethod
+    def _random(unet, seed):
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        state = {}
+        for key, value in unet.state_dict().items():
+            noise = torch.randn(value.shape, generator=generator)
+            if value.ndim > 1:
+                state[key] = noise * value[0].numel() ** -0.5
+            else:
+                state[key] = noise * 0.05 + (
+                    1.0 if "norm" in key and key.endswith("weight") else 0.0
+                )
+        return state
+
+    def text(self, seed=0, frames=1):
+        """Return a conditioning; SDXL reads its pooled vector."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        states = torch.randn(frames, 77, self.WIDTH, generator=generator)
+        return [[states, {"pooled_output": torch.randn(1, 1280, generator=generator)}]]
+
+    def sample(self, model, frames=8, positive=None, node="KSampler", latent=None, **options):
+        """Return the (frames, 4, 8, 8) samples of a short run."""
+        import torch
+
+        settings = {
+            "seed": 1, "steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
+            "positive": positive or self.text(1), "negative": self.text(2), **options,
+        }  # fmt: skip
+        latent = latent or {"samples": torch.zeros(frames, 4, self.SIZE, self.SIZE)}
+        (result,) = self.host.call(node, model=model, latent_image=latent, **settings)
+        return result["samples"]
+
+
+@pytest.fixture(scope="session")
+def backbones(host):
+    """See `Backbones`."""
+    return Backbones(host)
+
+
+@pytest.fixture(scope="session")
+def write_temporal(host):
+    """Function (MODEL, file name, **config): write temporal layers of random weights for it into models/lumiere."""
+    import torch
+
+    from lumiere_core import checkpoint
+
+    core = {name: host.module(f"lumiere_core.{name}") for name in ("config", "temporal")}
+    inflate = host.module("nodes.inflate")
+
+    def write(model, name, unet_config=None, **config):
+        unet_config = unet_config or inflate.unet_config_of(model)
+        temporal_config = core["config"].TemporalConfig(
+            **{"depth": 1, "num_head_channels": 32, "condition_channels": 32, **config}
+        )
+        layers = core["temporal"].TemporalLayers(unet_config, temporal_config)
+        generator = torch.Generator().manual_seed(3)
+        state = core["temporal"].initial_state(layers, generator)
+        for key, value in state.items():
+            if ".proj." in key or "modulation" in key:
+                state[key] = (
+                    torch.randn(value.shape, generator=generator) * 0.3 * value[0].numel() ** -0.5
+                )
+        configs = {"unet": unet_config.to_dict(), "temporal": temporal_config.to_dict()}
+        checkpoint.save_file(
+            {f"temporal.{k}": v for k, v in state.items()},
+            host.base / "models" / "lumiere" / name,
+            checkpoint.metadata_for(name, configs),
+        )
+        return state
+
+    return write
