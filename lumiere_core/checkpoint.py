@@ -147,16 +147,29 @@ class Parts:
             )
 
 
+def bundled_names(folder: Path = WEIGHTS) -> list[str]:
+    """Return the models that are shipped with the pack: "mini", then its whole fine-tunes, "mini-STYLE"."""
+    styles = sorted(folder.glob("mini-image-*.safetensors"))
+    return ["mini", *(f"mini-{file.stem.removeprefix('mini-image-')}" for file in styles)]
+
+
 def bundled_files(name: str = "mini", folder: Path = WEIGHTS) -> list[Path]:
     """Return the files of a model that is shipped with the pack.
 
+    Args:
+        name: "mini", or "mini-STYLE" for a style's image weights with the other parts of mini.
+
     Raises:
-        FileNotFoundError: none of them is there.
+        FileNotFoundError: none of them is there, or not the style's.
     """
-    files = [f for part in PREFIXES if (f := folder / f"{name}-{part}.safetensors").is_file()]
-    if not files:
+    base, _, style = name.partition("-")
+    paths = {part: folder / f"{base}-{part}.safetensors" for part in PREFIXES}
+    if style:
+        paths["image"] = folder / f"{base}-image-{style}.safetensors"
+    files = [path for path in paths.values() if path.is_file()]
+    if not files or (style and paths["image"] not in files):
         raise FileNotFoundError(
-            f"no files {name}-{{{','.join(PREFIXES)}}}.safetensors in {folder}. "
+            f"no files {', '.join(path.name for path in paths.values())} in {folder}. "
             "The pack is incomplete: install it again."
         )
     return files

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checkpoint import Parts, bundled_files, load_into, load_parts
+from .checkpoint import Parts, bundled_files, bundled_names, load_into, load_parts
 from .conditioning import Condition, hold_known
 from .guidance import classifier_free, dynamic_threshold
 from .noise import frame_noise
@@ -115,9 +115,10 @@ def load_models(weights: str | Path = BUNDLED, device: str = "cpu") -> tuple[Mod
 
 
 def weight_files(weights: str | Path) -> list[Path]:
-    """Return the files that a name, a file or a folder of part files stands for."""
-    if str(weights) == BUNDLED:
-        return bundled_files(BUNDLED.removeprefix("lumiere-"))
+    """Return the files that a name (lumiere-mini, lumiere-mini-STYLE), a file or a folder of parts stands for."""
+    name = str(weights).removeprefix("lumiere-")
+    if name != str(weights) and name in bundled_names():
+        return bundled_files(name)
     path = Path(weights)
     return sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
 

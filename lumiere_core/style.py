@@ -11,12 +11,57 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
-from .checkpoint import Parts, StateDict, check_state
+from .checkpoint import WEIGHTS, Parts, StateDict, check_state, load_file, load_parts, sha256
 from .config import UNetConfig
+from .lora import PREFIX, apply
 from .unet import block_names
 
 LevelAlphas = Sequence[float | None]
+STYLES = WEIGHTS / "styles"
+BUNDLED_FOR = "lumiere-mini_"  # beginning of the names of the pack's own LoRA files
+
+
+def bundled_styles() -> dict[str, Path]:
+    """Return the styles in the pack by name: LoRA files, and whole fine-tunes as "NAME-full"."""
+    files = {f.stem.removeprefix(BUNDLED_FOR): f for f in sorted(STYLES.glob("*.safetensors"))}
+    for file in sorted(WEIGHTS.glob("mini-image-*.safetensors")):
+        files[f"{file.stem.removeprefix('mini-image-')}-full"] = file
+    return files
+
+
+def style_file(style: str | Path) -> Path:
+    """Return the file of a style of the pack by its name, or any other file by its path.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
+    known = bundled_styles()
+    path = known.get(str(style), Path(style))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no style {str(style)!r}: give one of {', '.join(known) or '(none are bundled)'}, or the path "
+            "of a LoRA or of an image model."
+        )
+    return path
+
+
+def stylise_parts(original: Parts, style: str | Path, alpha: float) -> Parts:
+    """Return a model in a style: a LoRA at strength alpha, or a fine-tune interpolated by alpha.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such style, or it was made for another image model.
+    """
+    path = style_file(style)
+    state, _ = load_file(path)
+    if not any(key.startswith(PREFIX) for key in state):
+        return interpolate_parts(original, load_parts(path), alpha)
+    original.require("image")
+    alphas_by_key((), alpha)  # the same range for both kinds
+    image = apply(original.image, state, alpha, path.name)
+    hashes = joined_hashes(original.sha256, {path.name: sha256(path)})
+    return dataclasses.replace(original, image=image, sha256=hashes)
 
 
 def interpolate(

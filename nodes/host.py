@@ -21,6 +21,7 @@ from torch import Tensor
 
 FOLDER = "lumiere"
 BUNDLED = "lumiere-mini"
+STYLES = Path(__file__).parents[1] / "lumiere_core" / "weights" / "styles"  # LoRA files
 DTYPES = {
     "default": None,
     "fp32": torch.float32,
@@ -42,11 +43,20 @@ def register_folder() -> None:
     folder_paths.add_model_folder_path(
         FOLDER, os.path.join(folder_paths.models_dir, FOLDER), is_default=True
     )
+    # The pack's styles, for the stock LoRA loaders; a user's own folder comes first.
+    folder_paths.add_model_folder_path("loras", str(STYLES))
 
 
 def checkpoint_names() -> list[str]:
     """Return what a loader offers: the weights in the pack, then the files in models/lumiere."""
-    return [BUNDLED, *folder_paths.get_filename_list(FOLDER)]
+    return [*bundled(), *folder_paths.get_filename_list(FOLDER)]
+
+
+def bundled() -> list[str]:
+    """Return the names of the models in the pack, lumiere-mini first."""
+    from ..lumiere_core.checkpoint import bundled_names
+
+    return [f"lumiere-{name}" for name in bundled_names()]
 
 
 def checkpoint_files(name: str) -> list[Path]:
@@ -55,10 +65,10 @@ def checkpoint_files(name: str) -> list[Path]:
     Raises:
         FileNotFoundError: the file is gone.
     """
-    if name == BUNDLED:
+    if name in bundled():
         from ..lumiere_core.checkpoint import bundled_files
 
-        return bundled_files()
+        return bundled_files(name.removeprefix("lumiere-"))
     return [Path(folder_paths.get_full_path_or_raise(FOLDER, name))]
 
 

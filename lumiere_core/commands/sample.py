@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=float, default=16.0)
     parser.add_argument("--scale", type=int, default=4, help="nearest-neighbour enlargement")
     parser.add_argument("--weights", default="lumiere-mini", help="file, folder, or lumiere-mini")
+    parser.add_argument("--style", help="a style of the pack, or a file: a LoRA or an image model")
+    parser.add_argument(
+        "--alpha", type=float, default=0.7, help="of --style: 0 = none, 1 = all of it"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sheet", action="store_true", help="also write NAME.png, a contact sheet")
 
@@ -47,6 +51,12 @@ def main(options: argparse.Namespace) -> int:
     if options.scale < 1:
         raise ValueError(f"--scale is {options.scale}; a whole number of at least 1 is wanted.")
     models, parts = load_models(options.weights, options.device)
+    if options.style:
+        from ..checkpoint import load_into
+        from ..style import stylise_parts
+
+        parts = stylise_parts(parts, options.style, options.alpha)
+        load_into(models.unet, parts.image, f"image weights in the style {options.style}")
     trained_height, trained_width = parts.config.get("size", [64, 64])
     height = trained_height if options.height is None else options.height
     width = trained_width if options.width is None else options.width

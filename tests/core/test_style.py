@@ -5,13 +5,21 @@ import hashlib
 import pytest
 import torch
 
-from lumiere_core.checkpoint import load_parts
+from lumiere_core.checkpoint import (
+    bundled_files,
+    bundled_names,
+    load_parts,
+    metadata_for,
+    save_file,
+)
+from lumiere_core.lora import LowRank
 from lumiere_core.style import (
     alphas_by_key,
     interpolate,
     interpolate_parts,
     joined_hashes,
     level_of,
+    stylise_parts,
 )
 
 
@@ -115,6 +123,54 @@ def test_temporal_and_text_parts_are_never_touched(weights, tiny):
     assert digest(mixed.temporal) == before["temporal"] and digest(mixed.text) == before["text"]
     assert digest(mixed.image) != before["image"]
     assert digest(original.image) == before["image"]  # nor is the input
+
+
+@pytest.fixture
+def lora(tiny, tmp_path):
+    """A LoRA file for the tiny image model."""
+    deltas = LowRank(tiny.unet(), rank=2)
+    generator = torch.Generator().manual_seed(1)
+    values = {
+        k: 0.1 * torch.randn(v.shape, generator=generator) for k, v in deltas.named_parameters()
+    }
+    path = tmp_path / "oils.safetensors"
+    save_file(deltas.file_state(values), path, metadata_for("oils", {}))
+    return path
+
+
+def test_a_lora_and_a_fine_tune_style_a_model_alike(weights, lora, tmp_path):
+    original = load_parts(sorted(weights.glob("*")))
+    whole = stylise_parts(original, lora, 1.0)
+    config = {"unet": original.unet_config.to_dict()}
+    fine_tune = tmp_path / "fine_tune.safetensors"
+    image = {f"image.{k}": v.float() for k, v in whole.image.items()}
+    save_file(image, fine_tune, metadata_for("fine-tune", config))
+    by_lora, mixed = (stylise_parts(original, file, 0.4) for file in (lora, fine_tune))
+    for key, value in by_lora.image.items():
+        assert torch.allclose(value.float(), mixed.image[key].float(), atol=2e-3), key
+    assert digest(by_lora.temporal) == digest(original.temporal)
+    assert set(by_lora.sha256) == {*original.sha256, "oils.safetensors"}
+    assert digest(stylise_parts(original, lora, 0.0).image) == digest(original.image)
+    with pytest.raises(ValueError, match="alpha is 1.5"):
+        stylise_parts(original, lora, 1.5)
+
+
+def test_a_style_that_is_not_there_is_named(weights):
+    with pytest.raises(FileNotFoundError, match="no style 'oils': give one of "):
+        stylise_parts(load_parts(sorted(weights.glob("*"))), "oils", 0.5)
+
+
+def test_whole_fine_tunes_are_models_of_the_pack(tmp_path):
+    """mini-STYLE is mini with another image file; a style that is not there is an error, not mini."""
+    for name in ("text", "image", "temporal", "image-oils"):
+        (tmp_path / f"mini-{name}.safetensors").touch()
+    assert bundled_names(tmp_path) == ["mini", "mini-oils"]
+    plain = [file.name for file in bundled_files("mini", tmp_path)]
+    styled = [file.name for file in bundled_files("mini-oils", tmp_path)]
+    assert "mini-image.safetensors" in plain
+    assert styled == [name.replace("-image.", "-image-oils.") for name in plain]
+    with pytest.raises(FileNotFoundError, match="mini-image-neon.safetensors"):
+        bundled_files("mini-neon", tmp_path)
 
 
 def test_files_of_one_name_keep_both_hashes():

@@ -20,10 +20,12 @@ def mix(host, model, style_model, alpha, **levels):
     return mixed
 
 
-def originals(studio, style):
-    """Copies of both models' weights; a plain run first, since clones patch a shared network."""
+def originals(studio, *others):
+    """Copies of the models' weights; a plain run first, since clones patch a shared network."""
     studio.sample(steps=1)
-    return [{k: v.clone() for k, v in m.model.state_dict().items()} for m in (studio.model, style)]
+    return [
+        {k: v.clone() for k, v in m.model.state_dict().items()} for m in (studio.model, *others)
+    ]
 
 
 def digest(state):
@@ -91,6 +93,71 @@ def test_patches_of_both_models_count(host, studio, style):
     want = 0.5 * first + 0.5 * (second + 1)
     assert torch.allclose(mixed.model.state_dict()[KEY], want, atol=1e-6)
     studio.sample()
+
+
+@pytest.mark.parametrize("layers", ["all", "attention"])
+def test_stock_lora_loader_reads_our_styles(host, studio, log, layers):
+    """Every key of a file of `train style` is used, and strength is alpha."""
+    core = host.module("lumiere_core.lora")
+    unet = host.module("lumiere_core.unet").UNet(host.module("lumiere_core.config").UNetConfig(
+        **studio_config(host)
+    ))  # fmt: skip
+    deltas = core.LowRank(unet, rank=4, layers=layers)
+    generator = torch.Generator().manual_seed(0)
+    values = {
+        k: 0.1 * torch.randn(v.shape, generator=generator) for k, v in deltas.named_parameters()
+    }
+    file = deltas.file_state(values)
+    folder = host.base / "models" / "loras"
+    folder.mkdir(exist_ok=True)
+    host.module("lumiere_core.checkpoint").save_file(
+        file, folder / f"ours_{layers}.safetensors", {}
+    )
+    (original,) = originals(studio)
+    (model,) = host.call(
+        "LoraLoaderModelOnly", model=studio.model, lora_name=f"ours_{layers}.safetensors",
+        strength_model=0.6,
+    )  # fmt: skip
+    assert "not loaded" not in log() and "ERROR" not in log()
+    samples = studio.sample(model)
+    plain = {k.removeprefix("diffusion_model."): v for k, v in original.items()}
+    weights = {k: v for k, v in plain.items() if k in unet.state_dict()}
+    assert weights.keys() == unet.state_dict().keys()
+    want = core.apply(weights, file, 0.6)
+    got = model.model.diffusion_model.state_dict()
+    moved = [k for k in want if not torch.equal(want[k], weights[k])]
+    assert len(moved) >= len(deltas.names)
+    for key, value in want.items():
+        assert torch.allclose(got[key], value, atol=1e-5), key
+    assert not torch.allclose(samples, studio.sample(), atol=1e-3)
+
+
+def studio_config(host):
+    """Arguments of the tiny checkpoint's U-Net configuration."""
+    import json
+
+    checkpoint = host.module("lumiere_core.checkpoint")
+    _, metadata = checkpoint.load_file(host.base / "models" / "lumiere" / "tiny.safetensors")
+    values = json.loads(metadata["lumiere.config"])["unet"]
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def test_styles_of_the_pack_are_offered(host):
+    """LoRA files by the stock loader, whole fine-tunes by Load Lumiere; nothing else is."""
+    import folder_paths
+
+    ours = host.module("nodes.host")
+    style = host.module("lumiere_core.style")
+    offered = folder_paths.get_filename_list("loras")
+    for name, file in style.bundled_styles().items():
+        if name.endswith("-full"):
+            assert f"lumiere-mini-{name.removesuffix('-full')}" in ours.checkpoint_names()
+        else:
+            assert file.name in offered
+            assert folder_paths.get_full_path("loras", file.name) == str(file)
+    assert ours.checkpoint_names()[0] == "lumiere-mini"
+    assert str(style.STYLES) in folder_paths.get_folder_paths("loras")
+    assert folder_paths.get_folder_paths("loras")[0] != str(style.STYLES)
 
 
 def test_another_architecture_is_refused(host, studio):

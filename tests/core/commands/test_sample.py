@@ -84,6 +84,7 @@ PROMPT = ["--prompt", "x", "--output", "{folder}/x.mp4"]
         ([*PROMPT, "--fps", "0"], "fps is 0"),
         ([*PROMPT, "--device", "abacus"], "device.*abacus"),
         ([*PROMPT, "--weights", "{folder}/none.safetensors"], "no weights at .*none.safetensors"),
+        ([*PROMPT, "--style", "{folder}/none.safetensors"], "no style .*none.safetensors"),
         ([*PROMPT, "--weights", "{folder}/empty.txt"], "empty.txt .*not a complete safetensors"),
         ([*PROMPT, "--weights", "{folder}/other.safetensors"], "other.safetensors is no Lumiere checkpoint"),
         ([*PROMPT, "--weights", "{folder}/weights/text.safetensors"], "text.safetensors holds no image"),
