@@ -4,11 +4,14 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .nodes import host
 from .nodes.apply import LumiereApplyTemporal
+from .nodes.builder import LumiereConditionBuilder
+from .nodes.condition import LumiereApplyCondition
 from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
 from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
 from .nodes.style import LumiereStyleInterpolate
 from .nodes.text import LumiereTextEncode
 from .nodes.video import LumiereLabelVideo
+from .nodes.world import LumiereWorldClip
 
 WEB_DIRECTORY = "./js"
 
@@ -29,6 +32,9 @@ class LumiereExtension(ComfyExtension):
             LumiereSaveTemporal,
             LumiereStyleInterpolate,
             LumiereApplyTemporal,
+            LumiereConditionBuilder,
+            LumiereApplyCondition,
+            LumiereWorldClip,
         ]
 
 

@@ -44,13 +44,18 @@ class Condition:
         return torch.cat([self.clip * known, known], dim=1)
 
 
-def key_frames(images: Tensor, frames: Sequence[int], length: int) -> Condition:
+def key_frames(
+    images: Tensor, frames: Sequence[int], length: int, known: Tensor | None = None,
+    blank: float = 0.0,
+) -> Condition:  # fmt: skip
     """Some frames of a clip are given: the first (image-to-video), first and last, or any.
 
     Args:
         images: (b, c, k, h, w), the k given frames.
         frames: their k numbers in the clip; negative ones count from its end.
         length: frames of the clip.
+        known: (b, 1, k, h, w) if not all of the images is known.
+        blank: value of what is not given; 0 where images are in [-1, 1].
 
     Raises:
         ValueError: the numbers do not match the images, lie outside the clip or occur twice.
@@ -67,20 +72,31 @@ def key_frames(images: Tensor, frames: Sequence[int], length: int) -> Condition:
             f"{length - 1} are wanted."
         )
     b, c, _, h, w = images.shape
-    clip, known = images.new_zeros(b, c, length, h, w), images.new_zeros(b, 1, length, h, w)
-    clip[:, :, places], known[:, :, places] = images, 1.0
-    return Condition(clip, known)
+    clip = images.new_full((b, c, length, h, w), blank)
+    mask = images.new_zeros(b, 1, length, h, w)
+    clip[:, :, places], mask[:, :, places] = images, 1.0 if known is None else known
+    return Condition(clip, mask)
 
 
-def inpaint(video: Tensor, known: Tensor) -> Condition:
-    """A clip is given but for a region.
+def inpaint(video: Tensor, known: Tensor, length: int = 0, blank: float = 0.0) -> Condition:
+    """A clip is given but for a region, or but for its end.
 
     Args:
         video: (b, c, t, h, w).
         known: (b or 1, 1, t or 1, h, w), 0 in the region to complete.
+        length: frames of the clip that is wanted; 0 = t. What the video lacks is not known.
+        blank: value of what is not given; 0 where the video is in [-1, 1].
     """
-    b, _, t, _, _ = video.shape
-    return Condition(video, known.expand(b, 1, t, -1, -1).to(video.dtype))
+    b, c, t, h, w = video.shape
+    known = known.expand(b, 1, t, h, w).to(video.dtype)
+    length = length or t
+    if length <= t:
+        return Condition(video[:, :, :length], known[:, :, :length])
+    rest = length - t
+    return Condition(
+        torch.cat([video, video.new_full((b, c, rest, h, w), blank)], dim=2),
+        torch.cat([known, known.new_zeros(b, 1, rest, h, w)], dim=2),
+    )
 
 
 def outpaint(video: Tensor, left: int, top: int, right: int, bottom: int) -> Condition:
@@ -97,17 +113,21 @@ def outpaint(video: Tensor, left: int, top: int, right: int, bottom: int) -> Con
     return Condition(F.pad(video, pad), F.pad(torch.ones_like(video[:, :1]), pad))
 
 
-def cinemagraph(image: Tensor, still: Tensor, length: int) -> Condition:
+def cinemagraph(
+    image: Tensor, still: Tensor, length: int, first: Tensor | None = None
+) -> Condition:
     """One region of a picture moves: C is the picture in every frame, M all of frame 0 and else what stays still.
 
     Args:
         image: (b, c, h, w).
         still: (b or 1, 1, h, w), 0 in the region that is to move.
         length: frames of the clip.
+        first: (b or 1, 1, h, w), what is known of frame 0; None = all.
     """
-    clip = image[:, :, None].expand(-1, -1, length, -1, -1)
-    known = still.to(image.dtype)[:, :, None].expand(image.shape[0], -1, length, -1, -1).clone()
-    known[:, :, 0] = 1.0
+    b, c, h, w = image.shape
+    clip = image[:, :, None].expand(b, c, length, h, w)
+    known = still.to(image.dtype)[:, :, None].expand(b, 1, length, h, w).clone()
+    known[:, :, 0] = 1.0 if first is None else first
     return Condition(clip, known)
 
 

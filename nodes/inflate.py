@@ -97,7 +97,7 @@ def inflate(
         KEY,
         Inflation(unet_config, config, frames_per_clip, title, dict(sha256 or {}), trained_size),
     )
-    watch = WatchRun(frames_per_clip, config.frames_per_clip, trained_size)
+    watch = WatchRun(frames_per_clip, config.frames_per_clip, trained_size, config.conv_cond)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, warn_of_hidden_handlers),
         (WrappersMP.PREPARE_SAMPLING, budget),

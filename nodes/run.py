@@ -14,6 +14,7 @@ from ..lumiere_core.video import clip_count
 from .preview import preview_image, tile_frames
 
 RUN = "lumiere_run"
+NEEDS_CONDITION = "lumiere_condition"  # in a conditioning: without conv_cond it would do nothing
 PREVIEW_SIZE = 512
 
 # Memory of the temporal parts over the image model's peak. Measured: none (SD1.5 shape, 32 frames; lumiere-mini, 80
@@ -35,13 +36,16 @@ class WatchRun:
         frames_per_clip: 0 = the whole batch is one clip.
         trained_frames: longest clip seen in training.
         trained_size: (width, height) in pixels seen in training; None = not known.
+        takes_conditions: the temporal layers have a conv_cond.
     """
 
     def __init__(
-        self, frames_per_clip: int, trained_frames: int, trained_size: tuple[int, int] | None
-    ) -> None:
+        self, frames_per_clip: int, trained_frames: int, trained_size: tuple[int, int] | None,
+        takes_conditions: bool = False,
+    ) -> None:  # fmt: skip
         self.frames_per_clip = frames_per_clip
         self.trained_frames, self.trained_size = trained_frames, trained_size
+        self.takes_conditions = takes_conditions
 
     def __call__(
         self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None,
@@ -50,6 +54,8 @@ class WatchRun:
         guider = executor.class_obj
         frames = self.frames_per_clip or noise.shape[0]
         clip_count(noise.shape[0], frames)
+        if not self.takes_conditions:
+            refuse_conditions(guider.conds)
         self._warn(frames, noise.shape, guider.model_patcher.model.latent_format)
         run = Run()
         # The guider's options are a copy made for this run.
@@ -77,6 +83,16 @@ class WatchRun:
                 "Lumiere: a clip of {}x{} pixels; these weights were trained on {}x{}. "
                 "Other sizes may look worse.".format(*size, *self.trained_size)
             )
+
+
+def refuse_conditions(conds: dict[str, list[dict]]) -> None:
+    """Raise ValueError if a prompt brings a masked condition, which temporal layers without conv_cond ignore."""
+    if any(NEEDS_CONDITION in entry for entries in conds.values() for entry in entries):
+        raise ValueError(
+            "this MODEL has no weights for masked conditions (no conv_cond): it would make a clip from the text "
+            "alone. Load temporal layers that were trained with `train condition`, or leave out Lumiere Apply "
+            "Condition."
+        )
 
 
 class _Steps:

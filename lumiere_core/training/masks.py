@@ -10,9 +10,9 @@ from collections.abc import Callable
 from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..framing import grown
 from ..world.dice import Dice
 
 Size = tuple[int, int, int]  # t, h, w
@@ -120,7 +120,7 @@ def _stroke(dice: Dice, size: Size, fixed: bool) -> Tensor:
 def _object(dice: Dice, size: Size, cover: Tensor) -> Tensor:
     """The object in each frame, everything it passes over, or all but the object."""
     kind, grow = dice.uniform(), _integer(dice, max(2, size[1] // 8))
-    region = grown(cover > 0.1, grow)
+    region = grown((cover > 0.1).float(), grow) > 0.5
     if not region.any():  # a scene without one object, such as rain
         return _region(dice, size)
     if kind < 0.4:
@@ -131,7 +131,7 @@ def _object(dice: Dice, size: Size, cover: Tensor) -> Tensor:
 def _where_it_moves(dice: Dice, size: Size, cover: Tensor) -> Tensor:
     """A fixed region: the box around all places of the object, or any shape."""
     around, grow = dice.chance(0.6), _integer(dice, max(2, size[1] // 8))
-    place = grown(cover > 0.1, grow).any(dim=0)
+    place = (grown((cover > 0.1).float(), grow) > 0.5).any(dim=0)
     if not around or not place.any():
         return _region(dice, size, fixed=True)
     rows, columns = place.any(dim=1).nonzero(), place.any(dim=0).nonzero()
@@ -163,10 +163,3 @@ def _whole_frames(dice: Dice, t: int) -> Tensor:
     if kind == 1:
         return numbers >= share * (t - 1)
     return torch.tensor([dice.chance(0.5) for _ in range(t)])
-
-
-def grown(region: Tensor, pixels: int) -> Tensor:
-    """Grow a (t, h, w) bool region by a square brush of so many pixels to each side."""
-    if pixels == 0 or not region.any():
-        return region
-    return F.max_pool2d(region[:, None].float(), 2 * pixels + 1, 1, pixels)[:, 0] > 0.5

@@ -210,10 +210,3 @@ def test_a_cinemagraph_knows_frame_0_and_a_fixed_outside():
         mask = known("cinemagraph", seed)
         assert mask[0].all() and not mask[1].all() and mask[1].any()
         assert (mask[1:] == mask[1]).all()
-
-
-def test_growing_is_by_so_many_pixels():
-    region = torch.zeros(2, 9, 9, dtype=torch.bool)
-    region[1, 4, 4] = True
-    assert masks.grown(region, 2)[1].nonzero().min(dim=0).values.tolist() == [2, 2]
-    assert masks.grown(region, 2).sum() == 25
