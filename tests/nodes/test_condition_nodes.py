@@ -340,7 +340,9 @@ def test_a_video_vae_is_refused(studio, build):
 def test_wan_vace_takes_the_builder_s_outputs(studio, build):
     """Inactive is what is known, on grey; reactive is what is to be made; the mask is 1 there."""
     sizes = {"width": 32, "height": 32}
-    clip, mask = build("image to video", length=5, size=sizes, start_image=images(h=32, w=32))
+    right = torch.zeros(1, 32, 32)
+    right[..., 16:] = 1
+    clip, mask = build("inpaint", length=5, size=sizes, video=images(5, 32, 32), region=right)
     encoded = []
 
     class Vae:
@@ -352,12 +354,12 @@ def test_wan_vace_takes_the_builder_s_outputs(studio, build):
         "WanVaceToVideo", positive=studio.positive, negative=studio.negative, vae=Vae(), **sizes,
         length=5, batch_size=1, strength=1.0, control_video=clip, control_masks=mask,
     )  # fmt: skip
-    inactive, reactive = encoded
-    assert torch.allclose(inactive[0], clip[0], atol=1e-6) and (inactive[1:] == 0.5).all()
-    assert (reactive == 0.5).all()  # frame 0 is not to be made, and of the others nothing is given
+    for pixels, given, grey in zip(encoded, (slice(16), slice(16, 32)), (slice(16, 32), slice(16))):  # noqa: B905
+        assert torch.allclose(pixels[:, :, given], clip[:, :, given], atol=1e-6)
+        assert (pixels[:, :, grey] == 0.5).all()
     (vace_mask,) = positive[0][1]["vace_mask"]
     assert latent["samples"].shape[2] == vace_mask.shape[2] == 2
-    assert not vace_mask[0, :, 0].any() and vace_mask[0, :, 1].all()
+    assert not vace_mask[..., :2].any() and vace_mask[..., 2:].all()
 
 
 def test_vae_encode_for_inpaint_takes_them_too(studio, conditioned, build):
