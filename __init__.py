@@ -9,6 +9,7 @@ from .nodes.condition import LumiereApplyCondition
 from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
 from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
 from .nodes.style import LumiereStyleInterpolate
+from .nodes.super_resolution import LumiereSuperResolution, LumiereTemporalMultidiffusion
 from .nodes.text import LumiereTextEncode
 from .nodes.video import LumiereLabelVideo
 from .nodes.world import LumiereWorldClip
@@ -28,6 +29,8 @@ class LumiereExtension(ComfyExtension):
             LumiereTextEncode,
             EmptyLumiereLatentVideo,
             LumiereSampler,
+            LumiereSuperResolution,
+            LumiereTemporalMultidiffusion,
             LumiereLabelVideo,
             LumiereSaveTemporal,
             LumiereStyleInterpolate,

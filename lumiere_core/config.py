@@ -156,3 +156,19 @@ class TextConfig(_Config):
     num_heads: int = 4
     tokens: int = 16  # text states that the U-Net sees, whatever the prompt's length
     max_bytes: int = 256
+
+
+@dataclass(frozen=True)
+class SSRConfig(_Config):
+    """What makes a Space-Time U-Net a super-resolution stage. The paper gives none of these values."""
+
+    scale: int = 4  # large over small size
+    max_noise: float = 0.3  # largest noise on the small clip, as std of values in [-1, 1]
+    level_channels: int = 128  # width of the augmentation level's embedding, after the pooled text
+
+    def __post_init__(self) -> None:
+        if self.scale < 2 or self.max_noise < 0 or self.level_channels < 2:
+            raise ValueError(
+                f"scale {self.scale}, max_noise {self.max_noise}, level_channels {self.level_channels}: wanted at "
+                "least 2, 0 and 2."
+            )

@@ -94,7 +94,7 @@ class Blend:
         self.weight.index_add_(0, frames, weights)
 
     def result(self) -> Tensor:
-        """Return the mean.
+        """Return the mean, in the memory of the sum: call it once, at the end.
 
         Raises:
             ValueError: a frame was covered by no window.
@@ -106,7 +106,7 @@ class Blend:
             )
         shape = [1] * self.total.ndim
         shape[self.dim] = -1
-        return self.total / self.weight.reshape(shape).to(self.total.dtype)
+        return self.total.div_(self.weight.reshape(shape).to(self.total.dtype))
 
 
 def denoise_in_windows(

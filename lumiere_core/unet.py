@@ -53,7 +53,7 @@ class UNet(nn.Module):
             heads, head_channels = config.heads(channels)
             return SpatialTransformer(
                 channels, config.context_dim, heads, head_channels, depth,
-                config.use_linear_in_transformer, ops, attention,
+                config.use_linear_in_transformer, ops, attention, config.disable_self_attn,
             )  # fmt: skip
 
         first = ops.Conv2d(config.in_channels * config.patch_size**2, width, 3, padding=1)

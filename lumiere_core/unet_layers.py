@@ -141,21 +141,27 @@ class FeedForward(nn.Module):
 
 
 class BasicTransformerBlock(nn.Module):
-    """Self-attention, cross-attention over the text, feed-forward; pre-norm residuals."""
+    """Self-attention, cross-attention over the text, feed-forward; pre-norm residuals.
+
+    With `disable_self_attn` the first attention is over the text as well (as in the SD x4 upscaler), so that
+    the cost grows linearly with the number of pixels.
+    """
 
     def __init__(
         self, channels: int, context_dim: int | None, heads: int, head_channels: int,
-        operations: Any, attention: AttentionFunction,
+        operations: Any, attention: AttentionFunction, disable_self_attn: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         shape = (heads, head_channels, operations, attention)
-        self.attn1 = CrossAttention(channels, channels, *shape)
+        self.disable_self_attn = disable_self_attn
+        first = context_dim or channels if disable_self_attn else channels
+        self.attn1 = CrossAttention(channels, first, *shape)
         self.ff = FeedForward(channels, operations)
         self.attn2 = CrossAttention(channels, context_dim or channels, *shape)
         self.norm1, self.norm2, self.norm3 = (operations.LayerNorm(channels) for _ in range(3))
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn1(self.norm1(x), context if self.disable_self_attn else None)
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
@@ -166,6 +172,7 @@ class SpatialTransformer(nn.Module):
     def __init__(
         self, channels: int, context_dim: int | None, heads: int, head_channels: int, depth: int,
         use_linear: bool, operations: Any, attention: AttentionFunction,
+        disable_self_attn: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         inner = heads * head_channels
@@ -174,7 +181,9 @@ class SpatialTransformer(nn.Module):
         project = operations.Linear if use_linear else lambda i, o: operations.Conv2d(i, o, 1)
         self.proj_in = project(channels, inner)
         self.transformer_blocks = nn.ModuleList(
-            BasicTransformerBlock(inner, context_dim, heads, head_channels, operations, attention)
+            BasicTransformerBlock(
+                inner, context_dim, heads, head_channels, operations, attention, disable_self_attn
+            )
             for _ in range(depth)
         )
         self.proj_out = project(inner, channels)

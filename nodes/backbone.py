@@ -5,6 +5,8 @@ The temporal layers are added by `inflate.py`, as to any other U-Net.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management as model_management
@@ -81,9 +83,11 @@ class LumiereModelConfig(comfy.supported_models_base.BASE):
 class LumiereModel(comfy.model_base.BaseModel):
     """The image model: pooled text as `y`, the pack's noise schedule."""
 
+    unet_class = LumiereUNet
+
     def __init__(self, config: LumiereModelConfig, schedule: Schedule, device=None) -> None:
         kind = ModelType.V_PREDICTION if schedule.prediction == "v" else ModelType.EPS
-        super().__init__(config, kind, device=device, unet_model=LumiereUNet)
+        super().__init__(config, kind, device=device, unet_model=self.unet_class)
         self.model_sampling = noise_schedule(config, schedule)
 
     def extra_conds(self, **kwargs) -> dict:
@@ -95,15 +99,20 @@ class LumiereModel(comfy.model_base.BaseModel):
             )
         return super().extra_conds(**kwargs)
 
+    @property
+    def pooled_width(self) -> int:
+        """Width of the pooled text vector."""
+        return self.adm_channels
+
     def encode_adm(self, **kwargs) -> Tensor | None:
         """Return the (1, adm) pooled text vector of a conditioning."""
         if not self.adm_channels:
             return None
         pooled = kwargs.get("pooled_output")
-        if pooled is None or pooled.shape[-1] != self.adm_channels:
+        if pooled is None or pooled.shape[-1] != self.pooled_width:
             got = "none" if pooled is None else f"one of width {pooled.shape[-1]}"
             raise ValueError(
-                f"the conditioning must carry a pooled text vector of width {self.adm_channels}, got {got}. "
+                f"the conditioning must carry a pooled text vector of width {self.pooled_width}, got {got}. "
                 "Encode the prompt with the CLIP output of the loader that this MODEL came from."
             )
         return pooled
@@ -127,6 +136,7 @@ def build_image_model(
     name: str,
     dtype: str = "default",
     disable_dynamic: bool = False,
+    new_model: Callable[..., LumiereModel] = LumiereModel,
 ) -> comfy.model_patcher.ModelPatcher:
     """Return a MODEL of the image U-Net alone.
 
@@ -135,6 +145,7 @@ def build_image_model(
         schedule: arguments of core's `Schedule`.
         name: of the checkpoint, for messages.
         dtype: a key of `host.DTYPES`.
+        new_model: class of the model, called with the host's configuration, the schedule and a device.
 
     Raises:
         ValueError: keys or shapes do not fit.
@@ -150,7 +161,7 @@ def build_image_model(
     model_config.memory_usage_factor = (
         config.model_channels / CHANNELS_OF_FACTOR_ONE / config.patch_size**2
     )
-    model = LumiereModel(
+    model = new_model(
         model_config, Schedule(**schedule), device=model_management.unet_offload_device()
     )
     patcher = host.new_patcher(model, load_device, disable_dynamic)

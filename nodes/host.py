@@ -21,6 +21,7 @@ from torch import Tensor
 
 FOLDER = "lumiere"
 BUNDLED = "lumiere-mini"
+BUNDLED_SSR = "lumiere-mini-ssr"
 STYLES = Path(__file__).parents[1] / "lumiere_core" / "weights" / "styles"  # LoRA files
 DTYPES = {
     "default": None,
@@ -49,7 +50,7 @@ def register_folder() -> None:
 
 def checkpoint_names() -> list[str]:
     """Return what a loader offers: the weights in the pack, then the files in models/lumiere."""
-    return [*bundled(), *folder_paths.get_filename_list(FOLDER)]
+    return [*bundled(), BUNDLED_SSR, *folder_paths.get_filename_list(FOLDER)]
 
 
 def bundled() -> list[str]:
@@ -69,6 +70,10 @@ def checkpoint_files(name: str) -> list[Path]:
         from ..lumiere_core.checkpoint import bundled_files
 
         return bundled_files(name.removeprefix("lumiere-"))
+    if name == BUNDLED_SSR:
+        from ..lumiere_core.ssr import bundled_ssr_files
+
+        return bundled_ssr_files()
     return [Path(folder_paths.get_full_path_or_raise(FOLDER, name))]
 
 

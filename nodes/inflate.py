@@ -153,6 +153,7 @@ def unet_config_of(model: comfy.model_patcher.ModelPatcher) -> UNetConfig:
         use_linear_in_transformer=bool(values.get("use_linear_in_transformer")),
         use_scale_shift_norm=bool(values.get("use_scale_shift_norm")),
         adm_in_channels=values.get("adm_in_channels"),
+        disable_self_attn=any(values.get("disable_self_attentions") or ()),
     )
 
 

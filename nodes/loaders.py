@@ -14,10 +14,12 @@ from torch import Tensor
 
 from ..lumiere_core import checkpoint as weights
 from ..lumiere_core.config import TextConfig
+from ..lumiere_core.ssr import ssr_config
 from . import host
 from .backbone import build_image_model
 from .clips import temporal_patcher
 from .inflate import inflate, inflation_of
+from .ssr_model import LumiereSSRModel
 from .text import build_clip, reload_text_patcher
 
 PARTS = ("text", "image", "temporal")
@@ -38,7 +40,8 @@ class LumiereLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint", options=host.checkpoint_names(),
-                    tooltip=f"{host.BUNDLED} is part of the pack; the others lie in models/lumiere.",
+                    tooltip=f"{host.BUNDLED} and {host.BUNDLED_SSR} (super-resolution, x4) are part of the pack; the others "
+                    "lie in models/lumiere.",
                 ),
                 io.Combo.Input(
                     "dtype", options=list(host.DTYPES), default="default", advanced=True,
@@ -64,7 +67,8 @@ class LumiereLoader(io.ComfyNode):
     def execute(cls, checkpoint: str, dtype: str, frames_per_clip: int) -> io.NodeOutput:
         files = host.checkpoint_files(checkpoint)
         parts = weights.load_parts(files)
-        parts.require(*PARTS)
+        # A super-resolution stage may come without a text encoder: its clips are made by another model.
+        parts.require(*(PARTS[1:] if "ssr" in parts.config else PARTS))
         model = _image_patcher(files, dtype, parts=parts)
         model.cached_patcher_init = (_image_patcher, (files, dtype))
         model = inflate(
@@ -72,8 +76,10 @@ class LumiereLoader(io.ComfyNode):
             title=checkpoint, sha256=parts.sha256, trained_size=_trained_size(parts),
             reload=partial(_read_temporal, files),
         )  # fmt: skip
-        clip = build_clip(parts.text, parts.text_config, checkpoint)
-        clip.patcher.cached_patcher_init = (reload_text_patcher, (partial(_read_text, files),))
+        clip = None
+        if parts.text is not None:
+            clip = build_clip(parts.text, parts.text_config, checkpoint)
+            clip.patcher.cached_patcher_init = (reload_text_patcher, (partial(_read_text, files),))
         # float32: bfloat16, which the host may choose, has no room for 256 levels.
         vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
         return io.NodeOutput(model, clip, vae)
@@ -84,8 +90,11 @@ def _image_patcher(
 ):
     parts = parts or weights.load_parts(files)
     name = ", ".join(parts.sha256)
+    kind = {}
+    if "ssr" in parts.config:
+        kind["new_model"] = partial(LumiereSSRModel, ssr=ssr_config(parts))
     return build_image_model(
-        parts.image, parts.unet_config, parts.schedule, name, dtype, disable_dynamic
+        parts.image, parts.unet_config, parts.schedule, name, dtype, disable_dynamic, **kind
     )
 
 

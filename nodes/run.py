@@ -15,6 +15,7 @@ from .preview import preview_image, tile_frames
 
 RUN = "lumiere_run"
 NEEDS_CONDITION = "lumiere_condition"  # in a conditioning: without conv_cond it would do nothing
+WINDOWS = "lumiere_windows"  # of the wrappers and the attachment of `windows.py`, and its entry for one run
 PREVIEW_SIZE = 512
 
 # Memory of the temporal parts over the image model's peak. Measured: none (SD1.5 shape, 32 frames; lumiere-mini, 80
@@ -56,13 +57,17 @@ class WatchRun:
         clip_count(noise.shape[0], frames)
         if not self.takes_conditions:
             refuse_conditions(guider.conds)
-        self._warn(frames, noise.shape, guider.model_patcher.model.latent_format)
+        windows = guider.model_patcher.attachments.get(WINDOWS)
+        seen = frames if windows is None else min(frames, windows.length)  # by the network at once
+        self._warn(seen, noise.shape, guider.model_patcher.model.latent_format)
         run = Run()
         # The guider's options are a copy made for this run.
         guider.model_options.setdefault("transformer_options", {})[RUN] = run
         watched = _Steps(callback, sigmas, frames, guider.model_patcher.model.latent_format)
         out = executor(noise, latent_image, sampler, sigmas, denoise_mask, watched, *rest, **kwargs)
-        if frames > 1 and len(sigmas) > 1 and run.temporal_calls == 0:
+        cut = guider.model_options["transformer_options"].get(WINDOWS)
+        seen = frames if cut is None else min(frames, cut.windows.length)  # may have become shorter
+        if seen > 1 and len(sigmas) > 1 and run.temporal_calls == 0:
             raise RuntimeError(
                 f"a clip of {frames} frames was sampled, but no temporal layer ran, so its frames have nothing to "
                 "do with each other. Another node replaces the U-Net's forward or its layers on this MODEL: "

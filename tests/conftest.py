@@ -109,3 +109,29 @@ def write_tiny():
         return path
 
     return write
+
+
+def as_ssr(state, metadata, scale=4):
+    """Change what `write_tiny` writes into a super-resolution stage; use with `TINY_SSR`."""
+    import json
+
+    config = json.loads(metadata["lumiere.config"])
+    config["ssr"] = {"scale": scale, "max_noise": 0.3, "level_channels": 32}
+    config["schedule"]["prediction"] = "x0"
+    del config["size"]
+    metadata["lumiere.config"] = json.dumps(config)
+
+
+TINY_SSR = {
+    "in_channels": 6, "adm_in_channels": 64, "patch_size": 4, "disable_self_attn": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_ssr():
+    """Options of `write_tiny` and `Studio.load` for a very small super-resolution stage; call with its scale."""
+
+    def options(scale=4):
+        return {"change": lambda *args: as_ssr(*args, scale=scale), **TINY_SSR}
+
+    return options

@@ -5,4 +5,4 @@ the phase with its networks, loaded or fresh; one with options of its own has a 
 `PHASES` holds their names, in the order they are trained in.
 """
 
-PHASES = ("text", "image", "temporal", "condition", "style")
+PHASES = ("text", "image", "temporal", "ssr", "condition", "style")

@@ -1,0 +1,175 @@
+"""The super-resolution stage: what it sees, where it starts, which files it takes, and clips made by windows."""
+
+import json
+
+import pytest
+import torch
+
+from lumiere_core.checkpoint import load_parts, metadata_for, save_file
+from lumiere_core.config import SSRConfig, UNetConfig
+from lumiere_core.schedule import Schedule
+from lumiere_core.ssr import (
+    SSRModels,
+    SSRNetwork,
+    augment,
+    bundled_ssr_files,
+    load_ssr,
+    pooled_with_level,
+    ssr_config,
+    upsample,
+)
+from lumiere_core.training.phases.image import new_unet
+from lumiere_core.unet import UNet
+from lumiere_core.unet_layers import SpatialTransformer
+from lumiere_core.upscale import UpscaleRequest, upscale
+from lumiere_core.video import from_uint8, to_uint8
+
+CONFIG = SSRConfig(level_channels=32)
+
+
+@pytest.fixture
+def stage(tiny):
+    """Function (fresh=False, temporal=True) -> networks of a small stage."""
+
+    def build(fresh=False, temporal=True):
+        config = tiny.unet_config(
+            in_channels=6, patch_size=4, adm_in_channels=64, disable_self_attn=True
+        )
+        unet = new_unet(config, 0) if fresh else tiny.unet(config)
+        layers = tiny.temporal(config, trained=not fresh) if temporal else None
+        models = SSRModels(tiny.text(), unet, layers, Schedule(prediction="x0"), CONFIG)
+        for part in (models.text, unet, layers):
+            if part is not None:
+                part.eval().requires_grad_(False)
+        return models
+
+    return build
+
+
+def clip(frames=6, height=8, width=8):
+    return torch.randint(
+        0, 256, (frames, height, width, 3), generator=torch.Generator().manual_seed(0)
+    ).to(torch.uint8)
+
+
+def test_a_fresh_network_upsamples(stage):
+    """Its last convolution is zero, so it starts at the bicubic enlargement of the small clip."""
+    frames = clip()
+    made = upscale(stage(fresh=True), frames, UpscaleRequest(context_length=4))
+    wanted = upsample(from_uint8(frames).transpose(0, 1), 4).transpose(0, 1)
+    assert (made.int() - to_uint8(wanted).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("temporal", [True, False])
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 8, 8), (5, 7, 9)])
+def test_any_length_and_size(stage, temporal, frames, height, width):
+    models = stage(temporal=temporal)
+    made = upscale(models, clip(frames, height, width), UpscaleRequest(steps=1, context_length=4))
+    assert made.shape == (frames, 4 * height, 4 * width, 3)
+
+
+def test_one_window_over_all_is_no_window(stage):
+    models, frames = stage(), clip()
+    windows = []
+    whole = upscale(
+        models, frames, UpscaleRequest(steps=2, context_length=99), None, windows.append
+    )
+    assert windows == [tuple(range(6))] * 2
+    cut = upscale(models, frames, UpscaleRequest(steps=2, context_length=4))
+    assert not torch.equal(whole, cut)
+
+
+def test_noise_levels_and_the_small_clip_reach_the_network(stage, tiny):
+    models = stage()
+    network = SSRNetwork(models.unet, models.temporal, CONFIG)
+    x, timesteps, context, pooled = tiny.inputs(frames=4, height=16, width=16)
+    low = torch.randn(1, 3, 4, 16, 16, generator=torch.Generator().manual_seed(4))
+    level = torch.tensor([0.0, 0.9])
+
+    def answer(low=low, level=level[:1]):
+        return network(x, low, timesteps, context, pooled_with_level(pooled, level, CONFIG))
+
+    first = answer()
+    assert first.shape == (1, 3, 4, 16, 16)
+    assert not torch.allclose(first, answer(level=level[1:]), atol=1e-4)
+    assert not torch.allclose(first - low, answer(low.flip(2)) - low.flip(2), atol=1e-3)
+
+
+def test_augmentation_adds_noise_of_the_level():
+    low, noise = torch.zeros(3, 3, 8, 8), torch.ones(3, 3, 8, 8)
+    out = augment(low, noise, torch.tensor([0.0, 0.5, 1.0]), CONFIG)
+    assert torch.allclose(out[:, 0, 0, 0], torch.tensor([0.0, 0.15, 0.3]))
+
+
+def test_without_self_attention_a_far_pixel_changes_nothing(tiny):
+    """Attention is over the text only: the transformer works on every pixel by itself, but for its norm."""
+    config = tiny.unet_config(disable_self_attn=True)
+    block = next(m for m in tiny.unet(config).modules() if isinstance(m, SpatialTransformer))
+    norm = block.norm
+    block.norm = torch.nn.Identity()  # it sees the whole image
+    x = torch.randn(1, norm.num_channels, 4, 4, generator=torch.Generator().manual_seed(0))
+    context = torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(1))
+    changed = x.clone()
+    changed[..., 3, 3] += 1
+    same = (block(x, context) - block(changed, context)).abs().amax(dim=1)[0]
+    assert same[3, 3] > 1e-3 and same.flatten()[:-1].max() < 1e-6
+
+
+def test_cost_grows_with_the_pixels_only():
+    """FLOPs are linear in the area: nothing but the text is attended to."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = UNetConfig(
+        in_channels=6, model_channels=64, channel_mult=(1, 2), num_res_blocks=(1, 1),
+        transformer_depth=(0, 1), transformer_depth_output=(0, 0, 1, 1), adm_in_channels=256,
+        disable_self_attn=True,
+    )  # fmt: skip
+    flops = []
+    with torch.device("meta"):
+        network = SSRNetwork(UNet(config), None, SSRConfig())
+        for side in (256, 1024):
+            x = torch.empty(1, 3, 1, side, side)
+            with FlopCounterMode(display=False) as counter:
+                out = network(x, x, torch.empty(1), torch.empty(1, 8, 128), torch.empty(1, 256))
+            assert out.shape == x.shape
+            flops.append(counter.get_total_flops())
+    assert flops[1] / flops[0] == pytest.approx(16, rel=0.01)
+
+
+def test_files(tmp_path, weights, stage, tiny):
+    models = stage()
+    config = {
+        "ssr": CONFIG.to_dict(), "unet": models.unet.config.to_dict(),
+        "schedule": models.schedule.to_dict(), "temporal": models.temporal.config.to_dict(),
+    }  # fmt: skip
+    state = {f"image.{k}": v for k, v in models.unet.state_dict().items()}
+    state |= {f"temporal.{k}": v for k, v in models.temporal.state_dict().items()}
+    file = tmp_path / "ssr.safetensors"
+    save_file(state, file, metadata_for("ssr", config))
+    loaded, parts = load_ssr([weights / "text.safetensors", file])
+    request = UpscaleRequest(steps=1, context_length=4)
+    difference = upscale(loaded, clip(), request).int() - upscale(models, clip(), request).int()
+    assert difference.abs().float().mean() < 1  # the text encoder's file holds halves
+    assert ssr_config(parts) == CONFIG
+    with pytest.raises(ValueError, match='no super-resolution model.*no "ssr"'):
+        load_ssr([weights / "text.safetensors", weights / "image.safetensors"])
+    with pytest.raises(ValueError, match="no text weights"):
+        load_ssr([file])
+    with pytest.raises(FileNotFoundError, match=r"mini-text.*install it again"):
+        bundled_ssr_files(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"noise_augmentation": 1.5}])
+def test_requests_are_checked(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
+        UpscaleRequest(**wrong)
+
+
+def test_the_recipe_is_a_stage():
+    from lumiere_core.commands.train import RECIPE
+
+    recipe = json.loads(RECIPE.with_name("mini-ssr.json").read_text())
+    unet, ssr = UNetConfig.from_dict(recipe["unet"]), SSRConfig.from_dict(recipe["ssr"])
+    assert unet.in_channels == 6 and unet.disable_self_attn and unet.out_channels == 3
+    text = load_parts(RECIPE.parents[1] / "weights" / "mini-text.safetensors").text_config
+    assert unet.adm_in_channels == text.width + ssr.level_channels
