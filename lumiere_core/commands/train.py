@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init-from", type=Path, help="weights file to start from (not bit-equal)")
     parser.add_argument("--text", type=Path, help="text encoder weights (all phases but text)")
     parser.add_argument(
-        "--image", type=Path, help="image U-Net weights (phases temporal and style)"
+        "--image", type=Path, help="image U-Net weights (phases temporal, condition and style)"
     )
     parser.add_argument(
         "--config", type=Path, default=RECIPE,

@@ -20,7 +20,7 @@ from ..options import TrainOptions
 from .build import Arguments, image_model, start_parts, text_encoder
 from .temporal import TemporalPhase, new_temporal
 
-DEFAULTS = {"batch_size": 2, "sigma_shift": 4.0, "learning_rate": 5e-4}
+DEFAULTS = {"batch_size": 2, "sigma_shift": 4.0, "learning_rate": 1e-3}
 
 
 class ConditionPhase(TemporalPhase):
