@@ -32,6 +32,7 @@ from .diffusion import DiffusionPhase
 DEFAULTS: dict[str, Any] = {
     "steps": 1000, "learning_rate": 2e-3, "warmup": 20, "ema_decay": 0.99, "decay_from": 0.5,
 }  # fmt: skip
+AUTO = "auto"
 WORDS_SHARE = 0.5  # of the captions name the style
 
 
@@ -43,13 +44,14 @@ class Options(TrainOptions):
     images: str = ""  # folder of pictures; "" = the world
     words: str = ""  # how captions name the style; "" = the style's own, none with pictures
     rank: int = 8  # of the deltas; 0 = fine-tune all weights
-    layers: str = "all"  # see lora.LowRank
+    layers: str = AUTO  # see lora.LowRank; "auto" = all of a Lumiere, the attention of other models
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.layers not in LAYERS or self.rank < 0:
+        if self.layers not in (AUTO, *LAYERS) or self.rank < 0:
             raise ValueError(
-                f"got rank {self.rank} of {self.layers!r} layers; wanted 0 (all weights) or more, of {LAYERS}."
+                f"got rank {self.rank} of {self.layers!r} layers; wanted 0 (all weights) or more, of "
+                f"{(AUTO, *LAYERS)}."
             )
         if not self.images and self.style not in STYLES:
             raise ValueError(
@@ -77,7 +79,8 @@ class StylePhase(DiffusionPhase):
             frozen.to(options.device).eval().requires_grad_(False)
         self.module: nn.Module = unet
         if options.rank:
-            self.deltas = LowRank(unet, options.rank, options.layers, options.seed)
+            layers = "all" if options.layers == AUTO else options.layers
+            self.deltas = LowRank(unet, options.rank, layers, options.seed)
             self.module = self.deltas.to(options.device)
         self.module.requires_grad_(True)
         self.models = Models(text, unet, None, schedule)

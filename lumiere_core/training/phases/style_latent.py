@@ -1,0 +1,69 @@
+"""The phase `style` for SD1.5-type checkpoints: a LoRA from a person's pictures, in the model's own latents.
+
+The host's VAE and text encoder made the latents and text states beforehand; nothing here needs them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...checkpoint import metadata_for, save_file
+from ...lora import LowRank
+from ...pipeline import Models
+from ...schedule import Schedule
+from ...unet import UNet
+from ..data import generator_at
+from ..latent_pictures import LatentPictures
+from .diffusion import DiffusionPhase
+from .style import AUTO, WORDS_SHARE, Options
+
+
+class LatentStylePhase(DiffusionPhase):
+    """Train low-rank deltas of a frozen latent image model on a few pictures."""
+
+    name = "style"
+
+    def __init__(
+        self, unet: UNet, schedule: Schedule, pictures: LatentPictures, options: Options, base: str
+    ) -> None:
+        if not options.rank:
+            raise ValueError(
+                "--rank is 0; for this kind of checkpoint a LoRA is trained: give 4 to 64."
+            )
+        self.options, self.pictures, self.base = options, pictures, base
+        self.layers = "attention" if options.layers == AUTO else options.layers
+        self.unet = unet.to(options.device).eval().requires_grad_(False)
+        self.module: nn.Module = LowRank(unet, options.rank, self.layers, options.seed)
+        self.module.to(options.device)
+        # Text was encoded beforehand; only the loss needs what Models holds.
+        self.models = Models(None, unet, None, schedule)
+
+    def samples_per_step(self) -> int:
+        return self.options.batch_size
+
+    def loss(self, step: int) -> Tensor:
+        x0, context, y = self.pictures.batch(
+            self.options.batch_size, self.options.text_dropout, WORDS_SHARE,
+            generator_at(self.options, step, 4),
+        )  # fmt: skip
+        device = self.options.device
+        context, y = context.to(device), None if y is None else y.to(device)
+        return self.diffusion_loss(x0.to(device), context, y, step)
+
+    def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+        merged = self.module.merged(self.unet)
+        return functional_call(self.unet, merged, (x, timestep, context, pooled))
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Nothing: pictures would need the host's VAE; look at the LoRA in a workflow."""
+
+    def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
+        options = self.options
+        style = {"name": options.style, "words": options.style_words, "base": self.base}
+        config = {"style": style | {"rank": options.rank, "layers": self.layers}}
+        metadata = metadata_for(f"{options.style or 'own'} style", config, **facts)
+        metadata["modelspec.architecture"] += "/lora"
+        save_file(self.module.file_state(state), folder / "lora.safetensors", metadata)

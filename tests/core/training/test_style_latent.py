@@ -1,0 +1,113 @@
+"""The phase `style` on latents: the file that the host's encoders fill, and the deltas trained from it."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from lumiere_core.checkpoint import load_file
+from lumiere_core.lora import apply
+from lumiere_core.schedule import Schedule
+from lumiere_core.training.latent_pictures import CROPS, LatentPictures, encode_pictures
+from lumiere_core.training.loop import train
+from lumiere_core.training.phases.style import Options
+from lumiere_core.training.phases.style_latent import LatentStylePhase
+from lumiere_core.training.pictures import Picture
+from lumiere_core.unet import UNet
+
+OPTIONS = Options(
+    steps=3, batch_size=4, learning_rate=1e-2, warmup=1, images="pictures", style="oils",
+    words="in oils", rank=2, ema_decay=0.0,
+)  # fmt: skip
+
+
+class Encoders:
+    """A VAE that keeps every second pixel and a mean, and text states that tell texts apart."""
+
+    backbone = {"multiple": 4, "unet": {}, "ratio": 2}
+
+    def __init__(self):
+        self.texts = []
+
+    def encode(self, frames):
+        x = frames.float().permute(3, 0, 1, 2)[:, :, ::2, ::2] / 127.5 - 1
+        return torch.cat([x, x.mean(0, keepdim=True)])
+
+    def embed(self, caption, height, width):
+        self.texts.append(caption)
+        return {"context": torch.full((1 + len(caption) % 3, 32), float(len(caption)))}
+
+
+@pytest.fixture
+def pictures():
+    generator = torch.Generator().manual_seed(0)
+    make = lambda: torch.rand(3, 20, 24, generator=generator) * 2 - 1  # noqa: E731
+    return [Picture(make(), "a tower"), Picture(make(), "rain")]
+
+
+@pytest.fixture
+def encoded(pictures, tmp_path):
+    encode_pictures(pictures, Encoders(), tmp_path / "p.safetensors", 16, 16, "in oils")
+    return LatentPictures(tmp_path / "p.safetensors")
+
+
+@pytest.fixture
+def make(encoded, tiny):
+    def phase(**changes):
+        config = tiny.unet_config(in_channels=4, out_channels=4, adm_in_channels=None)
+        torch.manual_seed(0)
+        unet = UNet(config)
+        options = dataclasses.replace(OPTIONS, **changes)
+        return LatentStylePhase(unet, Schedule("scaled_linear", "eps"), encoded, options, "sd abc")
+
+    return phase
+
+
+def test_the_file_holds_crops_and_every_text(pictures, encoded, tmp_path):
+    encoders = Encoders()
+    encode_pictures(pictures, encoders, tmp_path / "again.safetensors", 16, 16, "in oils")
+    assert encoders.texts == ["a tower", "a tower, in oils", "rain", "rain, in oils", ""]
+    assert encoded.count == 2 and encoded.tensors["latents.1"].shape == (CROPS, 4, 8, 8)
+    assert encoded.backbone == Encoders.backbone
+    again = LatentPictures(tmp_path / "again.safetensors").tensors
+    assert all(torch.equal(v, again[k]) for k, v in encoded.tensors.items())
+    with pytest.raises(ValueError, match="to be 18x16 pixels, but this model wants multiples of 4"):
+        encode_pictures(pictures, encoders, tmp_path / "odd.safetensors", 16, 18, "")
+
+
+def test_batches_mix_pictures_and_texts(encoded):
+    generator = torch.Generator().manual_seed(0)
+    latents, context, y = encoded.batch(64, 0.2, 0.5, generator)
+    assert latents.shape == (64, 4, 8, 8) and context.shape == (64, 2, 32) and y is None
+    said = {length: int((context[:, 0, 0] == length).sum()) for length in (0, 4, 7, 13, 16)}
+    assert sum(said.values()) == 64 and all(said.values())
+    assert torch.equal(context[:, 0], context[:, 1])  # short ones repeat their last state
+
+
+def test_deltas_of_the_attention_train_and_the_model_does_not(make, tmp_path):
+    phase = make()
+    before = {k: v.clone() for k, v in phase.unet.state_dict().items()}
+    train(phase, phase.options, tmp_path / "run", progress=False)
+    assert all(torch.equal(v, before[k]) for k, v in phase.unet.state_dict().items())
+    file, metadata = load_file(tmp_path / "run" / "lora.safetensors")
+    changed = apply(before, file, 1.0)
+    moved = {k for k, v in changed.items() if not torch.equal(v, before[k])}
+    assert moved and all(".transformer_blocks." in key for key in moved)
+    assert '"base": "sd abc"' in metadata["lumiere.config"]
+
+
+def test_a_resumed_run_is_the_whole_one(make, tmp_path, assert_same_files):
+    phase = make()
+    train(phase, phase.options, tmp_path / "whole", progress=False)
+    first = make(steps=1)
+    train(first, first.options, tmp_path / "parts", progress=False)
+    rest = make()
+    train(rest, rest.options, tmp_path / "parts", resume=True, progress=False)
+    assert_same_files(
+        tmp_path / "whole" / "lora.safetensors", tmp_path / "parts" / "lora.safetensors"
+    )
+
+
+def test_a_whole_fine_tune_is_refused(make):
+    with pytest.raises(ValueError, match="--rank is 0"):
+        make(rank=0)
