@@ -5,6 +5,7 @@ Without a host the last two are skipped, unless LUMIERE_REQUIRE_HOST is set (`ma
 """
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -135,3 +136,26 @@ def tiny_ssr():
         return {"change": lambda *args: as_ssr(*args, scale=scale), **TINY_SSR}
 
     return options
+
+
+@pytest.fixture(scope="session")
+def write_tiny_style():
+    """Function (path, seed=1): write a LoRA for the image model of `write_tiny`; every layer matters."""
+
+    def write(path, seed=1):
+        import torch
+
+        from lumiere_core import checkpoint, config, lora
+        from lumiere_core import unet as image
+
+        values = json.loads(tiny_model()[1]["lumiere.config"])["unet"]
+        deltas = lora.LowRank(image.UNet(config.UNetConfig.from_dict(values)), rank=2)
+        generator = torch.Generator().manual_seed(seed)
+        state = {
+            name: 0.1 * torch.randn(value.shape, generator=generator)
+            for name, value in deltas.named_parameters()
+        }
+        checkpoint.save_file(deltas.file_state(state), path, checkpoint.metadata_for("tiny", {}))
+        return path
+
+    return write

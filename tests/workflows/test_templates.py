@@ -91,6 +91,7 @@ def small(graph, prefix):
         inputs = node["inputs"]
         for key, value in (
             ("checkpoint", "tiny.safetensors"), ("length", 6), ("steps", 2), ("filename_prefix", prefix),
+            ("lora_name", "tiny_style.safetensors"),
         ):  # fmt: skip
             if key in inputs:
                 inputs[key] = value
@@ -100,8 +101,9 @@ def small(graph, prefix):
 
 
 @pytest.fixture(scope="session")
-def tiny_server(server, write_tiny):
+def tiny_server(server, write_tiny, write_tiny_style):
     write_tiny(server.base / "models" / "lumiere" / "tiny.safetensors")
+    write_tiny_style(server.base / "models" / "loras" / "tiny_style.safetensors")
     return server
 
 
