@@ -68,6 +68,18 @@ def test_the_three_phases_follow_each_other(train, tmp_path, tiny):
     assert parts.schedule["prediction"] == "eps"
 
 
+def test_a_style_is_trained_with_its_own_options(train, weights, tmp_path):
+    files = ["--text", weights / "text.safetensors", "--image", weights / "image.safetensors"]
+    assert train("style", "neon", *files, "--style", "neon", "--rank", "3", "--words", "aglow") == 0
+    file, metadata = load_file(tmp_path / "neon" / "lora.safetensors")
+    style = json.loads(metadata["lumiere.config"])["style"]
+    assert (style["name"], style["words"], style["rank"]) == ("neon", "aglow", 3)
+    assert file["lora_unet_out_2.alpha"] == 3
+    assert style["base"].startswith("image.safetensors ")
+    assert train("style", "whole", *files, "--style", "sticker", "--rank", "0") == 0
+    assert load_parts(tmp_path / "whole" / "image.safetensors").config["style"]["name"] == "sticker"
+
+
 def test_a_run_may_start_from_weights(train, tmp_path):
     assert train("text", "first") == 0
     weights = tmp_path / "first" / "text.safetensors"
