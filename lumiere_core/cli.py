@@ -11,6 +11,7 @@ import sys
 VERBS = {
     "sample": ("lumiere_core.commands.sample", "make clips from prompts"),
     "train": ("lumiere_core.commands.train", "train a part of the model"),
+    "prepare": ("lumiere_core.commands.prepare", "make a training cache of your own videos"),
     "world": ("lumiere_core.world.command", "draw a clip of the procedural world"),
     "evaluate": ("lumiere_core.evaluation.command", "measure a model against the world"),
 }

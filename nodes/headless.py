@@ -29,9 +29,12 @@ class HostError(RuntimeError):
 
 
 def find_host() -> Path:
-    """Return the host's folder: $COMFYUI_PATH, else the one that `make` sets up."""
+    """Return the host's folder: $COMFYUI_PATH, else the one that the pack lies in, else the one that `make` sets up."""
     given = os.environ.get("COMFYUI_PATH")
-    path = Path(given) if given else PACK_ROOT / ".host" / "ComfyUI"
+    around = PACK_ROOT.parent.parent if PACK_ROOT.parent.name == "custom_nodes" else None
+    if around is not None and not (around / "main.py").is_file():
+        around = None
+    path = Path(given) if given else around or PACK_ROOT / ".host" / "ComfyUI"
     if (path / "main.py").is_file() and (path / "comfy").is_dir():
         return path.resolve()
     source = "COMFYUI_PATH" if given else "the default place"

@@ -5,18 +5,25 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
+import os
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..training.phases import PHASES
 
+logger = logging.getLogger("lumiere")
 RECIPE = Path(__file__).parents[1] / "recipes" / "mini-cpu.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("phase", choices=PHASES)
-    parser.add_argument("--output", required=True, type=Path, help="folder of the run")
+    parser.add_argument(
+        "--output", required=True, type=Path,
+        help="folder of the run; or NAME.safetensors for the weights, with the run in the folder NAME",
+    )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     parser.add_argument("--init-from", type=Path, help="weights file to start from (not bit-equal)")
     parser.add_argument("--text", type=Path, help="text encoder weights (all phases but text)")
@@ -24,9 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image", type=Path, help="image U-Net weights (phases temporal, condition and style)"
     )
     parser.add_argument(
-        "--config", type=Path, default=RECIPE,
+        "--config", type=Path,
         help="JSON file with unet, temporal, text, schedule; default: lumiere-mini's",
     )  # fmt: skip
+    own = parser.add_argument_group("your own clips (phase temporal)")
+    own.add_argument("--data", help="cache made by `prepare`: a folder, or an http address of one")
+    own.add_argument("--checkpoint", help="the model that the cache was prepared with")
+    own.add_argument(
+        "--strategy", default="ddp", help="with torchrun: ddp, or fsdp to spread the weights too"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads; default: all")
     group = parser.add_argument_group("options of the run (defaults depend on the phase)")
     for name, kind, text in (
@@ -50,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("device", str, "for example cpu or cuda"),
         ("save-every", float, "seconds between checkpoints"),
         ("sample-every", int, "steps between sample pictures"),
+        ("accumulate", int, "batches whose gradients are added up before a step"),
+        ("optimizer", str, "AdamW, a name of torch.optim, or a dotted path to any installed class"),
+        ("stills", float, "share of clips that are one frame, repeated (own clips)"),
     ):
         group.add_argument(f"--{name}", type=kind, help=text or None)
     style = parser.add_argument_group("options of the phase style")
@@ -58,31 +74,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     style.add_argument("--words", help='what captions call the style, for example "in oils"')
     style.add_argument("--rank", type=int, help="of the LoRA; 0 = fine-tune all weights")
     style.add_argument("--layers", help="layers that the LoRA changes: all or attention")
-    group.add_argument("--checkpointing", action="store_true", help="recompute activations")
+    group.add_argument(
+        "--checkpointing", action=argparse.BooleanOptionalAction,
+        help="recompute activations: less memory, about a third slower",
+    )  # fmt: skip
 
 
 def main(options: argparse.Namespace) -> int:
     import torch
 
     from ..training.loop import train
+    from ..training.memory import measured_bytes, readable
     from ..training.options import TrainOptions
+    from ..training.parallel import Team, join, joined, leave, share
     from .device import check_device
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    module = phase_module(options.phase)
-    kind = getattr(module, "Options", TrainOptions)
-    chosen = kind(
-        **module.DEFAULTS
+    device = join(options.device or "cpu") if joined() else options.device
+    chosen = TrainOptions(
+        **phase_module(phase_name(options)).DEFAULTS
         | {
             k: v
-            for k, v in vars(options).items()
-            if k in kind.__dataclass_fields__ and v is not None and v is not False
+            for k, v in {**vars(options), "device": device}.items()
+            if k in TrainOptions.__dataclass_fields__ and v is not None
         }
     )
     check_device(chosen.device)
-    train(build_phase(options, chosen), chosen, options.output, options.resume)
+    weights = options.output if options.output.suffix == ".safetensors" else None
+    folder = options.output.with_suffix("") if weights else options.output
+    try:
+        phase = build_phase(options, chosen)
+        if hasattr(phase, "describe"):
+            logger.info(phase.describe())
+        if joined():
+            share(phase, options.strategy)
+        train(phase, chosen, folder, options.resume)
+        if weights and Team.of(phase).first:
+            copy_whole(folder / f"{phase.name}.safetensors", weights)
+        if hasattr(phase, "describe"):
+            logger.info(f"measured peak memory {readable(measured_bytes(chosen.device))}")
+    finally:
+        leave()
     return 0
+
+
+def phase_name(options: argparse.Namespace) -> str:
+    """Return the module of the phase; the temporal layers learn from the world or from own clips."""
+    own = options.phase == "temporal" and options.data is not None
+    return "own_clips" if own else options.phase
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file so that the target is there as a whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    shutil.copyfile(source, partial)
+    os.replace(partial, target)
 
 
 def phase_module(name: str) -> ModuleType:
@@ -92,7 +140,9 @@ def phase_module(name: str) -> ModuleType:
 
 def build_phase(options: argparse.Namespace, chosen: Any) -> Any:
     """Return the phase with its networks, loaded or fresh."""
-    return phase_module(options.phase).build(options, chosen, _read_config(options.config))
+    name = phase_name(options)
+    config = options.config or (None if name == "own_clips" else RECIPE)
+    return phase_module(name).build(options, chosen, _read_config(config) if config else {})
 
 
 def _read_config(path: Path) -> dict[str, Any]:

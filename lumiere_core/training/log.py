@@ -6,7 +6,7 @@ import csv
 import math
 from pathlib import Path
 
-from ..json_lines import JsonLines
+from ..json_lines import JsonLines, Record
 from ..media import save_image
 
 
@@ -32,6 +32,23 @@ class Log(JsonLines):
             writer.writerows(records)
         points = [(r["step"], r["loss"]) for r in records if math.isfinite(r["loss"])]
         save_image(draw_curve(points, title), self.folder / "loss.png")
+
+
+class Board:
+    """The same records for TensorBoard, where it is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.writer = None
+        else:
+            self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, record: Record) -> None:
+        if self.writer is not None:
+            for name in ("loss", "gradient_norm", "learning_rate"):
+                self.writer.add_scalar(name, record[name], record["step"])
 
 
 def draw_curve(points: list[tuple[float, float]], title: str, size: tuple[int, int] = (800, 420)):

@@ -8,15 +8,18 @@ import logging
 import math
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .log import Log
+from .log import Board, Log
+from .optimizers import make_optimizer
 from .options import TrainOptions
-from .state import FILE, Ema, load_state, save_state
+from .parallel import Team
+from .state import FILE, Ema, load_state, save_state, whole
 
 logger = logging.getLogger("lumiere")
 ADVICE = (
@@ -32,7 +35,11 @@ class Phase(Protocol):
     module: nn.Module  # its parameters, and only they, train
 
     def loss(self, step: int) -> Tensor:
-        """Return the scalar loss of the batch of step `step` (from 0)."""
+        """Return the scalar loss of batch number `step` (from 0).
+
+        A phase may have `pieces(step)` instead: functions whose losses add up to the batch's, to be followed by a
+        backward pass each.
+        """
 
     def samples_per_step(self) -> int:
         """Return how many images (or frames) one step trains on."""
@@ -68,13 +75,15 @@ class Interrupt:
 
 
 def train(
-    phase: Phase, options: TrainOptions, folder: Path, resume: bool = False, progress: bool = True
-) -> int:
+    phase: Phase, options: TrainOptions, folder: Path, resume: bool = False, progress: bool = True,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> int:  # fmt: skip
     """Run a phase until its steps or minutes are over or it is interrupted; returns the last step.
 
     Args:
         folder: of the run: state.safetensors, log.jsonl, log.csv, loss.png, samples/, and the weights.
         resume: continue the state in `folder`; its options must be the same but for length and device.
+        on_step: called with the number of steps made and the record of the last one; what it raises ends the run.
 
     Raises:
         FileExistsError: the folder holds a run and resume is off.
@@ -87,11 +96,9 @@ def train(
         raise FileExistsError(
             f"{folder} already holds a run. Add --resume to continue it, or choose another --output."
         )
-    optimizer = torch.optim.AdamW(
-        phase.module.parameters(), lr=options.learning_rate, betas=(0.9, 0.99),
-        weight_decay=options.weight_decay, fused=True,
-    )  # fmt: skip
+    optimizer = make_optimizer(phase.module, options)
     ema, step, log = Ema(phase.module, options.ema_decay), 0, Log(folder)
+    team = Team.of(phase)
     if resume:
         facts = load_state(folder, phase.module, ema, optimizer)
         if facts["identity"] != options.identity():
@@ -112,41 +119,53 @@ def train(
         }
 
     def save() -> None:
-        save_state(folder, phase.module, ema, optimizer, facts_at(step))
-        log.write_tables(phase.name)
+        target = folder if team.first else None
+        save_state(target, phase.module, ema, optimizer, facts_at(step))
+        if team.first:
+            log.write_tables(phase.name)
 
+    board = Board(folder) if team.first else None
     started = saved = time.monotonic()
     deadline = started + 60 * options.minutes if options.minutes is not None else float("inf")
-    bar = tqdm(total=options.steps, initial=step, disable=not progress, unit="step")
+    bar = tqdm(
+        total=options.steps, initial=step, disable=not (progress and team.first), unit="step"
+    )
     with Interrupt() as interrupt:
-        while step < options.steps and time.monotonic() < deadline and not interrupt.raised:
+        while step < options.steps and not team.any(
+            interrupt.raised or time.monotonic() >= deadline
+        ):
             rate = learning_rate(options, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss, norm = _step(phase, options, optimizer, step)
+            loss, norm = _step(phase, options, optimizer, step, team)
             step += 1
             ema.update(phase.module, step)
-            log.append(
-                {
-                    "step": step,
-                    "loss": round(loss, 6),
-                    "gradient_norm": round(norm, 4),
-                    "learning_rate": rate,
-                    "seconds": round(time.monotonic() - started, 2),
-                }
-            )
+            record = {
+                "step": step,
+                "loss": round(loss, 6),
+                "gradient_norm": round(norm, 4),
+                "learning_rate": rate,
+                "seconds": round(time.monotonic() - started, 2),
+            }
+            if board is not None:
+                log.append(record)
+                board.write(record)
+            if on_step is not None:
+                on_step(step, record)
             bar.update()
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            if time.monotonic() - saved > options.save_every:
+            if team.any(time.monotonic() - saved > options.save_every):
                 save()
                 saved = time.monotonic()
-            if options.sample_every and step % options.sample_every == 0:
+            if team.draws and options.sample_every and step % options.sample_every == 0:
                 _preview(phase, ema, folder, step)
         bar.close()
         save()
-        phase.export(ema.values, folder, facts_at(step))
-        if not interrupt.raised:  # who interrupts wants the process to end
-            _preview(phase, ema, folder, step)
+        weights = {k: whole(v) for k, v in ema.values.items()}
+        if team.first:
+            phase.export(weights, folder, facts_at(step))
+            if team.draws and not interrupt.raised:  # who interrupts wants the process to end
+                _preview(phase, ema, folder, step)
     return step
 
 
@@ -160,22 +179,39 @@ def learning_rate(options: TrainOptions, step: int) -> float:
 
 
 def _step(
-    phase: Phase, options: TrainOptions, optimizer: torch.optim.Optimizer, step: int
+    phase: Phase, options: TrainOptions, optimizer: torch.optim.Optimizer, step: int, team: Team
 ) -> tuple[float, float]:
+    """Take one step on `accumulate` batches of every process; returns the mean loss and the gradient's norm."""
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(
-        torch.device(options.device).type, torch.bfloat16, enabled=options.precision == "bfloat16"
-    ):
-        loss = phase.loss(step)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss is {value} at step {step + 1}. {ADVICE}")
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(phase.module.parameters(), options.gradient_clip).item()
+    pieces = [
+        piece
+        for turn in range(options.accumulate)
+        for piece in _pieces(phase, team.batch_number(step, turn, options.accumulate))
+    ]
+    autocast = options.precision == "bfloat16"
+    total = 0.0
+    for index, piece in enumerate(pieces):
+        with team.exchange(last=index + 1 == len(pieces)):
+            with torch.autocast(
+                torch.device(options.device).type, torch.bfloat16, enabled=autocast
+            ):
+                loss = piece() / options.accumulate
+            value = loss.item()
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the loss is {value} at step {step + 1}. {ADVICE}")
+            loss.backward()
+        total += value
+    norm = float(nn.utils.clip_grad_norm_(phase.module.parameters(), options.gradient_clip))
     if not math.isfinite(norm):  # one step with it would ruin every weight
         raise FloatingPointError(f"the gradient's norm is {norm} at step {step + 1}. {ADVICE}")
     optimizer.step()
-    return value, norm
+    return team.mean(total), norm
+
+
+def _pieces(phase: Phase, batch: int) -> list[Callable[[], Tensor]]:
+    if hasattr(phase, "pieces"):
+        return phase.pieces(batch)
+    return [lambda: phase.loss(batch)]
 
 
 def _preview(phase: Phase, ema: Ema, folder: Path, step: int) -> None:

@@ -41,6 +41,11 @@ class TrainOptions:
     device: str = "cpu"
     save_every: float = 60.0  # seconds between full-state checkpoints
     sample_every: int = 0  # steps between sample pictures; 0 = only at the end
+    accumulate: int = 1  # batches whose gradients are added up before a step
+    optimizer: str = (
+        "AdamW"  # or any class that can be imported, such as "bitsandbytes.optim.AdamW8bit"
+    )
+    stills: float = 0.0  # share of clips that are one frame, repeated (phase temporal on own clips)
 
     _FREE = (
         "steps",
@@ -51,9 +56,11 @@ class TrainOptions:
         "checkpointing",
         "decay_from",
     )
+    # Younger than the first saved states: at its default such an option leaves the identity as it was.
+    _LATER = ("accumulate", "optimizer", "stills")
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "height", "width", "num_frames"):
+        for name in ("batch_size", "height", "width", "num_frames", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; at least 1 is wanted.")
         if self.precision not in PRECISIONS:
@@ -62,6 +69,9 @@ class TrainOptions:
     def identity(self) -> str:
         """Return a hash of the options that decide what the run computes."""
         values = {k: v for k, v in dataclasses.asdict(self).items() if k not in self._FREE}
+        for field in dataclasses.fields(self):
+            if field.name in self._LATER and values[field.name] == field.default:
+                del values[field.name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, earlier: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,47 @@ class Ema:
         )
 
 
+def whole(value: Tensor) -> Tensor:
+    """Return a tensor whose parts may lie in several processes (FSDP); all of them must call this."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _placed_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """Spread a whole tensor as the parameter is."""
+    if not hasattr(parameter, "full_tensor") or value.ndim == 0:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(
+        value.to(parameter.device), parameter.device_mesh, parameter.placements
+    )
+
+
 def save_state(
-    folder: Path,
+    folder: Path | None,
     module: nn.Module,
     ema: Ema,
     optimizer: torch.optim.Optimizer,
     facts: dict[str, str],
 ) -> None:
-    """Write the state of a run, with `facts` (step, options …) as metadata."""
+    """Write the state of a run, with `facts` (step, options …) as metadata.
+
+    Args:
+        folder: None in the processes that only take part.
+    """
     tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in module.named_parameters()}
     tensors |= {f"ema.{k}": v for k, v in ema.values.items()}
     for name, parameter in module.named_parameters():
         for field, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{field}.{name}"] = value
-    save_file(tensors, folder / FILE, facts)
+            # Some optimisers count their steps in Python numbers.
+            tensors[f"optimizer.{field}.{name}"] = torch.as_tensor(value)
+    groups = [
+        {k: v for k, v in group.items() if k != "lr" and isinstance(v, (int, float))}
+        for group in optimizer.param_groups
+    ]
+    tensors = {k: whole(v) for k, v in tensors.items()}
+    if folder is not None:
+        save_file(tensors, folder / FILE, {**facts, "groups": json.dumps(groups)})
 
 
 def load_state(
@@ -65,9 +93,9 @@ def load_state(
         for key, value in tensors.items():
             part, _, rest = key.partition(".")
             if part == "model":
-                parameters[rest].copy_(value)
+                parameters[rest].copy_(_placed_like(value, parameters[rest]))
             elif part == "ema":
-                ema.values[rest].copy_(value)
+                ema.values[rest].copy_(_placed_like(value, ema.values[rest]))
             else:
                 field, _, name = rest.partition(".")
                 states[name][field] = value
@@ -75,7 +103,14 @@ def load_state(
         if states[name]:
             device = parameter.device
             optimizer.state[parameter] = {
-                k: v if k == "step" and v.ndim == 0 and device.type == "cpu" else v.to(device)
+                k: v
+                if k == "step" and v.ndim == 0 and device.type == "cpu"
+                else _placed_like(v.to(device), parameter)
                 for k, v in states[name].items()
             }
+    # What an optimiser learns about itself, such as Prodigy's rate.
+    for group, values in zip(
+        optimizer.param_groups, json.loads(facts.get("groups", "[]")), strict=False
+    ):
+        group.update({k: v for k, v in values.items() if not isinstance(group.get(k), bool)})
     return facts

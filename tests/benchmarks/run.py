@@ -43,7 +43,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = ("flops", "blocks", "network", "startup", "demo")
+    names = ("flops", "blocks", "network", "startup", "demo", "checkpoints")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--quick", action="store_true", help="one turn of everything")
     parser.add_argument("--turns", type=int, help="how often the things compared take turns")
@@ -56,6 +56,7 @@ def _arguments() -> argparse.Namespace:
 
 def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
     import blocks
+    import checkpoints
     import demo
     import flops
     import network
@@ -73,6 +74,7 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
         "blocks": lambda: blocks.measure(clock, turns(5)),
         "network": lambda: network.measure(clock, turns(3)),
         "startup": lambda: startup.measure(clock.kind, turns(5)),
+        "checkpoints": checkpoints.measure,
         "demo": lambda: demo.measure(clock.kind, _allocator_settings(), turns(3)),
     }
 

@@ -1,0 +1,52 @@
+"""Verbs of the command line that need the host's VAE and text loaders; `python -m lumiere_core` starts this file.
+
+    python nodes/cli.py prepare CLIPS --checkpoint model.safetensors --output CACHE
+
+The host is $COMFYUI_PATH, else the ComfyUI that this pack lies in, else the one that `make setup` made. Its user's
+folders stay as they are: models and outputs of this process are in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+# This folder is on sys.path because the file is run as a script.
+from headless import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base
+
+VERBS = ("prepare",)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one verb on a host in this process; returns the exit status."""
+    # Core is imported by itself here, only to read the arguments; the host has its own copy of the pack.
+    sys.path.append(str(PACK_ROOT))
+    from lumiere_core.commands import prepare
+
+    sys.path.remove(str(PACK_ROOT))
+    parser = argparse.ArgumentParser(prog="lumiere_core")
+    commands = parser.add_subparsers(dest="verb", required=True)
+    prepare.add_arguments(commands.add_parser(VERBS[0]))
+    options = parser.parse_args(arguments)
+    for name in ("clips", "output"):
+        setattr(options, name, getattr(options, name).resolve())
+    options.checkpoint = str(Path(options.checkpoint).resolve())
+    try:
+        with tempfile.TemporaryDirectory(prefix="lumiere-host-") as base:
+            prepare_base(Path(base))
+            flags = ["--cpu"] if needs_cpu_flag() else []
+            host = HeadlessHost(find_host(), Path(base), flags)
+            encoders = host.module("nodes.encoders").HostEncoders.load(options.checkpoint)
+            return host.module("lumiere_core.commands.prepare").run(options, encoders)
+    except (HostError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what is done stays done", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,314 @@
+"""Training on a cache of one's own clips."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from lumiere_core.checkpoint import load_file, load_parts
+from lumiere_core.cli import main
+from lumiere_core.config import TemporalConfig, UNetConfig
+from lumiere_core.dataset.cache import Cache, Settings
+from lumiere_core.dataset.encoders import PixelEncoders
+from lumiere_core.dataset.prepare import prepare
+from lumiere_core.media import write_mp4
+from lumiere_core.training.backbone import load_backbone
+from lumiere_core.training.clips import open_clips
+from lumiere_core.training.log import Log
+from lumiere_core.training.loop import train
+from lumiere_core.training.memory import activation_bytes
+from lumiere_core.training.options import TrainOptions
+from lumiere_core.training.phases.own_clips import OwnClipsPhase
+from lumiere_core.training.phases.temporal import new_temporal
+
+OPTIONS = TrainOptions(
+    steps=4, batch_size=2, learning_rate=1e-2, warmup=1, sigma_shift=2.0, stills=0.2, save_every=1e9
+)
+
+
+@pytest.fixture
+def cache(weights, tmp_path):
+    """Five clips of 8 frames, 16 x 16 and 24 x 8 pixels, for the tiny Lumiere."""
+    videos = tmp_path / "videos"
+    generator = torch.Generator().manual_seed(0)
+    for number in range(5):
+        height, width = (8, 24) if number == 4 else (16, 16)
+        frame = torch.randint(0, 256, (1, height, width, 3), generator=generator, dtype=torch.uint8)
+        frames = torch.cat([frame.roll(i, dims=2) for i in range(8)])
+        write_mp4(videos / f"{number}.mp4", frames)
+        (videos / f"{number}.txt").write_text(f"clip {number}")
+    folder = tmp_path / "cache"
+    encoders = PixelEncoders(load_parts(sorted(weights.glob("*.safetensors"))))
+    encoders.backbone["multiple"] = 8
+    prepare(videos, folder, encoders, Settings(frames=8, size=16), progress=False)
+    return folder
+
+
+@pytest.fixture
+def make(cache, weights):
+    """Function (options, randomise=False) -> phase."""
+
+    def build(options=OPTIONS, condition=16, data=cache):
+        clips = open_clips(data)
+        unet, schedule = load_backbone(weights, clips.cache.backbone)
+        config = TemporalConfig(depth=1, num_head_channels=32, condition_channels=condition)
+        layers = new_temporal(unet.config, config, options.seed)
+        phase = OwnClipsPhase(unet, layers, schedule, clips, options)
+        phase.preview = lambda folder, step: None
+        return phase
+
+    return build
+
+
+def changed(options=OPTIONS, **values):
+    return dataclasses.replace(options, **values)
+
+
+def gradients(phase, step=0):
+    for piece in phase.pieces(step):
+        piece().backward()
+    return {k: p.grad for k, p in phase.module.named_parameters()}
+
+
+def test_the_image_model_stays_as_it_is(make, tmp_path, weights):
+    phase = make()
+    before = {k: v.clone() for k, v in phase.unet.state_dict().items()}
+    train(phase, OPTIONS, tmp_path / "run", progress=False)
+    assert all(torch.equal(v, before[k]) for k, v in phase.unet.state_dict().items())
+    assert all(p.grad is None for p in phase.unet.parameters())
+    layers = load_file(tmp_path / "run" / "temporal.safetensors")[0]
+    fresh = make().module.state_dict()
+    assert any(not torch.allclose(v.float(), fresh[k[9:]], atol=1e-3) for k, v in layers.items())
+
+
+def test_one_big_batch_is_two_small_ones(make):
+    """The samples of a batch do not depend on how it is shared out, whatever their shapes."""
+    big, small = make(changed(batch_size=4)), make(changed(batch_size=2))
+    whole = gradients(big)
+    gradients(small, 0)
+    parts = gradients(small, 1)
+    for key, value in whole.items():
+        if value is not None:
+            assert torch.allclose(value, parts[key] / 2, atol=1e-6), key
+
+
+def test_accumulated_batches_make_the_steps_of_a_big_one(make, tmp_path):
+    """With plain gradient steps: Adam would make full steps out of the rounding of gradients that are zero."""
+    plain = changed(optimizer="SGD", learning_rate=0.1)
+    train(
+        make(changed(plain, batch_size=4)),
+        changed(plain, batch_size=4),
+        tmp_path / "big",
+        progress=False,
+    )
+    options = changed(plain, batch_size=2, accumulate=2)
+    train(make(options), options, tmp_path / "small", progress=False)
+    big, small = (load_file(tmp_path / n / "state.safetensors")[0] for n in ("big", "small"))
+    for key, value in big.items():
+        assert torch.allclose(value, small[key], atol=1e-6), key
+    first, second = (Log(tmp_path / n).read() for n in ("big", "small"))
+    assert [r["loss"] for r in first] == pytest.approx([r["loss"] for r in second], abs=1e-5)
+
+
+def test_samples_follow_from_their_number(make):
+    first, again, other = make(), make(), make(changed(seed=1))
+    for number in range(6):
+        a, b, c = (p.sample(number) for p in (first, again, other))
+        assert torch.equal(a.latents, b.latents) and torch.equal(a.noise, b.noise)
+        assert a.uniform == b.uniform and not torch.equal(
+            a.noise[:, :2, :8, :8], c.noise[:, :2, :8, :8]
+        )
+
+
+def test_noise_levels_fill_the_range(make):
+    levels = sorted(make().sample(i).uniform for i in range(16))
+    gaps = [b - a for a, b in zip(levels, levels[1:], strict=False)]
+    assert max(gaps) < 2.7 / 16
+
+
+def test_stills_are_one_frame_with_noise_of_their_own(make):
+    phase = make(changed(stills=1.0))
+    sample = phase.sample(0)
+    assert sample.latents.shape[1] == max(2, phase.module.total_stride)
+    assert torch.equal(sample.latents[:, 0], sample.latents[:, 1])
+    assert not torch.equal(sample.noise[:, 0], sample.noise[:, 1])
+    clips = [make(changed(stills=0.0)).sample(i) for i in range(5)]
+    assert all(s.latents.shape[1] == 8 for s in clips)
+
+
+def test_text_is_dropped_to_the_empty_prompt(make):
+    always, never = make(changed(text_dropout=1.0)), make(changed(text_dropout=0.0))
+    empty = always.clips.cache.read_empty(16, 16)["context"].float()
+    assert torch.equal(always.sample(0).context, empty)
+    assert not torch.equal(never.sample(0).context, empty)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(make, tmp_path):
+    train(make(), OPTIONS, tmp_path / "whole", progress=False)
+
+    class Stop(Exception):
+        pass
+
+    def stop(step, record):
+        if step == 2:
+            raise Stop
+
+    options = changed(save_every=0.0)
+    with pytest.raises(Stop):
+        train(make(options), options, tmp_path / "parts", progress=False, on_step=stop)
+    phase = make()
+    # The state of step 1 was the last one that was saved.
+    train(phase, OPTIONS, tmp_path / "parts", resume=True, progress=False)
+    whole, parts = (load_file(tmp_path / n / "state.safetensors")[0] for n in ("whole", "parts"))
+    assert all(torch.equal(v, parts[k]) for k, v in whole.items())
+
+
+@pytest.mark.parametrize("name", ["SGD", "torch.optim.RAdam", "Adagrad"])
+def test_any_optimiser_by_name(make, tmp_path, name):
+    options = changed(optimizer=name)
+    train(make(options), options, tmp_path / "whole", progress=False)
+    half = changed(options, steps=2)
+    train(make(half), half, tmp_path / "parts", progress=False)
+    train(make(options), options, tmp_path / "parts", resume=True, progress=False)
+    whole, parts = (load_file(tmp_path / n / "state.safetensors")[0] for n in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.allclose(v, parts[k], atol=1e-6) for k, v in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("NoSuch", "cannot be imported"), ("no.such.Thing", "cannot be imported"), ("torch.nn.Linear", "is no optimiser")],
+)  # fmt: skip
+def test_an_unknown_optimiser_is_named(make, tmp_path, name, message):
+    with pytest.raises(ValueError, match=f"{name}.*{message}"):
+        train(make(changed(optimizer=name)), changed(optimizer=name), tmp_path, progress=False)
+
+
+def test_checkpointing_changes_memory_only(make):
+    plain = gradients(make())
+    saving = gradients(make(changed(checkpointing=True)))
+    for key, value in plain.items():
+        assert (value is None) == (saving[key] is None)
+        assert value is None or torch.allclose(value, saving[key], atol=1e-6), key
+
+
+def test_predicted_activations(make):
+    """They grow with frames and batch, and fall with checkpointing; weights alone are a lower bound."""
+    phase = make()
+
+    def count(frames=8, batch=1, checkpointing=False):
+        return activation_bytes(
+            phase.unet.config, phase.module, (3, frames, 16, 16), (4, 32), batch, checkpointing
+        )
+
+    weights = sum(p.numel() * 4 for p in phase.module.parameters())
+    assert count() > weights
+    assert 1.5 < (count(16) - weights) / (count(8) - weights) < 2.5
+    assert count(batch=2) == pytest.approx(count(16), rel=0.1)
+    assert count(32, checkpointing=True) < 0.7 * count(32)
+
+
+def test_predicted_activations_are_what_a_real_pass_holds(make):
+    """The same count around a real forward and backward pass on the CPU."""
+    from lumiere_core.stunet import SpaceTimeUNet
+    from lumiere_core.temporal import TemporalLayers
+    from lumiere_core.training.memory import _Peak
+    from lumiere_core.unet import UNet
+
+    phase = make()
+    config = phase.unet.config
+    predicted = activation_bytes(config, phase.module, (3, 8, 16, 16), (4, 32), 1, False)
+    network = SpaceTimeUNet(
+        UNet(config).requires_grad_(False), TemporalLayers(config, phase.module.config)
+    )
+    inputs = (
+        torch.randn(1, 3, 8, 16, 16), torch.zeros(1), torch.randn(1, 4, config.context_dim),
+        torch.randn(1, config.adm_in_channels),
+    )  # fmt: skip
+    with _Peak() as peak:
+        network(*inputs).square().mean().backward()
+    assert peak.most == pytest.approx(predicted, rel=0.15)
+
+
+def test_the_verb_makes_weights_that_load(cache, weights, tmp_path, capsys):
+    output = tmp_path / "out" / "motion.safetensors"
+    arguments = [
+        "train", "temporal", "--checkpoint", str(weights), "--data", str(cache), "--output", str(output),
+        "--steps", "2", "--batch-size", "1", "--threads", "1", "--sample-every", "1",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    parts = load_parts(output)
+    assert parts.temporal_config.frames_per_clip == 8
+    assert parts.unet_config == UNetConfig.from_dict(Cache.open(cache).backbone["unet"])
+    assert parts.metadata["lumiere.clips"] == "5" and "options" not in parts.metadata
+    assert "clip 0" not in json.dumps(parts.metadata) and str(cache) not in json.dumps(
+        parts.metadata
+    )
+    folder = tmp_path / "out" / "motion"
+    names = {p.name for p in folder.iterdir()}
+    assert {
+        "state.safetensors",
+        "log.jsonl",
+        "log.csv",
+        "loss.png",
+        "samples",
+        "temporal.safetensors",
+    } <= names
+    assert {p.name for p in (folder / "samples").iterdir()} == {
+        f"step_{n:06d}.{kind}" for n in (1, 2) for kind in ("mp4", "png")
+    }
+    more = tmp_path / "more"
+    arguments[arguments.index(str(output))] = str(more)
+    assert main([*arguments, "--init-from", str(output)]) == 0
+    assert (
+        load_parts(more / "temporal.safetensors").metadata["lumiere.started_from"]
+        == "motion.safetensors"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, w: [x for x in a if x not in ("--checkpoint", str(w))], "--checkpoint is missing"),
+        (lambda a, w: [*a, "--data", "nowhere"], "nowhere is no cache of clips"),
+        (lambda a, w: [*a, "--init-from", str(w / "image.safetensors")], "holds no temporal weights"),
+    ],
+)  # fmt: skip
+def test_bad_arguments(cache, weights, tmp_path, capsys, change, message):
+    arguments = [
+        "train",
+        "temporal",
+        "--checkpoint",
+        str(weights),
+        "--data",
+        str(cache),
+        "--output",
+        str(tmp_path / "x"),
+    ]
+    assert main(change(arguments, weights)) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_another_checkpoint_is_refused(cache, weights, tmp_path):
+    image = weights / "image.safetensors"
+    state, metadata = load_file(image)
+    from lumiere_core.checkpoint import save_file
+
+    state["image.out.2.bias"] += 1
+    save_file(state, image, metadata)
+    with pytest.raises(
+        ValueError, match=r"the cache was prepared with .*Give that file as --checkpoint"
+    ):
+        load_backbone(weights, Cache.open(cache).backbone)
+
+
+def test_samples_that_fail_do_not_end_the_run(make, tmp_path):
+    phase = make()
+
+    def fail(folder, step):
+        raise MemoryError("not enough")
+
+    phase.preview = fail
+    options = changed(sample_every=1)
+    assert train(phase, options, tmp_path, progress=False) == 4

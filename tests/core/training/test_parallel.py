@@ -1,0 +1,75 @@
+"""Two processes over gloo, started by torchrun, train as one process with the doubled batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lumiere_core.checkpoint import load_file
+from lumiere_core.cli import main
+from lumiere_core.dataset.cache import Settings
+from lumiere_core.dataset.encoders import lumiere_encoders
+from lumiere_core.dataset.prepare import prepare
+from lumiere_core.media import write_mp4
+from lumiere_core.training.log import Log
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def command(weights, tmp_path):
+    """Function (output, batch, …) -> arguments of a short training on four clips."""
+    generator = torch.Generator().manual_seed(0)
+    for number in range(4):
+        frames = torch.randint(0, 256, (8, 16, 16, 3), generator=generator, dtype=torch.uint8)
+        write_mp4(tmp_path / "videos" / f"{number}.mp4", frames)
+    encoders = lumiere_encoders(weights)
+    prepare(
+        tmp_path / "videos", tmp_path / "cache", encoders, Settings(frames=8, size=16),
+        caption="noise", progress=False,
+    )  # fmt: skip
+
+    def arguments(output, batch, *more):
+        return [
+            "train", "temporal", "--checkpoint", str(weights), "--data", str(tmp_path / "cache"),
+            "--output", str(tmp_path / output), "--batch-size", str(batch), "--threads", "1",
+            "--optimizer", "SGD", "--learning-rate", "0.1", "--warmup", "1", "--sample-every", "0", *more,
+        ]  # fmt: skip
+
+    return arguments
+
+
+def torchrun(arguments, folder):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        str(ROOT / "lumiere_core" / "__main__.py"), *arguments,
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, timeout=400, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def same(first, second, tolerance):
+    for key, value in first.items():
+        if key.startswith(("model.", "ema.")):
+            assert torch.allclose(value, second[key], atol=tolerance), key
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_equal_the_doubled_batch(command, tmp_path, strategy):
+    """Two steps of 2 x 1 x 2 clips each (two turns of accumulation), then a third after a resume."""
+    assert main(command("one", 2, "--steps", "3", "--accumulate", "2")) == 0
+    more = ("--accumulate", "2", "--strategy", strategy)
+    torchrun(command("two", 1, "--steps", "2", *more), tmp_path)
+    torchrun(command("two", 1, "--steps", "3", "--resume", *more), tmp_path)
+    one, two = (tmp_path / n for n in ("one", "two"))
+    same(load_file(one / "state.safetensors")[0], load_file(two / "state.safetensors")[0], 1e-5)
+    losses = [[r["loss"] for r in Log(folder).read()] for folder in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5) and len(losses[1]) == 3
+    exported = [load_file(folder / "temporal.safetensors")[0] for folder in (one, two)]
+    assert exported[0].keys() == exported[1].keys()

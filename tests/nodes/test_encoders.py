@@ -1,0 +1,191 @@
+"""The host's VAE and text encoder as the trainer's; `prepare` by way of the host."""
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.host
+
+
+class Vae:
+    """Stands for an image VAE of 8 x 8 pixels a latent, with four channels."""
+
+    first_stage_model = object()
+
+    def encode(self, pixels):
+        small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1) * 2 - 1, 8)
+        return torch.cat([small, small[:, :1]], dim=1)
+
+    def decode(self, latents):
+        large = latents[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2)
+        return ((large + 1) / 2).clamp(0, 1).movedim(1, -1)
+
+    def spacial_compression_encode(self):
+        return 8
+
+
+class Clip:
+    """Stands for a text encoder: the length of the text everywhere."""
+
+    def __init__(self, width):
+        self.width = width
+
+    def tokenize(self, text):
+        return text
+
+    def encode_from_tokens(self, tokens, return_pooled=False):
+        value = float(len(tokens))
+        return torch.full((1, 77, self.width), value), torch.full((1, 1280), value)
+
+
+@pytest.fixture
+def encoders(host, backbones):
+    module = host.module("nodes.encoders")
+
+    def build(name, **changes):
+        model = backbones(name, **changes)
+        return module.HostEncoders(model, Clip(backbones.WIDTH), Vae(), {"x.safetensors": "0"})
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("name", "prediction", "multiple"),
+    [("SD15", "eps", 64), ("SD21", "eps", 64), ("SDXL", "eps", 32)],
+)
+def test_what_the_trainer_is_told(host, encoders, inflate, name, prediction, multiple):
+    made = encoders(name)
+    assert made.backbone["schedule"] == {
+        "kind": "scaled_linear",
+        "prediction": prediction,
+        "steps": 1000,
+    }
+    assert made.backbone["multiple"] == multiple and made.backbone["ratio"] == 8
+    config = host.module("lumiere_core.config").UNetConfig.from_dict(made.backbone["unet"])
+    assert config == inflate.unet_config_of(made.model)
+
+
+def test_v_prediction_is_seen(host, backbones):
+    import comfy.model_sampling
+
+    class Sampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
+        pass
+
+    model = backbones("SD21")
+    model.add_object_patch("model_sampling", Sampling(model.model.model_config))
+    assert host.module("nodes.encoders").schedule_of(model).to_dict()["prediction"] == "v"
+
+
+def test_lumiere_mini_keeps_its_schedule(host, studio):
+    """The cosine schedule and the pixel VAE, found through the host's objects only."""
+    module = host.module("nodes.encoders")
+    made = module.HostEncoders(studio.model, studio.clip, studio.vae, {})
+    assert made.backbone["schedule"]["kind"] == "cosine" and made.backbone["ratio"] == 1
+    schedule = host.module("lumiere_core.schedule").Schedule(**made.backbone["schedule"])
+    sigmas = studio.model.get_model_object("model_sampling").sigmas
+    assert torch.allclose(schedule.sigmas, sigmas.float(), rtol=1e-3)
+    frames = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
+    latents = made.encode(frames)
+    assert latents.shape == (3, 2, 16, 16) and latents.min() >= -1
+    assert torch.equal(made.decode(latents), frames)
+    context = made.embed("a red ball", 16, 16)["context"]
+    assert torch.allclose(context, studio.positive[0][0][0].float(), atol=1e-5)
+
+
+def test_latents_are_scaled_as_the_u_net_sees_them(encoders):
+    made = encoders("SD15")
+    frames = torch.full((3, 64, 64, 3), 255, dtype=torch.uint8)
+    latents = made.encode(frames)
+    assert latents.shape == (4, 3, 8, 8)
+    assert torch.allclose(latents, torch.full_like(latents, 0.18215), atol=1e-5)
+    assert torch.equal(made.decode(latents), frames)
+
+
+def test_the_size_is_part_of_sdxls_vector(encoders):
+    made = encoders("SDXL")
+    one, other = (made.embed("x", 64, width)["y"] for width in (64, 96))
+    assert one.shape == (2816,) and torch.equal(one[:1280], other[:1280])
+    assert not torch.equal(one[1280:], other[1280:])
+    assert "y" not in encoders("SD15").embed("x", 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("SD15 inpaint", "9 input channels takes more than noised latents"),
+        ("SD x4", "7 input channels"),
+    ],
+)
+def test_models_that_cannot_be_trained_are_named(encoders, name, message):
+    with pytest.raises(ValueError, match=message):
+        encoders(name)
+
+
+def test_an_unknown_noise_schedule_is_refused(host, backbones):
+    import comfy.model_sampling
+
+    class Sampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+        pass
+
+    model = backbones("SD15")
+    sampling = Sampling(model.model.model_config, zsnr=True)
+    model.add_object_patch("model_sampling", sampling)
+    with pytest.raises(ValueError, match="noise schedule .* is none that the trainer has"):
+        host.module("nodes.encoders").schedule_of(model)
+
+
+def test_prepare_train_apply(host, encoders, backbones, tmp_path, monkeypatch):
+    """A round trip in SD1.5's layout: clips, cache, training, and the result in Apply Lumiere Temporal Layers."""
+    from safetensors.torch import save_file
+
+    core = {
+        n: host.module(f"lumiere_core.{n}")
+        for n in (
+            "dataset.prepare",
+            "dataset.cache",
+            "media",
+            "commands.train",
+            "cli",
+            "checkpoint",
+        )
+    }
+    made = encoders("SD15")
+    checkpoint = tmp_path / "model.safetensors"
+    state = made.model.model.diffusion_model.state_dict()
+    save_file({f"model.diffusion_model.{k}": v.clone() for k, v in state.items()}, checkpoint)
+    made.backbone["sha256"] = {checkpoint.name: core["checkpoint"].sha256(checkpoint)}
+    frames = torch.randint(0, 256, (8, 64, 64, 3), dtype=torch.uint8)
+    core["media"].write_mp4(tmp_path / "videos" / "a.mp4", frames)
+    with torch.inference_mode():
+        core["dataset.prepare"].prepare(
+            tmp_path / "videos", tmp_path / "cache", made,
+            core["dataset.cache"].Settings(frames=8, size=64), caption="noise", progress=False,
+        )  # fmt: skip
+    output = host.base / "models" / "lumiere" / "motion.safetensors"
+    status = core["cli"].main(
+        [
+            "train",
+            "temporal",
+            "--checkpoint",
+            str(checkpoint),
+            "--data",
+            str(tmp_path / "cache"),
+            "--output",
+            str(output),
+            "--steps",
+            "2",
+            "--learning-rate",
+            "0.01",
+        ]  # fmt: skip
+    )
+    assert status == 0
+    (model,) = host.call(
+        "LumiereApplyTemporal",
+        model=backbones("SD15"),
+        temporal="motion.safetensors",
+        frames_per_clip=0,
+    )
+    (fresh,) = host.call(
+        "LumiereApplyTemporal", model=backbones("SD15"), temporal="untrained", frames_per_clip=0
+    )
+    difference = (backbones.sample(model) - backbones.sample(fresh)).abs().max()
+    assert difference > 1e-5
