@@ -134,6 +134,7 @@ class TemporalConfig(_Config):
     condition_channels: int = 0  # width of the text/noise-level vector fed to the blocks; 0 = none
     frames_per_clip: int = 80  # trained clip length, frames
     fps: float = 16.0
+    position_frames: int = 0  # length of a learned table of positions in the attention; 0 = rotary
     conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)
 
     def __post_init__(self) -> None:
