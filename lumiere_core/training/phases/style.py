@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ...checkpoint import load_into, metadata_for, save_file, sha256, to_half
+from ...checkpoint import WEIGHTS, load_into, metadata_for, save_file, sha256, to_half
 from ...lora import LAYERS, LowRank
 from ...pipeline import Models
 from ...schedule import Schedule
@@ -30,7 +30,8 @@ from .build import Arguments, image_model, start_parts, text_encoder
 from .diffusion import DiffusionPhase
 
 DEFAULTS: dict[str, Any] = {
-    "steps": 1000, "learning_rate": 2e-3, "warmup": 20, "ema_decay": 0.99, "decay_from": 0.5,
+    "steps": 400, "batch_size": 8, "learning_rate": 4e-3, "warmup": 20, "ema_decay": 0.98,
+    "decay_from": 0.4,
 }  # fmt: skip
 AUTO = "auto"
 WORDS_SHARE = 0.5  # of the captions name the style
@@ -58,6 +59,10 @@ class Options(TrainOptions):
                 f"got style {self.style!r}; give --style with one of {', '.join(STYLES)}, or --images with "
                 "a folder of pictures."
             )
+
+    @property
+    def title(self) -> str:
+        return self.style or Path(self.images).name
 
     @property
     def style_words(self) -> str:
@@ -143,10 +148,10 @@ class StylePhase(DiffusionPhase):
     def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
         """Write lora.safetensors, or image.safetensors when all weights were trained."""
         options = self.options
-        style = {"name": options.style, "words": options.style_words, "base": self.base}
+        style = {"name": options.title, "words": options.style_words, "base": self.base}
         if self.deltas is not None:
             config = {"style": style | {"rank": options.rank, "layers": options.layers}}
-            metadata = metadata_for(f"{options.style} style", config, **facts)
+            metadata = metadata_for(f"{options.title} style", config, **facts)
             metadata["modelspec.architecture"] += "/lora"
             save_file(self.deltas.file_state(state), folder / "lora.safetensors", metadata)
             return
@@ -156,7 +161,7 @@ class StylePhase(DiffusionPhase):
             "size": [options.height, options.width],
             "style": style,
         }
-        metadata = metadata_for(f"lumiere text-to-image U-Net, {options.style}", config, **facts)
+        metadata = metadata_for(f"lumiere text-to-image U-Net, {options.title}", config, **facts)
         weights = to_half({f"image.{k}": v for k, v in state.items()})
         save_file(weights, folder / "image.safetensors", metadata)
 
@@ -166,11 +171,24 @@ def with_words(caption: str, words: str) -> str:
     return ", ".join(part for part in (caption, words) if part)
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The files that the command line names, lumiere-mini's where it names none."""
+
+    text: Path
+    image: Path
+    init_from: Path | None
+
+
 def build(arguments: Arguments, options: Options, config: dict[str, Any]) -> StylePhase:
-    """Return the phase around the image model of `--image`; `--init-from` holds one to go on from (rank 0)."""
-    text, (unet, schedule) = text_encoder(arguments), image_model(arguments)
-    start = start_parts(arguments, "image")
+    """Return the phase around an image model; `--init-from` holds one to go on from (rank 0)."""
+    files = _Files(
+        arguments.text or WEIGHTS / "mini-text.safetensors",
+        arguments.image or WEIGHTS / "mini-image.safetensors",
+        arguments.init_from,
+    )
+    text, (unet, schedule) = text_encoder(files), image_model(files)
+    start = start_parts(files, "image")
     if start:
-        load_into(unet, start.image, f"image U-Net of {arguments.init_from.name}")
-    base = f"{arguments.image.name} {sha256(arguments.image)}"
-    return StylePhase(unet, text, schedule, options, base)
+        load_into(unet, start.image, f"image U-Net of {files.init_from.name}")
+    return StylePhase(unet, text, schedule, options, f"{files.image.name} {sha256(files.image)}")

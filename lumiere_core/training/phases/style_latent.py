@@ -5,7 +5,10 @@ The host's VAE and text encoder made the latents and text states beforehand; not
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -19,6 +22,12 @@ from ..data import generator_at
 from ..latent_pictures import LatentPictures
 from .diffusion import DiffusionPhase
 from .style import AUTO, WORDS_SHARE, Options
+
+HOST_SCRIPT = Path(__file__).resolve().parents[3] / "nodes" / "cli.py"
+DEFAULTS: dict[str, Any] = {
+    "steps": 500, "batch_size": 1, "learning_rate": 1e-4, "warmup": 20, "ema_decay": 0.99,
+    "height": 512, "width": 512,
+}  # fmt: skip
 
 
 class LatentStylePhase(DiffusionPhase):
@@ -62,8 +71,38 @@ class LatentStylePhase(DiffusionPhase):
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
         options = self.options
-        style = {"name": options.style, "words": options.style_words, "base": self.base}
+        style = {"name": options.title, "words": options.style_words, "base": self.base}
         config = {"style": style | {"rank": options.rank, "layers": self.layers}}
-        metadata = metadata_for(f"{options.style or 'own'} style", config, **facts)
+        metadata = metadata_for(f"{options.title} style", config, **facts)
         metadata["modelspec.architecture"] += "/lora"
         save_file(self.module.file_state(state), folder / "lora.safetensors", metadata)
+
+
+def build(arguments: Any, options: Options, config: dict[str, Any]) -> LatentStylePhase:
+    """Return the phase around the U-Net of `--checkpoint`; the host encodes the pictures of `--images` first.
+
+    Raises:
+        ValueError: `--images` is missing, or the host cannot encode with this checkpoint.
+    """
+    from ..backbone import load_backbone
+
+    if not options.images:
+        raise ValueError(
+            f"--checkpoint {arguments.checkpoint} learns a style from pictures: give --images with a folder."
+        )
+    file = arguments.output.with_suffix("") / "pictures.safetensors"
+    if not (arguments.resume and file.is_file()):
+        command = [
+            sys.executable, str(HOST_SCRIPT), "pictures", options.images,
+            "--checkpoint", str(arguments.checkpoint), "--output", str(file),
+            "--height", str(options.height), "--width", str(options.width),
+            "--words", options.style_words,
+        ]  # fmt: skip
+        if subprocess.run(command, check=False).returncode:
+            raise ValueError("the host could not encode the pictures; the lines above say why.")
+    pictures = LatentPictures(file)
+    unet, schedule = load_backbone(arguments.checkpoint, pictures.backbone)
+    base = (
+        " ".join(pictures.backbone["sha256"]) + " " + " ".join(pictures.backbone["sha256"].values())
+    )
+    return LatentStylePhase(unet, schedule, pictures, options, base)

@@ -77,6 +77,8 @@ def test_a_style_is_trained_with_its_own_options(train, weights, tmp_path):
     assert file["lora_unet_out_2.alpha"] == 3
     assert style["base"].startswith("image.safetensors ")
     assert train("style", "whole", *files, "--style", "sticker", "--rank", "0") == 0
+    assert train("style", "bundled", "--style", "neon", "--steps", "1") == 0  # without files: mini
+    assert "lora_unet_out_2.alpha" in load_file(tmp_path / "bundled" / "lora.safetensors")[0]
     assert load_parts(tmp_path / "whole" / "image.safetensors").config["style"]["name"] == "sticker"
 
 

@@ -1,0 +1,31 @@
+"""`pictures`: pictures of a style into latents and text states; `train style --checkpoint` starts it on the host."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", type=Path, help="folder of pictures with .txt captions")
+    parser.add_argument(
+        "--checkpoint", required=True, help="an SD1.x, SD2.x or SDXL checkpoint with VAE and text"
+    )
+    parser.add_argument("--output", required=True, type=Path, help="safetensors file")
+    parser.add_argument("--height", type=int, default=512, help="pixels of a crop")
+    parser.add_argument("--width", type=int, default=512, help="pixels of a crop")
+    parser.add_argument("--words", default="", help="how captions name the style")
+
+
+def run(options: argparse.Namespace, encoders: Any) -> int:
+    """Encode with the encoders of the host."""
+    from ..training.latent_pictures import encode_pictures
+    from ..training.pictures import load_pictures
+
+    pictures = load_pictures(options.images, options.height, options.width)
+    size = options.height, options.width
+    encode_pictures(pictures, encoders, options.output, *size, options.words)
+    sys.stdout.write(f"{len(pictures)} pictures encoded: {options.output}\n")
+    return 0
