@@ -1,6 +1,7 @@
 """Verbs of the command line that need the host's VAE and text loaders; `python -m lumiere_core` starts this file.
 
     python nodes/cli.py prepare CLIPS --checkpoint model.safetensors --output CACHE
+    python nodes/cli.py pictures FOLDER --checkpoint model.safetensors --output FILE
 
 The host is $COMFYUI_PATH, else the ComfyUI that this pack lies in, else the one that `make setup` made. Its user's
 folders stay as they are: models and outputs of this process are in a temporary folder.
@@ -16,21 +17,22 @@ from pathlib import Path
 # This folder is on sys.path because the file is run as a script.
 from headless import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base
 
-VERBS = ("prepare",)
+VERBS = ("prepare", "pictures")
 
 
 def main(arguments: list[str]) -> int:
     """Run one verb on a host in this process; returns the exit status."""
     # Core is imported by itself here, only to read the arguments; the host has its own copy of the pack.
     sys.path.append(str(PACK_ROOT))
-    from lumiere_core.commands import prepare
+    from lumiere_core.commands import pictures, prepare
 
     sys.path.remove(str(PACK_ROOT))
     parser = argparse.ArgumentParser(prog="lumiere_core")
     commands = parser.add_subparsers(dest="verb", required=True)
-    prepare.add_arguments(commands.add_parser(VERBS[0]))
+    for name, module in zip(VERBS, (prepare, pictures), strict=True):
+        module.add_arguments(commands.add_parser(name))
     options = parser.parse_args(arguments)
-    for name in ("clips", "output"):
+    for name in {"clips", "images", "output"} & vars(options).keys():
         setattr(options, name, getattr(options, name).resolve())
     options.checkpoint = str(Path(options.checkpoint).resolve())
     try:
@@ -39,7 +41,7 @@ def main(arguments: list[str]) -> int:
             flags = ["--cpu"] if needs_cpu_flag() else []
             host = HeadlessHost(find_host(), Path(base), flags)
             encoders = host.module("nodes.encoders").HostEncoders.load(options.checkpoint)
-            return host.module("lumiere_core.commands.prepare").run(options, encoders)
+            return host.module(f"lumiere_core.commands.{options.verb}").run(options, encoders)
     except (HostError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

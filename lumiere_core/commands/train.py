@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     own = parser.add_argument_group("your own clips (phase temporal)")
     own.add_argument("--data", help="cache made by `prepare`: a folder, or an http address of one")
-    own.add_argument("--checkpoint", help="the model that the cache was prepared with")
+    own.add_argument(
+        "--checkpoint",
+        help="the model that the cache was prepared with; an SD-type model (phase style)",
+    )
     own.add_argument(
         "--strategy", default="ddp", help="with torchrun: ddp, or fsdp to spread the weights too"
     )
@@ -92,12 +95,14 @@ def main(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = join(options.device or "cpu") if joined() else options.device
-    chosen = TrainOptions(
-        **phase_module(phase_name(options)).DEFAULTS
+    module = phase_module(phase_name(options))
+    kind = getattr(module, "Options", TrainOptions)
+    chosen = kind(
+        **module.DEFAULTS
         | {
             k: v
             for k, v in {**vars(options), "device": device}.items()
-            if k in TrainOptions.__dataclass_fields__ and v is not None
+            if k in kind.__dataclass_fields__ and v is not None
         }
     )
     check_device(chosen.device)
@@ -111,7 +116,7 @@ def main(options: argparse.Namespace) -> int:
             share(phase, options.strategy)
         train(phase, chosen, folder, options.resume)
         if weights and Team.of(phase).first:
-            copy_whole(folder / f"{phase.name}.safetensors", weights)
+            copy_whole(folder / getattr(phase, "file", f"{phase.name}.safetensors"), weights)
         if hasattr(phase, "describe"):
             logger.info(f"measured peak memory {readable(measured_bytes(chosen.device))}")
     finally:
@@ -120,9 +125,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def phase_name(options: argparse.Namespace) -> str:
-    """Return the module of the phase; the temporal layers learn from the world or from own clips."""
-    own = options.phase == "temporal" and options.data is not None
-    return "own_clips" if own else options.phase
+    """Return the module of the phase: some have another one for a person's own clips or checkpoint."""
+    if options.phase == "temporal" and options.data is not None:
+        return "own_clips"
+    if options.phase == "style" and options.checkpoint is not None:
+        return "style_latent"
+    return options.phase
 
 
 def copy_whole(source: Path, target: Path) -> None:

@@ -95,6 +95,11 @@ class StylePhase(DiffusionPhase):
             else None
         )
 
+    @property
+    def file(self) -> str:
+        """Name of the file that `export` writes."""
+        return "lora.safetensors" if self.deltas is not None else "image.safetensors"
+
     def samples_per_step(self) -> int:
         return self.options.batch_size
 
@@ -153,7 +158,7 @@ class StylePhase(DiffusionPhase):
             config = {"style": style | {"rank": options.rank, "layers": options.layers}}
             metadata = metadata_for(f"{options.title} style", config, **facts)
             metadata["modelspec.architecture"] += "/lora"
-            save_file(self.deltas.file_state(state), folder / "lora.safetensors", metadata)
+            save_file(self.deltas.file_state(state), folder / self.file, metadata)
             return
         config = {
             "unet": self.models.unet.config.to_dict(),
@@ -163,7 +168,7 @@ class StylePhase(DiffusionPhase):
         }
         metadata = metadata_for(f"lumiere text-to-image U-Net, {options.title}", config, **facts)
         weights = to_half({f"image.{k}": v for k, v in state.items()})
-        save_file(weights, folder / "image.safetensors", metadata)
+        save_file(weights, folder / self.file, metadata)
 
 
 def with_words(caption: str, words: str) -> str:

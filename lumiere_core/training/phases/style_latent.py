@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
 class LatentStylePhase(DiffusionPhase):
     """Train low-rank deltas of a frozen latent image model on a few pictures."""
 
-    name = "style"
+    name, file = "style", "lora.safetensors"
 
     def __init__(
         self, unet: UNet, schedule: Schedule, pictures: LatentPictures, options: Options, base: str
@@ -75,7 +75,7 @@ class LatentStylePhase(DiffusionPhase):
         config = {"style": style | {"rank": options.rank, "layers": self.layers}}
         metadata = metadata_for(f"{options.title} style", config, **facts)
         metadata["modelspec.architecture"] += "/lora"
-        save_file(self.module.file_state(state), folder / "lora.safetensors", metadata)
+        save_file(self.module.file_state(state), folder / self.file, metadata)
 
 
 def build(arguments: Any, options: Options, config: dict[str, Any]) -> LatentStylePhase:
