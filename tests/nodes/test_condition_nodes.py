@@ -374,6 +374,19 @@ def test_vae_encode_for_inpaint_takes_them_too(studio, conditioned, build):
     assert torch.allclose(samples[~region], clip[~region] * 2 - 1, atol=1e-6)
 
 
+def test_sam_s_tracked_objects_are_a_region(host, build):
+    """SAM3 Track to Mask: a mask for each frame, in the video's size."""
+    from comfy.ldm.sam3.tracker import pack_masks
+
+    objects = torch.zeros(6, 2, 16, 16)
+    for frame in range(6):
+        objects[frame, 1, 4:12, frame : frame + 6] = 1
+    track = {"packed_masks": pack_masks(objects > 0.5), "orig_size": (16, 16), "n_frames": 6}
+    (region,) = host.call("SAM3_TrackToMask", track_data=track, object_indices="1")
+    mask = build("inpaint", video=images(6), region=region)[1]
+    assert torch.equal(mask, objects[:, 1])
+
+
 # --- something to begin with ------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
 TWINS = sorted((ROOT / "workflows" / "api").glob("*.json"))
 SHOWN_ONLY = ("Note", "MarkdownNote")
+SIZED = ("EmptyLumiereLatentVideo", "LumiereWorldClip", "LumiereConditionBuilder")
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 
 
@@ -90,19 +91,22 @@ def small(graph, prefix):
     for node in graph.values():
         inputs = node["inputs"]
         for key, value in (
-            ("checkpoint", "tiny.safetensors"), ("length", 6), ("steps", 2), ("filename_prefix", prefix),
+            ("checkpoint", "tiny.safetensors"), ("steps", 2), ("filename_prefix", prefix),
             ("lora_name", "tiny_style.safetensors"),
         ):  # fmt: skip
             if key in inputs:
                 inputs[key] = value
-        if node["class_type"] == "EmptyLumiereLatentVideo":
+        if "length" in inputs:
+            inputs["length"] = min(6, inputs["length"])
+        if node["class_type"] in SIZED:
             inputs |= {"width": 16, "height": 16}
+            inputs |= {key: 2 for key in inputs if key in ("task.left", "task.right", "grow")}
     return graph
 
 
 @pytest.fixture(scope="session")
 def tiny_server(server, write_tiny, write_tiny_style):
-    write_tiny(server.base / "models" / "lumiere" / "tiny.safetensors")
+    write_tiny(server.base / "models" / "lumiere" / "tiny.safetensors", conv_cond=True)
     write_tiny_style(server.base / "models" / "loras" / "tiny_style.safetensors")
     return server
 
