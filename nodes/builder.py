@@ -44,8 +44,13 @@ def _side(name: str) -> io.Int.Input:
 
 TASKS = {
     "image to video": [
-        _image("start_image", "The first frame. Of several images the first counts."),
+        _image("start_image", "The first frame, or the beginning of the clip."),
         _image("end_image", "The last frame, if it is given too.", optional=True),
+        # The host's page cannot make a node whose first choice has no widget.
+        io.Int.Input(
+            "start_frames", default=1, min=1, max=LONGEST,
+            tooltip="How many images of start_image are given: 1 is image to video, more continue a clip.",
+        ),
     ],
     "key frames": [
         _image("images", "The given frames, as a batch."),
@@ -164,17 +169,24 @@ class Frame:
 
 
 def image_to_video(
-    frame: Frame, length: int, start_image: Tensor, end_image: Tensor | None = None
-) -> Condition:
-    """The first frame is given, and perhaps the last."""
-    images = [start_image[:1]] + ([] if end_image is None else [end_image[:1]])
-    if length < len(images):
+    frame: Frame, length: int, start_image: Tensor, end_image: Tensor | None = None,
+    start_frames: int = 1,
+) -> Condition:  # fmt: skip
+    """The first frame is given, or more of the beginning, and perhaps the last."""
+    if start_frames > len(start_image):
         raise ValueError(
-            f"length is {length}; this task wants a clip of at least {len(images)} frames. Set length, for "
-            "example to 80."
+            f"start_frames is {start_frames}, but start_image has {len(start_image)} image(s). Lower start_frames, or "
+            "give that many."
         )
-    clips, known = zip(*(frame.place(image) for image in images), strict=True)
-    frames = [0, length - 1][: len(images)]
+    parts = [start_image[:start_frames]] + ([] if end_image is None else [end_image[:1]])
+    frames = list(range(start_frames)) + [length - 1] * (len(parts) - 1)
+    if length < len(frames):
+        raise ValueError(
+            f"length is {length}, and {len(frames)} frame(s) are given; the clip must have that many at least. Set "
+            "length, for example to 80."
+        )
+    clips, known = zip(*(frame.place(images) for images in parts), strict=True)
+    known = [k.expand(-1, -1, clip.shape[2], -1, -1) for k, clip in zip(known, clips, strict=True)]
     return key_frames(torch.cat(clips, 2), frames, length, torch.cat(known, 2), BLANK)
 
 

@@ -28,7 +28,7 @@ class LumiereWorldClip(io.ComfyNode):
                     "it does not know are passed over.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF,
+                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
                     tooltip="Chooses what the prompt leaves open, such as sizes and places.",
                 ),
                 io.Int.Input("width", default=64, min=16, max=4096, step=8, tooltip="Pixels."),

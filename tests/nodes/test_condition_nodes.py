@@ -24,6 +24,8 @@ def build(host):
     def call(task, length=6, resize="crop", grow=0, feather=0, size=SIZE, **given):
         if task in ("inpaint", "outpaint"):
             given = {"source_fps": 0.0, "fps": 16.0, **given}
+        if task == "image to video":
+            given = {"start_frames": 1, **given}
         if task == "outpaint":
             given = {"left": 0, "top": 0, "right": 0, "bottom": 0, **given}
         return host.call(
@@ -60,6 +62,13 @@ def test_image_to_video(build):
     clip, mask = build("image to video", start_image=start, end_image=end)
     assert torch.equal(clip[[0, -1]], torch.cat([start, end]))
     assert mask.flatten(1).mean(1).tolist() == [0, 1, 1, 1, 1, 0]
+
+
+def test_a_clip_is_continued(build):
+    given = images(9)
+    clip, mask = build("image to video", start_image=given, start_frames=4, end_image=images())
+    assert torch.equal(clip[:4], given[:4])
+    assert mask.flatten(1).mean(1).tolist() == [0, 0, 0, 0, 1, 0]
 
 
 def test_start_and_end_of_different_sizes(build):
@@ -203,6 +212,14 @@ BAD = {
     "no length": (
         {"task": "cinemagraph", "image": images(), "region": square(), "length": 0},
         "Set it",
+    ),
+    "fewer images than are asked for": (
+        {"task": "image to video", "start_image": images(2), "start_frames": 3},
+        "start_frames is 3, but start_image has 2",
+    ),
+    "a clip that is too short": (
+        {"task": "image to video", "start_image": images(7), "start_frames": 7},
+        "length is 6, and 7 frame",
     ),
     "no length for an image": (
         {"task": "image to video", "start_image": images(), "length": 0},
