@@ -189,3 +189,53 @@ def test_prepare_train_apply(host, encoders, backbones, tmp_path, monkeypatch):
     )
     difference = (backbones.sample(model) - backbones.sample(fresh)).abs().max()
     assert difference > 1e-5
+
+
+@pytest.mark.parametrize("name", ["SD15", "SDXL"])
+def test_a_style_from_pictures_is_a_lora_that_the_stock_loader_reads(
+    host, encoders, studio, log, tmp_path, name
+):
+    """Pictures, the host's encoders, core's trainer, the stock loader: every key lands in the U-Net."""
+    core = {
+        part: host.module(f"lumiere_core.{part}")
+        for part in (
+            "config", "lora", "schedule", "unet", "checkpoint", "training.loop", "training.pictures",
+            "training.latent_pictures", "training.phases.style", "training.phases.style_latent",
+        )
+    }  # fmt: skip
+    made = encoders(name)
+    side = made.backbone["multiple"]
+    picture = core["training.pictures"].Picture(
+        torch.rand(3, side + 9, side + 9) * 2 - 1, "a tower"
+    )
+    file = tmp_path / "pictures.safetensors"
+    core["training.latent_pictures"].encode_pictures([picture], made, file, side, side, "in oils")
+    pictures = core["training.latent_pictures"].LatentPictures(file)
+    unet = core["unet"].UNet(core["config"].UNetConfig.from_dict(pictures.backbone["unet"]))
+    plain = {
+        k.removeprefix("diffusion_model."): v.clone()
+        for k, v in made.model.model_state_dict("diffusion_model.").items()
+    }
+    unet.load_state_dict(plain)
+    options = core["training.phases.style"].Options(
+        steps=2, batch_size=2, learning_rate=0.1, images="x", style="oils", rank=2, ema_decay=0.0
+    )
+    phase = core["training.phases.style_latent"].LatentStylePhase(
+        unet, core["schedule"].Schedule(**pictures.backbone["schedule"]), pictures, options, ""
+    )
+    folder = host.base / "models" / "loras"
+    core["training.loop"].train(phase, options, folder / name, progress=False)
+    lora, _ = core["checkpoint"].load_file(folder / name / "lora.safetensors")
+
+    (styled,) = host.call(
+        "LoraLoaderModelOnly", model=made.model, lora_name=f"{name}/lora.safetensors", strength_model=0.7,
+    )  # fmt: skip
+    assert "not loaded" not in log()
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([styled], force_full_load=True)
+    got = styled.model.diffusion_model.state_dict()
+    want = core["lora"].apply(plain, lora, 0.7)
+    assert sum(not torch.equal(want[k], plain[k]) for k in want) == len(phase.module.names)
+    for key, value in want.items():
+        assert torch.allclose(got[key], value, atol=1e-5), key
