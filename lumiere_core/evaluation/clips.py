@@ -52,7 +52,7 @@ class ClipMaker:
         """The clip of a case; with a folder it is kept there under the case's name."""
         import numpy as np
 
-        path = self.folder and Path(self.folder) / self._run_name() / f"{name}.npz"
+        path = self.path(name)
         if path and path.is_file():
             with np.load(path) as kept:
                 frames = torch.from_numpy(kept["frames"])
@@ -66,6 +66,10 @@ class ClipMaker:
             )
             partial.replace(path)
         return clip
+
+    def path(self, name: str) -> Path | None:
+        """Where the clip of a case is kept; None without a folder."""
+        return Path(self.folder) / self._run_name() / f"{name}.npz" if self.folder else None
 
     def _generate(self, prompt: str, seed: int) -> Clip:
         from ..pipeline import generate, load_models

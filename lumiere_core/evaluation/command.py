@@ -24,6 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 WHAT = {  # name -> module and class with cases(), measure(case), bars(records), run, title
     "mini": ("lumiere_core.evaluation.mini", "Mini"),
     "oracle": ("lumiere_core.evaluation.oracle_check", "OracleCheck"),
+    "style": ("lumiere_core.evaluation.style", "StyleEvaluation"),
 }
 NEAR = 2.0  # levels of 255 that the mean colours of a clip made again may differ by
 
@@ -70,6 +71,9 @@ def main(options: argparse.Namespace) -> int:
     cases = evaluation.cases()
     if options.all:
         run_missing(evaluation, store, cases, options)
+        if options.clips and hasattr(evaluation, "write_sheets"):
+            for path in evaluation.write_sheets(options.clips):
+                sys.stdout.write(f"{path}\n")
     records = store.of_run(evaluation.run)
     known = [records[case.id] for case in cases if case.id in records]
     if not known:
@@ -89,11 +93,13 @@ def main(options: argparse.Namespace) -> int:
 def run_missing(evaluation, store: Store, cases: list[Case], options: argparse.Namespace) -> None:
     """Run the cases without a line; each is stored as soon as it is done.
 
-    They come in the order of their hashes, so that a part of the set is a fair sample of the whole.
+    They come in the order of their hashes, so that a part of the set is a fair sample of the whole; an
+    evaluation that has an order for that itself says so (`in_order`).
     """
     done = store.of_run(evaluation.run)
     missing = [case for case in cases if case.id not in done]
-    missing.sort(key=lambda case: hash_text(case.id))
+    if not getattr(evaluation, "in_order", False):
+        missing.sort(key=lambda case: hash_text(case.id))
     if options.only:
         missing = [case for case in missing if options.only in case.prompt]
     missing = missing[: options.limit]
