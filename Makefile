@@ -17,7 +17,7 @@ ifeq ($(shell uname -s 2>/dev/null),Linux)
 endif
 
 # Given through the environment, so that quotes and apostrophes in a prompt arrive as typed.
-export SEED OUT
+export SEED OUT HD
 ifeq ($(OS)$(origin PROMPT),Windows_NTenvironment)
   unexport PROMPT
 else # not cmd.exe's own PROMPT
@@ -33,7 +33,7 @@ help: ## Show the verbs
 setup: ## Make .venv, .host/ComfyUI and .host/base (every other verb does it too)
 	@$(PYTHON) .ci/setup.py
 
-demo: setup ## Text to video on the real host; PROMPT="a red ball bouncing on grass" SEED=7 OUT=clip.mp4
+demo: setup ## Text to video on the real host; PROMPT="a red ball bouncing on grass" SEED=7 OUT=clip.mp4, HD=1 for 256x256
 	@$(VENV_PYTHON) nodes/demo.py
 
 test: setup ## Lint and every test that needs no accelerator; ARGS="-k name" narrows it

@@ -35,6 +35,15 @@ def plan_windows(
     Raises:
         ValueError: no frames, an empty window, or an overlap that is negative or not below the length.
     """
+    starts = window_starts(num_frames, context_length, context_overlap, closed_loop)
+    length = min(context_length, num_frames)
+    return [tuple((start + i) % num_frames for i in range(length)) for start in starts]
+
+
+def window_starts(
+    num_frames: int, context_length: int, context_overlap: int = OVERLAP, closed_loop: bool = False
+) -> list[int]:
+    """Return the first frame of each window of `plan_windows`, which see for arguments and errors."""
     if num_frames < 1 or context_length < 1:
         raise ValueError(
             f"got {num_frames} frames and windows of {context_length}; both must be at least 1."
@@ -45,15 +54,13 @@ def plan_windows(
             f"it must be from 0 to {context_length - 1}."
         )
     if num_frames <= context_length:
-        return [tuple(range(num_frames))]
+        return [0]
     step = context_length - context_overlap
     if closed_loop:
         count = -(-num_frames // step)
-        starts = [round(i * num_frames / count) for i in range(count)]
-    else:
-        count = 1 + -(-(num_frames - context_length) // step)
-        starts = [min(i * step, num_frames - context_length) for i in range(count)]
-    return [tuple((start + i) % num_frames for i in range(context_length)) for start in starts]
+        return [round(i * num_frames / count) for i in range(count)]
+    count = 1 + -(-(num_frames - context_length) // step)
+    return [min(i * step, num_frames - context_length) for i in range(count)]
 
 
 def window_weights(length: int, overlap: int, weighting: str = "uniform") -> Tensor:

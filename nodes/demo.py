@@ -2,7 +2,7 @@
 
     python nodes/demo.py --prompt "a red ball bouncing on grass" --seed 7 --output clip.mp4
 
-Without an option the environment's PROMPT, SEED and OUT count, else the workflow's own values.
+Without an option the environment's PROMPT, SEED, OUT and HD count, else the workflow's own values.
 Beside the clip it writes <name>_sheet.png (the frames in reading order) and <name>_slice.png (one row of pixels
 over time). Files appear only when the run has succeeded and the clip has been read back.
 """
@@ -30,7 +30,7 @@ from headless import (
     prepare_base,
 )
 
-WORKFLOW = PACK_ROOT / "workflows" / "api" / "text_to_video.json"
+WORKFLOWS = PACK_ROOT / "workflows" / "api"
 BASE = PACK_ROOT / ".host" / "base"
 PROMPT_INPUTS = ("prompt", "text")
 SEED_INPUTS = ("seed", "noise_seed")
@@ -288,10 +288,16 @@ def main() -> int:
     parser.add_argument("--prompt", default=environment("PROMPT"), help="what the clip shows")
     parser.add_argument("--seed", default=environment("SEED") or None, help="a whole number")
     parser.add_argument("--output", default=environment("OUT"), help="an .mp4 file or a folder")
-    parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="an API-format workflow")
+    parser.add_argument(
+        "--hd", action="store_true", default=environment("HD", "") not in ("", "0"),
+        help="4 times larger, by the super-resolution stage",
+    )  # fmt: skip
+    parser.add_argument("--workflow", type=Path, help="an API-format workflow; default: the pack's")
     parser.add_argument("--base", type=Path, default=BASE, help="the host's models and outputs")
     parser.add_argument("--cpu", action="store_true", help="do not use an accelerator")
     options = parser.parse_args()
+    if options.workflow is None:
+        options.workflow = WORKFLOWS / f"text_to_video{'_hd' if options.hd else ''}.json"
     try:
         if options.seed is not None:
             try:

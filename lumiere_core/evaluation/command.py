@@ -25,6 +25,7 @@ WHAT = {  # name -> module and class with cases(), measure(case), bars(records),
     "mini": ("lumiere_core.evaluation.mini", "Mini"),
     "oracle": ("lumiere_core.evaluation.oracle_check", "OracleCheck"),
     "style": ("lumiere_core.evaluation.style", "StyleEvaluation"),
+    "seams": ("lumiere_core.evaluation.seams", "Seams"),
 }
 NEAR = 2.0  # levels of 255 that the mean colours of a clip made again may differ by
 

@@ -43,7 +43,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = ("flops", "blocks", "network", "startup", "demo", "checkpoints")
+    names = ("flops", "blocks", "network", "startup", "demo", "checkpoints", "windows")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--quick", action="store_true", help="one turn of everything")
     parser.add_argument("--turns", type=int, help="how often the things compared take turns")
@@ -61,6 +61,7 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
     import flops
     import network
     import startup
+    import windows
     from pairs import Clock
 
     clock = Clock(arguments.clock)
@@ -76,6 +77,7 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
         "startup": lambda: startup.measure(clock.kind, turns(5)),
         "checkpoints": checkpoints.measure,
         "demo": lambda: demo.measure(clock.kind, _allocator_settings(), turns(3)),
+        "windows": lambda: windows.measure(turns(3)),
     }
 
 

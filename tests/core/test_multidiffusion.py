@@ -7,19 +7,41 @@ from lumiere_core.multidiffusion import (
     Blend,
     denoise_in_windows,
     plan_windows,
+    window_starts,
     window_weights,
 )
 from lumiere_core.sampling import sample_ddim, sample_ddpm, sigmas_karras
 from lumiere_core.schedule import Schedule
 
+LENGTHS = [*range(1, 13), 16, 17, 24, 33, 64, 80, 127, 160, 199, 200]
+
 
 @pytest.mark.parametrize("closed_loop", [False, True])
-def test_every_plan_covers_the_clip_with_equal_windows(closed_loop):
-    for frames in range(1, 201):
-        for length in (1, 2, 3, 5, 8, 16):
-            for overlap in {0, 1, 2, length // 2, length - 1}:
-                if overlap >= length:
-                    continue
+@pytest.mark.parametrize(
+    "lengths", [LENGTHS, pytest.param(range(1, 201), marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_every_plan_covers_the_clip(lengths, closed_loop):
+    """Every T from 1 to 200 and every legal overlap: no gap, no window past the end."""
+    for length in lengths:
+        for frames in range(1, 201):
+            assert frames > length or window_starts(frames, length, length - 1, closed_loop) == [0]
+        for overlap in range(length):
+            most = length - overlap  # frames between starts, so that neighbours share `overlap`
+            for frames in range(length + 1, 201):
+                starts = window_starts(frames, length, overlap, closed_loop)
+                gaps = set(map(int.__sub__, starts[1:], starts))
+                assert starts[0] == 0 and min(gaps, default=1) > 0 and max(gaps, default=1) <= most
+                if closed_loop:
+                    assert frames - starts[-1] <= most  # the last reaches into the first
+                else:
+                    assert starts[-1] + length == frames
+
+
+@pytest.mark.parametrize("closed_loop", [False, True])
+def test_windows_have_one_length_and_share_frames(closed_loop):
+    for frames in range(1, 41):
+        for length in range(1, 12):
+            for overlap in range(length):
                 windows = plan_windows(frames, length, overlap, closed_loop)
                 assert {f for window in windows for f in window} == set(range(frames))
                 assert {len(window) for window in windows} == {min(length, frames)}
@@ -115,3 +137,34 @@ def test_averaging_the_step_equals_averaging_the_prediction(ancestral):
 
         by_step = denoise_in_windows(stepped, by_step, windows, weights)
     assert torch.allclose(by_prediction, by_step, atol=1e-9)
+
+
+def test_closed_loop_blends_the_end_with_the_start():
+    """A clip turned round by some frames gives the answer turned round, where windows turn with it."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 1, 12, 1, 1)
+    windows, weights = plan_windows(12, 4, 1, closed_loop=True), window_weights(4, 1)
+    assert [w[0] for w in windows] == [0, 3, 6, 9] and windows[-1] == (9, 10, 11, 0)
+
+    def mixing(part, _):
+        return part.cumsum(dim=2)
+
+    answer = denoise_in_windows(mixing, x, windows, weights)
+    turned = denoise_in_windows(mixing, x.roll(3, dims=2), windows, weights)
+    assert torch.allclose(turned, answer.roll(3, dims=2), atol=1e-6)
+    assert not torch.allclose(answer[:, :, 0], x[:, :, 0], atol=1e-3)  # two windows hold frame 0
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "tapered"])
+def test_windows_that_agree_change_nothing(weighting):
+    x = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(0))
+    windows, weights = plan_windows(9, 4, 2), window_weights(4, 2, weighting)
+    answer = denoise_in_windows(lambda part, _: 2 * part, x, windows, weights, dim=1)
+    assert torch.allclose(answer, 2 * x, atol=1e-6)
+
+
+def test_tapered_weights_fall_off_over_the_overlap():
+    assert window_weights(8, 3, "tapered").tolist() == [0.25, 0.5, 0.75, 1, 1, 0.75, 0.5, 0.25]
+    assert window_weights(5, 0, "tapered").tolist() == [1] * 5
+    with pytest.raises(ValueError, match="'round'.*uniform"):
+        window_weights(4, 2, "round")

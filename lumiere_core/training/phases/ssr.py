@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ... import world
@@ -32,9 +33,10 @@ from .image import new_unet
 from .temporal import new_temporal
 
 DEFAULTS: dict[str, Any] = {
-    "num_frames": 1, "batch_size": 8, "height": 128, "width": 128, "learning_rate": 1e-3, "sigma_shift": 4.0,
+    "num_frames": 1, "batch_size": 8, "height": 64, "width": 64, "learning_rate": 1e-3, "sigma_shift": 4.0,
 }  # fmt: skip
-CROPS_TRIED = 3  # the one with most detail is taken: most of a frame is plain
+CROPS_TRIED = 8  # the one that loses most when it is made small is taken: most of a frame is plain
+ANY_CROP = 0.25  # share of clips whose first crop is taken
 PREVIEW_SCENES = range(10**9, 10**9 + 4)  # of the held-out split
 
 
@@ -113,9 +115,10 @@ class SSRPhase(DiffusionPhase):
         return torch.stack(high).transpose(1, 2), torch.cat(low)
 
     def _crop(self, clip: Tensor, random: torch.Generator) -> Tensor:
-        """Return the most detailed of a few random crops of (t, c, H, W), the same in all frames."""
+        """Return a random crop of (t, c, H, W), the same in all frames; mostly one that loses detail when small."""
         scale, best = self.config.scale, None
-        for _ in range(CROPS_TRIED):
+        tried = 1 if torch.rand(1, generator=random).item() < ANY_CROP else CROPS_TRIED
+        for _ in range(tried):
             places = torch.rand(2, generator=random).tolist()
             (top, left) = (
                 scale * round(place * (full - crop) / scale)
@@ -124,9 +127,10 @@ class SSRPhase(DiffusionPhase):
                 )
             )
             crop = clip[:, :, top : top + self.options.height, left : left + self.options.width]
-            detail = crop[0].var().item()
-            if best is None or detail > best[0]:
-                best = detail, crop
+            first = crop[:1]
+            lost = (first - upsample(F.avg_pool2d(first, scale), scale)).square().mean().item()
+            if best is None or lost > best[0]:
+                best = lost, crop
         return best[1]
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:

@@ -1,0 +1,95 @@
+"""Enlarge clips in the host's own context windows: the other side of `python -m lumiere_core evaluate seams`.
+
+    python nodes/context_windows.py WEIGHTS THREADS
+
+Says "ready", then reads a job from each line of its input, a JSON object with small and large (.npy files of
+(t, h, w, 3) uint8 frames, to read and to write), prompt, seed, steps, length and overlap, and answers "done" or
+"failed: …". Ends with its input.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+# This folder is on sys.path because the file is run as a script.
+from headless import HeadlessHost, find_host, needs_cpu_flag, prepare_base
+
+
+def main(weights: str, threads: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        try:
+            prepare_base(base)
+            file = Path(weights)
+            if file.is_file():
+                target = base / "models" / "lumiere" / file.name
+                target.parent.mkdir(parents=True)
+                shutil.copyfile(file, target)
+                weights = file.name
+            host = HeadlessHost(find_host(), base, ["--cpu"] if needs_cpu_flag() else [])
+            import torch
+
+            torch.set_num_threads(int(threads))
+            run = _prepare(host, weights)
+        except Exception as error:
+            _say(f"failed: {error}")
+            return
+        _say("ready")
+        for line in sys.stdin:
+            try:
+                run(json.loads(line))
+                _say("done")
+            except Exception as error:
+                _say(f"failed: {error}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text.replace("\n", " ") + "\n")
+    sys.stdout.flush()
+
+
+def _prepare(host: HeadlessHost, weights: str):
+    """Load the stage and return the function that does a job."""
+    import node_helpers
+    import numpy as np
+    import torch
+
+    def loaded(name: str) -> tuple:
+        return host.call("LumiereLoader", checkpoint=name, dtype="fp32", frames_per_clip=0)
+
+    model, clip, _ = loaded(weights)
+    clip = clip or loaded("lumiere-mini")[1]
+
+    def run(job: dict) -> None:
+        (cut,) = host.call(
+            "ContextWindowsManual", model=model, context_length=job["length"],
+            context_overlap=job["overlap"], context_schedule="standard_static", context_stride=1,
+            closed_loop=False, fuse_method="pyramid", dim=0, freenoise=False,
+        )  # fmt: skip
+        prompts = host.call(
+            "LumiereTextEncode", clip=clip, prompt=job["prompt"], negative_prompt=""
+        )
+        small = torch.from_numpy(np.load(job["small"])).movedim(-1, 1).float() / 127.5 - 1
+        values = {"concat_image": small, "noise_augmentation": 0.0}
+        positive, negative = (node_helpers.conditioning_set_values(c, values) for c in prompts)
+        scale = model.model.ssr.scale
+        size = (small.shape[0], 3, small.shape[2] * scale, small.shape[3] * scale)
+        (out,) = host.call(
+            "LumiereSampler", model=cut, seed=job["seed"], steps=job["steps"], cfg=1.0,
+            sampler_name="euler", scheduler="karras", positive=positive, negative=negative,
+            latent_image={"samples": torch.zeros(size)}, denoise=1.0, dynamic_threshold=0.0,
+        )  # fmt: skip
+        levels = ((out["samples"] + 1) * 127.5).round().clamp(0, 255)
+        np.save(job["large"], levels.to(torch.uint8).movedim(1, -1).contiguous().numpy())
+
+    return run
+
+
+if __name__ == "__main__":
+    # Off the path again: the host must not find this folder's modules before its own.
+    sys.path.remove(str(Path(__file__).resolve().parent))
+    main(*sys.argv[1:])
