@@ -70,6 +70,7 @@ class Request:
     sampler: str = "ddim"
     scheduler: str = "karras"
     threshold: float = 0.0  # percentile of dynamic thresholding, for example 0.995; 0 = none
+    denoise: float = 1.0  # less keeps that much of a source clip's structure (SDEdit)
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.steps < 1:
@@ -80,6 +81,8 @@ class Request:
             raise ValueError(
                 f"the size is {self.width}x{self.height} pixels; at least 1x1 is wanted."
             )
+        if not 0 < self.denoise <= 1:
+            raise ValueError(f"denoise is {self.denoise}; more than 0 and at most 1 is wanted.")
         if not 0 <= self.threshold <= 1:
             raise ValueError(
                 f"the threshold is {self.threshold}; a percentile from 0 (none) to 1 is wanted, such as 0.995."
@@ -130,6 +133,8 @@ def generate(
     on_step: OnStep | None = None,
     keep_float: Callable[[Tensor], None] | None = None,
     condition: Condition | None = None,
+    source: Tensor | None = None,
+    keep_copy: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Make one clip; returns (t, h, w, 3) uint8.
 
@@ -137,9 +142,12 @@ def generate(
         on_step: called with (step, sigma, clean estimate (1, c, t, h, w)) after each step.
         keep_float: called with the (1, c, t, h, w) result before it is rounded to 256 levels.
         condition: what is known of the clip, of one clip and the request's size; it is in the result as it is.
+        source: (1, c, t, h, w), the clip that `request.denoise` keeps some of (SDEdit, Lumiere §4).
+        keep_copy: called at each step with the clean estimate before what is known is put in.
 
     Raises:
-        ValueError: the condition has another size, or the temporal layers were not trained for one.
+        ValueError: the condition has another size, or the temporal layers were not trained for one; a `denoise`
+            below 1 without a source.
     """
     device = next(models.unet.parameters()).device
     context, pooled = models.encode([request.prompt, request.negative])
@@ -174,10 +182,20 @@ def generate(
             denoised = classifier_free(denoised, estimate(x, sigma, 1), request.cfg)
         if request.threshold:
             denoised = dynamic_threshold(denoised, request.threshold)
+        if keep_copy is not None:
+            keep_copy(denoised)
         return denoised if condition is None else hold_known(denoised, condition)
 
-    sigmas = SCHEDULERS[request.scheduler](request.steps, schedule).to(device)
-    x = noise(0) * (1 + sigmas[0] ** 2).sqrt()
+    if request.denoise < 1:
+        if source is None:
+            raise ValueError(f"denoise is {request.denoise}, but there is no source clip to keep.")
+        # As the host: the last steps of a longer run.
+        longer = int(request.steps / request.denoise)
+        sigmas = SCHEDULERS[request.scheduler](longer, schedule)[-request.steps - 1 :].to(device)
+        x = source.to(device) + noise(0) * sigmas[0]
+    else:
+        sigmas = SCHEDULERS[request.scheduler](request.steps, schedule).to(device)
+        x = noise(0) * (1 + sigmas[0] ** 2).sqrt()
     if request.sampler == "ddim":
         x = sample_ddim(denoise, x, sigmas, on_step)
     else:

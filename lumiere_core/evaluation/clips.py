@@ -9,12 +9,16 @@ import argparse
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..json_lines import Record
 from .store import fingerprint
+
+if TYPE_CHECKING:
+    from ..pipeline import Models
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,19 @@ class ClipMaker:
         return Path(self.folder) / self._run_name() / f"{name}.npz" if self.folder else None
 
     def _generate(self, prompt: str, seed: int) -> Clip:
-        from ..pipeline import generate, load_models
+        from ..pipeline import generate
+
+        models, started = self.models(), time.monotonic()
+        frames = generate(models, replace(self.request, prompt=prompt, seed=seed)).cpu()
+        return Clip(frames, device_name(self.device), round(time.monotonic() - started, 1))
+
+    def models(self) -> Models:
+        """The networks, loaded once."""
+        from ..pipeline import load_models
 
         if self._models is None:
             self._models, _ = load_models(self.weights, self.device)
-        started = time.monotonic()
-        frames = generate(self._models, replace(self.request, prompt=prompt, seed=seed)).cpu()
-        return Clip(frames, device_name(self.device), round(time.monotonic() - started, 1))
+        return self._models
 
     def _run_name(self) -> str:
         return fingerprint({name: f"{name}={value}" for name, value in self.run.items()})[:16]

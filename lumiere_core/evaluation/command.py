@@ -24,6 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 WHAT = {  # name -> module and class with cases(), measure(case), bars(records), run, title
     "mini": ("lumiere_core.evaluation.mini", "Mini"),
     "oracle": ("lumiere_core.evaluation.oracle_check", "OracleCheck"),
+    "conditioning": ("lumiere_core.evaluation.conditioning", "Conditioning"),
     "style": ("lumiere_core.evaluation.style", "StyleEvaluation"),
     "seams": ("lumiere_core.evaluation.seams", "Seams"),
 }

@@ -163,3 +163,30 @@ def test_a_generated_clip_holds_what_is_known(tiny, weights):
     short = Request("a red ball", num_frames=5, height=16, width=16, steps=2)
     with pytest.raises(ValueError, match="the condition clip is .* is wanted"):
         generate(models, short, condition=made)
+
+
+# --- SDEdit -----------------------------------------------------------------------------------------------
+
+
+def test_denoise_keeps_some_of_a_source(weights):
+    models, _ = load_models(weights)
+    source, clips = video(4, 16, 16), []
+    for denoise in (0.05, 0.9):
+        request = Request(
+            "a red ball", num_frames=4, height=16, width=16, steps=2, denoise=denoise, cfg=1.0
+        )
+        generate(models, request, keep_float=clips.append, source=source)
+    near, far = ((clip - source).abs().mean() for clip in clips)
+    assert near < far
+
+
+@pytest.mark.parametrize("denoise", [0.0, -1.0, 1.5])
+def test_denoise_is_a_share(denoise):
+    with pytest.raises(ValueError, match="more than 0 and at most 1"):
+        Request("snow", denoise=denoise)
+
+
+def test_denoise_wants_a_source(weights):
+    models, _ = load_models(weights)
+    with pytest.raises(ValueError, match="no source clip"):
+        generate(models, Request("snow", num_frames=2, height=16, width=16, denoise=0.5))
