@@ -11,6 +11,7 @@ from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
 from .nodes.style import LumiereStyleInterpolate
 from .nodes.super_resolution import LumiereSuperResolution, LumiereTemporalMultidiffusion
 from .nodes.text import LumiereTextEncode
+from .nodes.train import LumiereTrainTemporal
 from .nodes.video import LumiereLabelVideo
 from .nodes.world import LumiereWorldClip
 
@@ -35,6 +36,7 @@ class LumiereExtension(ComfyExtension):
             LumiereSaveTemporal,
             LumiereStyleInterpolate,
             LumiereApplyTemporal,
+            LumiereTrainTemporal,
             LumiereConditionBuilder,
             LumiereApplyCondition,
             LumiereWorldClip,

@@ -6,6 +6,7 @@ import csv
 import os
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..media import save_image, write_mp4
 from .cache import Cache, Clip, Entry, Settings
 from .decode import Report, Unusable, frames_at
 from .encoders import Encoders
-from .segments import Leftover, buckets, split
+from .segments import Leftover, Segment, buckets, split
 from .shards import pack
 from .sources import Source, find_sources
 
@@ -94,7 +95,7 @@ def prepare(
             _keep_also(cache, before)
             written = time.monotonic()
     forgotten = _forget(cache, before)
-    _linear_preview(cache, encoders)
+    linear_preview(cache, encoders)
     cache.write_index()
     if shards:
         pack(cache, shards)
@@ -118,15 +119,8 @@ def _make(cache: Cache, encoders: Encoders, source: Source, sizes: list[tuple[in
     entry = Entry(id=cache.identity(source.path, source.caption), source="")
     settings, report = cache.settings, Report()
     try:
-        for piece in split(frames_at(source.path, settings.fps, report), settings.frames, sizes):
-            at = f"{piece.start / settings.fps:.2f} s"
-            if isinstance(piece, Leftover):
-                entry.reasons.append(
-                    f"{piece.length} frames from {at} on: a clip has {settings.frames}"
-                )
-                continue
-            entry.clips.append(_store(cache, encoders, source, entry.id, piece.start, piece.frames))
-            entry.size = "{1}x{0}".format(*piece.frames.shape[1:3])
+        pieces = split(frames_at(source.path, settings.fps, report), settings.frames, sizes)
+        store_pieces(cache, encoders, source.caption, entry, pieces)
     except Unusable as error:
         entry.reasons.append(str(error))
     except (OSError, ValueError, ArithmeticError) as error:
@@ -136,15 +130,31 @@ def _make(cache: Cache, encoders: Encoders, source: Source, sizes: list[tuple[in
     return entry
 
 
+def store_pieces(
+    cache: Cache, encoders: Encoders, caption: str, entry: Entry, pieces: Iterable[Segment | Leftover]
+) -> None:  # fmt: skip
+    """Encode and store the clips of one video and add them to its entry, with reasons for what is left over."""
+    settings = cache.settings
+    for piece in pieces:
+        if isinstance(piece, Leftover):
+            at = f"{piece.start / settings.fps:.2f} s"
+            entry.reasons.append(
+                f"{piece.length} frames from {at} on: a clip has {settings.frames}"
+            )
+            continue
+        entry.clips.append(_store(cache, encoders, caption, entry.id, piece.start, piece.frames))
+        entry.size = "{1}x{0}".format(*piece.frames.shape[1:3])
+
+
 def _store(
-    cache: Cache, encoders: Encoders, source: Source, identity: str, start: int, frames: np.ndarray
+    cache: Cache, encoders: Encoders, caption: str, identity: str, start: int, frames: np.ndarray
 ) -> Clip:
     height, width = frames.shape[1:3]
     latents = encoders.encode(torch.from_numpy(frames))
     if not torch.isfinite(latents).all():
         raise ValueError(f"the VAE gave NaN or infinite values for the clip at frame {start}")
-    clip = Clip(f"{identity}-{start:06d}", source.caption, start, list(latents.shape))
-    cache.write_clip(clip, {"latents": latents, **encoders.embed(source.caption, height, width)})
+    clip = Clip(f"{identity}-{start:06d}", caption, start, list(latents.shape))
+    cache.write_clip(clip, {"latents": latents, **encoders.embed(caption, height, width)})
     if not cache.has_empty(height, width):
         cache.write_empty(height, width, encoders.embed("", height, width))
     return clip
@@ -167,7 +177,7 @@ def _forget(cache: Cache, before: dict[str, Entry]) -> int:
     return len(gone)
 
 
-def _linear_preview(cache: Cache, encoders: Encoders) -> None:
+def linear_preview(cache: Cache, encoders: Encoders) -> None:
     """Fit colour = latents @ matrix + bias on some clips, so that training can show samples without a VAE."""
     if "rgb" in cache.dataset or not cache.clips():
         return

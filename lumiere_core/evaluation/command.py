@@ -27,6 +27,7 @@ WHAT = {  # name -> module and class with cases(), measure(case), bars(records),
     "conditioning": ("lumiere_core.evaluation.conditioning", "Conditioning"),
     "style": ("lumiere_core.evaluation.style", "StyleEvaluation"),
     "seams": ("lumiere_core.evaluation.seams", "Seams"),
+    "initialisation": ("lumiere_core.evaluation.initialisation", "Initialisation"),
 }
 NEAR = 2.0  # levels of 255 that the mean colours of a clip made again may differ by
 

@@ -76,14 +76,15 @@ class Interrupt:
 
 def train(
     phase: Phase, options: TrainOptions, folder: Path, resume: bool = False, progress: bool = True,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    on_step: Callable[[int, dict[str, float]], object] | None = None,
 ) -> int:  # fmt: skip
     """Run a phase until its steps or minutes are over or it is interrupted; returns the last step.
 
     Args:
         folder: of the run: state.safetensors, log.jsonl, log.csv, loss.png, samples/, and the weights.
         resume: continue the state in `folder`; its options must be the same but for length and device.
-        on_step: called with the number of steps made and the record of the last one; what it raises ends the run.
+        on_step: called with the number of steps made and the record of the last one; if it returns something true,
+            the run ends as if it was interrupted, with everything saved.
 
     Raises:
         FileExistsError: the folder holds a run and resume is off.
@@ -150,8 +151,8 @@ def train(
             if board is not None:
                 log.append(record)
                 board.write(record)
-            if on_step is not None:
-                on_step(step, record)
+            if on_step is not None and on_step(step, record):
+                interrupt.raised = True
             bar.update()
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             if team.any(time.monotonic() - saved > options.save_every):
@@ -206,6 +207,15 @@ def _step(
         raise FloatingPointError(f"the gradient's norm is {norm} at step {step + 1}. {ADVICE}")
     optimizer.step()
     return team.mean(total), norm
+
+
+def step_once(
+    phase: Phase, options: TrainOptions, optimizer: torch.optim.Optimizer, step: int
+) -> tuple[float, float]:
+    """Take step number `step` by itself, at its learning rate; returns the loss and the gradient's norm."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(options, step)
+    return _step(phase, options, optimizer, step, Team())
 
 
 def _pieces(phase: Phase, batch: int) -> list[Callable[[], Tensor]]:

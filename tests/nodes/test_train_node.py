@@ -1,0 +1,146 @@
+"""Train Lumiere Temporal Layers: the trainer inside the host, on a MODEL and videos."""
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture
+def clip_video(host):
+    """A video of the host: a bright square that moves right over 8 frames of 16 x 16 pixels."""
+    images = torch.zeros(8, 16, 16, 3)
+    for i in range(8):
+        images[i, 4:10, i : i + 6] = torch.tensor([1.0, 0.2, 0.1])
+    return host.call("CreateVideo", images=images, fps=16.0)[0]
+
+
+@pytest.fixture
+def train(host, studio, clip_video):
+    def run(**changes):
+        values = {
+            "model": studio.model, "clip": studio.clip, "vae": studio.vae, "videos": clip_video,
+            "texts": "a red square moving right", "name": "learnt", "length": 8, "fps": 16.0, "size": 16,
+            "steps": 3, "batch_size": 1, "learning_rate": 0.01, "seed": 0, "stills": 0.0,
+            "precision": "float32", "checkpointing": True, "sample_every": 2, **changes,
+        }  # fmt: skip
+        return host.call(
+            "LumiereTrainTemporal",
+            **{k: v if isinstance(v, list) else [v] for k, v in values.items()},
+        )
+
+    return run
+
+
+def test_the_trained_model_and_its_file_are_the_same(host, studio, train, clips):
+    frozen = {k: v.clone() for k, v in studio.model.model.state_dict().items()}
+    model, losses, file = train()
+    assert len(losses["loss"]) == 3 and file.startswith("learnt")
+    assert all(torch.equal(v, frozen[k]) for k, v in studio.model.model.state_dict().items())
+    before = clips.temporal_patcher(studio.model).model.state_dict()
+    after = clips.temporal_patcher(model).model.state_dict()
+    assert any((after[k] - before[k]).abs().max() > 1e-3 for k in before)
+    (applied,) = host.call(
+        "LumiereApplyTemporal", model=studio.model, temporal=file, frames_per_clip=0
+    )
+    assert torch.equal(studio.sample(applied), studio.sample(model))
+    assert not torch.allclose(studio.sample(model), studio.sample(), atol=1e-4)
+    folder = host.base / "output" / "lumiere" / file.removesuffix(".safetensors")
+    assert {"log.jsonl", "log.csv", "loss.png", "samples"} <= {p.name for p in folder.iterdir()}
+    assert sorted(p.name for p in (folder / "samples").glob("*.png")) == [
+        "step_000002.png",
+        "step_000003.png",
+    ]
+
+
+def test_it_goes_on_from_the_layers_of_the_model(train):
+    """Of a MODEL that was trained, the first loss is near the last one before, not near the start."""
+    first, one, _ = train(steps=12, name="first")
+    _, two, _ = train(model=first, steps=1, learning_rate=0.0, name="second")
+    _, zero, _ = train(steps=1, learning_rate=0.0, name="third")
+    assert zero["loss"][0] == pytest.approx(one["loss"][0], abs=1e-4)
+    assert two["loss"][0] != pytest.approx(zero["loss"][0], abs=1e-4)
+
+
+def test_an_existing_file_is_kept(train, host):
+    names = [train(steps=1, name="same")[2] for _ in range(2)]
+    assert names == ["same.safetensors", "same_2.safetensors"]
+    assert train(steps=1, name="../../out/of here")[2] == "out_of here.safetensors"
+    assert (host.base / "models" / "lumiere" / "out_of here.safetensors").is_file()
+    with pytest.raises(ValueError, match="has no letter or digit"):
+        train(name="../..")
+
+
+def test_stop_saves_and_then_ends_the_graph(train, host, monkeypatch):
+    import comfy.model_management as management
+
+    loop = host.module("nodes.train")
+    original, steps = loop.train, []
+
+    def interrupted(phase, options, folder, **more):
+        watch = more["on_step"]
+
+        def press_stop(step, record):
+            steps.append(step)
+            if step == 2:
+                management.interrupt_current_processing(True)
+            return watch(step, record)
+
+        return original(phase, options, folder, **{**more, "on_step": press_stop})
+
+    monkeypatch.setattr(loop, "train", interrupted)
+    with pytest.raises(management.InterruptProcessingException):
+        train(steps=50, name="stopped")
+    assert steps == [1, 2]
+    assert (host.base / "models" / "lumiere" / "stopped.safetensors").is_file()
+    management.interrupt_current_processing(False)
+
+
+def test_videos_without_a_clip_are_named(train, host):
+    short = host.call("CreateVideo", images=torch.zeros(3, 16, 16, 3), fps=16.0)[0]
+    with pytest.raises(ValueError, match="no video gives a clip of 8 frames.*video 0: 3 frames"):
+        train(videos=[short])
+    with pytest.raises(ValueError, match="1 videos and 2 texts"):
+        train(texts=["a", "b"])
+
+
+def test_an_image_model_gets_fresh_layers(train, host, backbones, write_temporal):
+    """SD1.5's layout with a VAE: the layers start as the paper does and fit Apply Lumiere Temporal Layers."""
+
+    class Vae:
+        def encode(self, pixels):
+            small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1) * 2 - 1, 8)
+            return torch.cat([small, small[:, :1]], dim=1)
+
+        def decode(self, latents):
+            large = latents[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2)
+            return ((large + 1) / 2).clamp(0, 1).movedim(1, -1)
+
+        def spacial_compression_encode(self):
+            return 8
+
+    class Clip:
+        def tokenize(self, text):
+            return text
+
+        def encode_from_tokens(self, tokens, return_pooled=False):
+            return torch.full((1, 77, backbones.WIDTH), float(len(tokens))), torch.zeros(1, 1280)
+
+    model = backbones("SD15")
+    images = torch.rand(8, 64, 64, 3)
+    video = host.call("CreateVideo", images=images, fps=16.0)[0]
+    trained, losses, file = train(
+        model=model,
+        clip=Clip(),
+        vae=Vae(),
+        videos=[video],
+        size=64,
+        steps=1,
+        name="sd",
+        sample_every=0,
+    )
+    assert len(losses["loss"]) == 1
+    (applied,) = host.call(
+        "LumiereApplyTemporal", model=backbones("SD15"), temporal=file, frames_per_clip=0
+    )
+    assert torch.equal(backbones.sample(applied), backbones.sample(trained))
