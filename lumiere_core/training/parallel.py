@@ -64,7 +64,11 @@ def share(phase: Any, strategy: str = "ddp") -> None:
         torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
             network, frozen
         )
-        phase.network_module = torch.nn.parallel.DistributedDataParallel(network)
+        # The convolution of masked conditions takes no part in plain clips.
+        idle = network.temporal.conv_cond is not None and phase.name != "condition"
+        phase.network_module = torch.nn.parallel.DistributedDataParallel(
+            network, find_unused_parameters=idle
+        )
     elif strategy == "fsdp":
         _shard(network)
     else:

@@ -74,7 +74,7 @@ def test_an_existing_file_is_kept(train, host):
 def test_stop_saves_and_then_ends_the_graph(train, host, monkeypatch):
     import comfy.model_management as management
 
-    loop = host.module("nodes.train")
+    loop = host.module("nodes.training")
     original, steps = loop.train, []
 
     def interrupted(phase, options, folder, **more):
