@@ -68,5 +68,5 @@ def write_samples(phase: OwnClipsPhase, folder: Path, step: int) -> None:
     rows = [
         video[evenly_spaced(len(video), 8)] for video in videos if video.shape == videos[0].shape
     ]
-    sheet = contact_sheet(torch.cat([torch.from_numpy(row) for row in rows]), 8, scale=1)
+    sheet = contact_sheet(torch.cat([torch.from_numpy(row) for row in rows]), 8, scale=2)
     save_image(sheet, folder / f"step_{step:06d}.png")

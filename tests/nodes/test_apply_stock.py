@@ -337,3 +337,36 @@ def test_prompts_of_their_own_for_every_frame(backbones, model):
         (backbones.sample(model, positive=[[other, {}]], **one) - first).abs().mean(dim=(1, 2, 3))
     )
     assert moved[8:].mean() > 1.5 * moved[:8].mean() > 0
+
+
+def test_multidiffusion_windows(host, backbones, model):
+    """A window of the whole clip is the clip; shorter ones change it, controls and per-frame prompts included."""
+
+    def windows(length, overlap):
+        return host.call(
+            "LumiereTemporalMultidiffusion", model=model, context_length=length, context_overlap=overlap,
+            weighting="uniform", closed_loop=False,
+        )[0]  # fmt: skip
+
+    hint = torch.linspace(0, 1, 16).view(16, 1, 1, 1).expand(16, 8, 8, 3)
+    positive, negative = controlled(host, backbones, hint)
+    same = positive[0][0].expand(16, -1, -1).clone()
+    settings = {"frames": 16, "positive": [[same, positive[0][1]]], "negative": negative}
+    whole = backbones.sample(model, **settings)
+    assert torch.allclose(backbones.sample(windows(16, 2), **settings), whole, atol=1e-5)
+    assert changes(backbones.sample(windows(8, 2), **settings), whole)
+
+
+def test_style_interpolator_on_an_inflated_model(host, backbones, model):
+    """It moves the image weights only: alpha 1 is the style's image model under the same temporal layers."""
+    style = backbones("SD15", seed=5)
+
+    def mixed(alpha):
+        (result,) = host.call(
+            "LumiereStyleInterpolate", model=model, style_model=style, alpha=alpha
+        )
+        return backbones.sample(result)
+
+    assert torch.allclose(mixed(1.0), backbones.sample(inflated(host, style)), atol=1e-4)
+    assert torch.allclose(mixed(0.0), backbones.sample(model), atol=1e-4)
+    assert changes(mixed(0.5), mixed(0.0)) and changes(mixed(0.5), mixed(1.0))
