@@ -128,6 +128,8 @@ def phase_name(options: argparse.Namespace) -> str:
     """Return the module of the phase: some have another one for a person's own clips or checkpoint."""
     if options.phase == "temporal" and options.data is not None:
         return "own_clips"
+    if options.phase == "condition" and options.data is not None:
+        return "own_condition"
     if options.phase == "style" and options.checkpoint is not None:
         return "style_latent"
     return options.phase
@@ -149,7 +151,7 @@ def phase_module(name: str) -> ModuleType:
 def build_phase(options: argparse.Namespace, chosen: Any) -> Any:
     """Return the phase with its networks, loaded or fresh."""
     name = phase_name(options)
-    config = options.config or (None if name == "own_clips" else RECIPE)
+    config = options.config or (None if name in ("own_clips", "own_condition") else RECIPE)
     return phase_module(name).build(options, chosen, _read_config(config) if config else {})
 
 

@@ -31,6 +31,8 @@ class ConditionPhase(TemporalPhase):
     """
 
     name = "condition"
+    file = "temporal.safetensors"  # of the export: temporal layers, as any
+    conditional = True
 
     def loss(self, step: int) -> Tensor:
         scenes, context, pooled = self.prompts(step)

@@ -50,6 +50,7 @@ class Sample:
     context: Tensor  # (l, d)
     y: Tensor | None
     uniform: float  # its place in the range of noise levels
+    number: int  # of the sample in the run
 
     def shape(self) -> tuple:
         return (*self.latents.shape, *self.context.shape)
@@ -59,6 +60,7 @@ class OwnClipsPhase:
     """Train temporal layers on cached latents; everything about sample i of a run follows from (seed, i)."""
 
     name = "temporal"
+    conditional = False  # conv_cond, if the layers have one, trains in the phase `condition` only
 
     def __init__(
         self, unet: UNet, temporal: TemporalLayers, schedule: Schedule, clips: Clips,
@@ -69,6 +71,8 @@ class OwnClipsPhase:
         self.options, self.clips, self.schedule = options, clips, schedule
         self.unet = unet.to(options.device).eval().requires_grad_(False)
         self.module = temporal.to(options.device)
+        if temporal.conv_cond is not None:
+            temporal.conv_cond.requires_grad_(self.conditional)
         self.network_module: torch.nn.Module = SpaceTimeUNet(self.unet, self.module)
         self.started_from = started_from
 
@@ -107,7 +111,7 @@ class OwnClipsPhase:
         start = (_mix(options.seed) % 10**6) / 10**6
         return Sample(
             latents, torch.randn(latents.shape, generator=random), embedding["context"].float(),
-            None if y is None else y.float(), (start + number * GOLDEN) % 1.0,
+            None if y is None else y.float(), (start + number * GOLDEN) % 1.0, number,
         )  # fmt: skip
 
     def _empty(self, latents: Tensor) -> dict[str, Tensor]:
@@ -126,9 +130,15 @@ class OwnClipsPhase:
         timestep = shifted_timesteps(uniform, self.schedule.steps, self.options.sigma_shift)
         timestep = timestep.to(device)
         noised, target = self.schedule.training_pair(x0, eps, timestep)
-        answer = self.network_module(noised, timestep, context, y, self.options.checkpointing)
+        answer = self.network_module(
+            noised, timestep, context, y, self.options.checkpointing, self.condition(samples)
+        )
         error = (answer.float() - target).square().flatten(1).mean(dim=1)
         return (error * self.schedule.loss_weight(timestep)).sum() / self.options.batch_size
+
+    def condition(self, samples: list[Sample]) -> Tensor | None:
+        """Return what is known of the clips, (b, c + 1, t, h, w); None for plain text-to-video."""
+        return None
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
         """Write temporal.safetensors for models/lumiere; neither paths nor captions go into it."""

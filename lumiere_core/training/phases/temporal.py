@@ -28,6 +28,7 @@ class TemporalPhase(DiffusionPhase):
     """Train the temporal layers on clips; the image U-Net and the text encoder are frozen (§3.1)."""
 
     name = "temporal"
+    conditional = False  # conv_cond, if the layers have one, trains in the phase `condition` only
     preview_prompts = PREVIEW_PROMPTS[2::2] + PREVIEW_PROMPTS[3::4]
 
     def __init__(
@@ -35,6 +36,8 @@ class TemporalPhase(DiffusionPhase):
         options: TrainOptions,
     ) -> None:  # fmt: skip
         self.options, self.module = options, temporal.to(options.device)
+        if temporal.conv_cond is not None:
+            temporal.conv_cond.requires_grad_(self.conditional)
         for frozen in (unet, text):
             frozen.to(options.device).eval().requires_grad_(False)
         self.models = Models(text, unet, temporal, schedule)

@@ -312,3 +312,42 @@ def test_samples_that_fail_do_not_end_the_run(make, tmp_path):
     phase.preview = fail
     options = changed(sample_every=1)
     assert train(phase, options, tmp_path, progress=False) == 4
+
+
+def test_masked_conditions_of_own_clips(make, cache, weights, tmp_path, monkeypatch):
+    """`train condition --data` starts from the same layers with a conv_cond of zeros, and trains both."""
+    from lumiere_core.training.phases import own_condition
+
+    plain = make()
+    layers = own_condition.with_conv_cond(plain.module, 0)
+    phase = own_condition.OwnConditionPhase(
+        plain.unet, layers, plain.schedule, plain.clips, OPTIONS
+    )
+    assert phase.loss(0) == plain.loss(0)  # a conv_cond of zeros
+    torch.nn.init.normal_(layers.conv_cond.weight)
+    monkeypatch.setattr(own_condition, "draw_task", lambda dice: "text")
+    assert phase.loss(0) == plain.loss(0)  # nothing known
+    monkeypatch.setattr(own_condition, "draw_task", lambda dice: "region")
+    given = phase.condition([phase.sample(3)])
+    clip, known = given.split([3, 1], dim=1)
+    assert torch.equal(given, phase.condition([phase.sample(3)])) and 0 < known.mean() < 1
+    assert torch.equal(clip[0], phase.sample(3).latents * known[0])
+    assert phase.loss(0) != plain.loss(0)
+    assert gradients(phase)["conv_cond.weight"].any()
+
+
+def test_the_condition_verb_on_own_clips(cache, weights, tmp_path):
+    output = tmp_path / "conditioned.safetensors"
+    arguments = [
+        "train", "condition", "--checkpoint", str(weights), "--data", str(cache), "--output", str(output),
+        "--steps", "2", "--batch-size", "1", "--threads", "1",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    assert load_parts(output).temporal_config.conv_cond
+    arguments[1], arguments[arguments.index(str(output))] = "temporal", str(tmp_path / "more")
+    assert main([*arguments, "--init-from", str(output)]) == 0
+    kept, before = (
+        load_parts(f).temporal["conv_cond.weight"]
+        for f in (tmp_path / "more" / "temporal.safetensors", output)
+    )
+    assert torch.equal(kept, before)  # it rests where clips have no condition
