@@ -164,3 +164,30 @@ def test_the_predicted_peak_is_said_before(enlarge, caplog):
     lines = [r.getMessage() for r in caplog.records if "predicted peak" in r.getMessage()]
     assert len(lines) == 1 and "11 frames in 5 windows of 4" in lines[0]
     assert np.isfinite(float(lines[0].split("predicted peak ")[1].split(" MiB")[0]))
+
+
+class EnlargingVae:
+    """Decodes 4x4 pixels from each latent pixel, and notes how many frames it was given at once."""
+
+    def __init__(self):
+        self.frames = []
+
+    def decode(self, samples):
+        self.frames.append(samples.shape[0])
+        return torch.nn.functional.interpolate(samples[:, :3].sigmoid(), scale_factor=4).movedim(
+            1, -1
+        )
+
+
+def test_sd_x4_upscaler(enlarge, backbones):
+    """The host's own latent upscaler: the small clip is sliced too, and decoding goes window by window."""
+    upscaler, vae = backbones("SD x4"), EnlargingVae()
+    prompts = {"positive": backbones.text(1), "negative": backbones.text(2)}
+    image = clip(6)
+    out = enlarge(image, upscaler, vae=vae, **prompts)
+    assert out.shape == (6, 32, 32, 3) and vae.frames == [4, 2]
+    whole = enlarge(image, upscaler, vae=EnlargingVae(), context_length=6, **prompts)
+    assert torch.allclose(out, whole, atol=1e-3)  # it does not mix frames
+    assert not torch.allclose(out, enlarge(1 - image, upscaler, vae=vae, **prompts), atol=1e-2)
+    with pytest.raises(ValueError, match="works on latents: connect the VAE"):
+        enlarge(image, upscaler, **prompts)
