@@ -44,6 +44,24 @@ class _Peak(TorchDispatchMode):
         self._seen[key] = weakref.finalize(storage, free)
 
 
+class _FusedAttention(torch.autograd.Function):
+    """What a fused attention kernel keeps: no matrix of scores. The meta device has the plain formula only."""
+
+    @staticmethod
+    def forward(context, q, k, v):
+        answer = torch.empty_like(q)
+        context.save_for_backward(q, k, v, answer)
+        return answer
+
+    @staticmethod
+    def backward(context, gradient):
+        return tuple(torch.empty_like(value) for value in context.saved_tensors[:3])
+
+
+def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+    return _FusedAttention.apply(q, k, v)
+
+
 def activation_bytes(
     unet_config: UNetConfig, temporal: TemporalLayers, shape: tuple[int, ...], context: tuple[int, int],
     batch: int, checkpointing: bool,
@@ -56,8 +74,8 @@ def activation_bytes(
         shape: (c, t, h, w) of the latents; context: (l, d) of the text states.
     """
     with torch.device("meta"):
-        unet = UNet(unet_config).requires_grad_(False)
-        layers = TemporalLayers(unet_config, temporal.config)
+        unet = UNet(unet_config, attention=_fused).requires_grad_(False)
+        layers = TemporalLayers(unet_config, temporal.config, attention=_fused)
         network = SpaceTimeUNet(unet, layers)
         x, steps = torch.empty(batch, *shape), torch.empty(batch)
         text = torch.empty(batch, *context)

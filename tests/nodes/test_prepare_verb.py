@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def write_checkpoint(path):
     """Random weights that the host takes for an SD1.5 checkpoint: real text encoder and VAE shapes, a short U-Net."""
+    import comfy.ops
     import comfy.sd1_clip
     from comfy.ldm.models.autoencoder import AutoencoderKL
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
@@ -24,7 +25,7 @@ def write_checkpoint(path):
         image_size=32, in_channels=4, out_channels=4, model_channels=320, channel_mult=[1, 1],
         num_res_blocks=[1, 1], transformer_depth=[0, 1], transformer_depth_output=[0, 0, 1, 1],
         transformer_depth_middle=1, context_dim=768, num_heads=8, use_spatial_transformer=True, legacy=False,
-        operations=torch.nn,
+        operations=comfy.ops.disable_weight_init,
     )  # fmt: skip
     vae = AutoencoderKL(
         embed_dim=4,
