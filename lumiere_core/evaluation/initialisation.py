@@ -36,7 +36,15 @@ SEEDS = (0, 1)
 TAIL = 0.2  # share of the steps, at the end, whose mean loss is compared
 # 16 frames over the 5 seconds of a clip: the motion is large from frame to frame.
 SETTINGS = TrainOptions(
-    steps=80, batch_size=1, learning_rate=1e-3, warmup=10, num_frames=16, fps=3.2, sigma_shift=4.0
+    steps=100,
+    batch_size=1,
+    learning_rate=1e-3,
+    warmup=10,
+    height=32,
+    width=32,
+    num_frames=16,
+    fps=3.2,
+    sigma_shift=4.0,
 )
 
 
