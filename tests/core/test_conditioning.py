@@ -190,3 +190,14 @@ def test_denoise_wants_a_source(weights):
     models, _ = load_models(weights)
     with pytest.raises(ValueError, match="no source clip"):
         generate(models, Request("snow", num_frames=2, height=16, width=16, denoise=0.5))
+
+
+def test_latent_models_take_nine_channels(tiny):
+    """4 noisy + 4 masked + 1 mask; nothing known is text-to-video there too."""
+    conditioned, plain, _ = network(tiny, in_channels=4, out_channels=4)
+    inputs = tiny.inputs(frames=4, channels=4)
+    assert conditioned.temporal.conv_cond.weight.shape[1] == 5
+    made = conditioning.Condition(inputs.x, torch.ones_like(inputs.x[:, :1]))
+    nothing = conditioning.Condition(inputs.x, torch.zeros_like(inputs.x[:, :1]))
+    assert torch.equal(conditioned(*inputs, condition=nothing.tensor()), plain(*inputs))
+    assert not torch.allclose(conditioned(*inputs, condition=made.tensor()), plain(*inputs))

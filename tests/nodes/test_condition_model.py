@@ -5,6 +5,8 @@ import torch
 
 pytestmark = pytest.mark.host
 
+WINDOWS = {"context_length": 4, "context_overlap": 2, "weighting": "uniform", "closed_loop": False}
+
 
 @pytest.fixture(scope="module")
 def conditioned(studio):
@@ -161,3 +163,19 @@ def test_an_inpainting_model_with_own_channels_is_refused(studio, conditioned, i
     config = inflate.inflation_of(model).temporal_config
     with pytest.raises(ValueError, match="inpainting or depth model.*plain image model"):
         inflate.inflate(other, state, config)
+
+
+def test_windows_along_time_get_their_own_part_of_the_condition(studio, conditioned, clips):
+    """Temporal Multidiffusion (Lumiere §3.2): each window sees what is known of its own frames."""
+    model, vae = conditioned
+    mask = half_known(8)
+    mask[5] = 0
+    positive, negative, _ = inpaint(studio, vae, frames=8, mask=mask)
+    seen = []
+    (windowed,) = studio.host.call(
+        "LumiereTemporalMultidiffusion", model=spied(clips, model, seen), **WINDOWS
+    )
+    studio.sample(windowed, latent=empty(8), positive=positive, negative=negative, steps=1)
+    parts = {tuple(condition[:4, 3].flatten(1).mean(1).tolist()) for _, condition in seen}
+    known = (1 - mask).flatten(1).mean(1).tolist()
+    assert parts == {tuple(known[start : start + 4]) for start in (0, 2, 4)}
