@@ -108,6 +108,7 @@ def main(options: argparse.Namespace) -> int:
     check_device(chosen.device)
     weights = options.output if options.output.suffix == ".safetensors" else None
     folder = options.output.with_suffix("") if weights else options.output
+    before = measured_bytes(chosen.device)
     try:
         phase = build_phase(options, chosen)
         if hasattr(phase, "describe"):
@@ -118,7 +119,8 @@ def main(options: argparse.Namespace) -> int:
         if weights and Team.of(phase).first:
             copy_whole(folder / getattr(phase, "file", f"{phase.name}.safetensors"), weights)
         if hasattr(phase, "describe"):
-            logger.info(f"measured peak memory {readable(measured_bytes(chosen.device))}")
+            peak = readable(measured_bytes(chosen.device))
+            logger.info(f"measured peak memory {peak}, {readable(before)} of it before the model")
     finally:
         leave()
     return 0

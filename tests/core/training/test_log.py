@@ -52,3 +52,31 @@ def test_tables(tmp_path):
     with Image.open(log.folder / "loss.png") as picture:
         assert picture.size == (800, 420)
         assert (200, 60, 40) in {colour for _, colour in picture.getcolors(1 << 20)}  # the curve
+
+
+def test_tensorboard_gets_the_same_records_where_it_is_installed(tmp_path, monkeypatch):
+    import sys
+    import types
+
+    from lumiere_core.training.log import Board
+
+    written = []
+
+    class Writer:
+        def __init__(self, folder):
+            written.append(folder)
+
+        def add_scalar(self, name, value, step):
+            written.append((name, value, step))
+
+    record = {"step": 3, "loss": 0.5, "gradient_norm": 1.0, "learning_rate": 1e-3, "seconds": 2.0}
+    monkeypatch.setitem(
+        sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer)
+    )
+    Board(tmp_path).write(record)
+    assert written == [
+        str(tmp_path / "tensorboard"), ("loss", 0.5, 3), ("gradient_norm", 1.0, 3), ("learning_rate", 1e-3, 3),
+    ]  # fmt: skip
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # not installed
+    Board(tmp_path).write(record)
+    assert len(written) == 4
