@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = [pytest.mark.host, pytest.mark.slow]
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(3000)]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,7 +85,7 @@ def test_prepare_and_train_from_the_command_line(host, comfyui, tmp_path):
         "--steps", 1, "--threads", 1, "--sample-every", 0,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr[-3000:]
-    assert "measured peak memory" in trained.stderr
+    assert "measured peak memory" in trained.stderr and "samples of step" not in trained.stderr
     import comfy.sd
 
     model, *_ = comfy.sd.load_checkpoint_guess_config(

@@ -144,3 +144,19 @@ def test_an_image_model_gets_fresh_layers(train, host, backbones, write_temporal
         "LumiereApplyTemporal", model=backbones("SD15"), temporal=file, frames_per_clip=0
     )
     assert torch.equal(backbones.sample(applied), backbones.sample(trained))
+
+
+def test_the_host_s_dataset_loader_feeds_it(train, host):
+    """Two videos with captions in a folder of the host's input; files are decoded by their presentation times."""
+    folder = host.base / "input" / "dataset"
+    media = host.module("lumiere_core.media")
+    for name in ("one", "two"):
+        frames = torch.randint(0, 256, (16, 16, 16, 3), dtype=torch.uint8)
+        media.write_mp4(folder / f"{name}.mp4", frames, 16.0)
+        (folder / f"{name}.txt").write_text(f"clip {name}")
+    videos, texts = host.call("LoadVideoTextDataSetFromFolder", folder="dataset")
+    assert texts == ["clip one", "clip two"]
+    _, losses, file = train(videos=videos, texts=texts, steps=1, name="folder", sample_every=0)
+    load = host.module("lumiere_core.checkpoint").load_parts
+    parts = load(host.base / "models" / "lumiere" / file)
+    assert parts.metadata["lumiere.clips"] == "4" and len(losses["loss"]) == 1
