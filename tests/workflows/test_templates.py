@@ -224,6 +224,10 @@ def test_twin_runs_as_shipped(server, path):
     (file,) = server.run(graph, timeout=3000)[save]["images"]
     codec, rate, frames, width, height, _ = read_clip(server.view(file))
     # What is asked of the sampler, where the graph does not end in clips of 5 seconds.
-    asked = [n["inputs"]["length"] for n in graph.values() if n["class_type"] == "EmptyLumiereLatentVideo"]
+    asked = [
+        n["inputs"]["length"]
+        for n in graph.values()
+        if n["class_type"] == "EmptyLumiereLatentVideo"
+    ]
     wanted = asked[0] if asked else 80
     assert (codec, rate, frames, width, height) == ("h264", Fraction(16), wanted, 256, 256)
