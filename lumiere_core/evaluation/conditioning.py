@@ -31,7 +31,9 @@ from .table import Bar, share_bar
 VERSION = 1  # counted up when a case or a measure changes
 COPY = 8.0  # levels that the network's own copy of what is known may be off
 SEAM = 1.5  # step across the border over the truth's
+LEAST_STEP = 4.0  # levels: the truth's step counts as this much at least, for one on plain colours cannot be seen
 JUMP = 2.0  # change after a given frame over the truth's
+LEAST_CHANGE = 1.0  # levels: as much as the truth's change counts at least, where nothing moves
 FLOOR = 2.0  # levels of motion inside a cinemagraph's region
 BORDER_ERROR = 16.0  # levels that an outpainted background may be off
 RIGHT = {"colour": 0.90, "shape": 0.80, "motion": 0.85}
@@ -119,10 +121,10 @@ def numbers_of(
         return {}
     known = condition.known[0, 0] > 0.5
     if case.task == "first frame":
-        return {"jump": ratio(measures.jump(made, 0), measures.jump(real, 0))}
+        return {"jump": ratio(measures.jump(made, 0), measures.jump(real, 0), LEAST_CHANGE)}
     if case.task == "first and last":
         ends = (0, made.shape[1] - 2)
-        steps = [ratio(measures.jump(made, n), measures.jump(real, n)) for n in ends]
+        steps = [ratio(measures.jump(made, n), measures.jump(real, n), LEAST_CHANGE) for n in ends]
         return {"jump": sum(steps) / 2}
     if case.task == "cinemagraph":
         region = ~known[1]
@@ -131,15 +133,15 @@ def numbers_of(
             "real_inside": measures.motion_inside(real, region),
             "outside": measures.change_outside(made, region),
         }
-    numbers = {"seam": ratio(measures.seam(made, known), measures.seam(real, known))}
+    numbers = {"seam": ratio(measures.seam(made, known), measures.seam(real, known), LEAST_STEP)}
     if case.task == "outpaint":
         numbers["border_error"] = measures.mean_error(made, real, ~known & (cover < 0.01))
     return numbers
 
 
-def ratio(value: float, real: float) -> float:
-    """A value over the truth's, which counts as half a level at least."""
-    return value / max(real, 0.5)
+def ratio(value: float, real: float, least: float) -> float:
+    """A value over the truth's, which counts as so many levels at least."""
+    return value / max(real, least)
 
 
 def task_bars(task: str, records: list[Record]) -> list[Bar]:
