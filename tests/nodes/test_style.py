@@ -172,47 +172,12 @@ def test_the_label_names_both_models(host, studio, style, inflate):
     assert set(inflate.inflation_of(studio.model).sha256) == {"tiny.safetensors"}
 
 
-SD15 = {
-    "model_channels": 32, "channel_mult": (1, 2, 4, 4), "num_res_blocks": (2, 2, 2, 2),
-    "transformer_depth": (1, 1, 1, 1, 1, 1, 0, 0), "transformer_depth_output": (1,) * 9 + (0,) * 3,
-    "transformer_depth_middle": 1, "context_dim": 64, "num_heads": 8, "num_head_channels": -1,
-    "in_channels": 4, "out_channels": 4,
-}  # fmt: skip
-
-
-def stable_diffusion(seed):
-    """A MODEL of the host's own SD1.5 class with narrow random weights."""
-    import comfy.model_base
-    import comfy.model_management
-    import comfy.model_patcher
-    import comfy.supported_models
-
-    values = {k: list(v) if isinstance(v, tuple) else v for k, v in SD15.items()}
-    config = comfy.supported_models.SD15(
-        {"image_size": 32, "use_spatial_transformer": True, "legacy": False, **values}
-    )
-    config.unet_config.update(num_heads=8, num_head_channels=-1)
-    config.set_inference_dtype(torch.float32, None)
-    model = comfy.model_base.BaseModel(config, device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    state = {
-        key: torch.randn(value.shape, generator=generator) * (value[0].numel() if value.ndim > 1 else 9) ** -0.5
-        for key, value in model.diffusion_model.state_dict().items()
-    }  # fmt: skip
-    model.diffusion_model.load_state_dict(state)
-    return comfy.model_patcher.CoreModelPatcher(
-        model,
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
-
-
-def test_stable_diffusion_before_and_after_inflation(host, studio, inflate):
+def test_stable_diffusion_before_and_after_inflation(host, studio, inflate, backbones):
     """Two SD1.5 fine-tunes: mixing then inflating is inflating then mixing."""
     core, temporal = host.module("lumiere_core.config"), host.module("lumiere_core.temporal")
-    first, second = (stable_diffusion(seed) for seed in (0, 1))
+    first, second = (backbones("SD15", seed=seed) for seed in (0, 1))
     config = core.TemporalConfig(depth=1, num_head_channels=32, condition_channels=0)
-    layers = temporal.TemporalLayers(core.UNetConfig(**SD15), config)
+    layers = temporal.TemporalLayers(inflate.unet_config_of(first), config)
     state = {k: v + 0.01 for k, v in layers.state_dict().items()}
     before = mix(host, inflate.inflate(first, state, config), second, 0.6, level_3=0.9)
     after = inflate.inflate(mix(host, first, second, 0.6, level_3=0.9), state, config)
