@@ -7,7 +7,6 @@ alpha in [0.5, 1) balances both. Every style of the pack is tried at alpha 0, 0.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
@@ -17,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ..json_lines import Record
+from ..world.styles import STYLES
 from .cases import Case, mini_cases
 from .clips import Clip, ClipMaker, mean_levels
 from .oracle import judge, oracle_version
-from .store import fingerprint
 from .style_look import measure_look, real_clip
 from .table import Bar
 
@@ -93,19 +92,23 @@ class StyleEvaluation:
                 "the pack has no styles to evaluate; train some with `train style`."
             )
         self.clips = StyledClips(options)
-        styles = fingerprint({name: sha256(file) for name, file in self.files.items()})
-        self.run = {**self.clips.run, "styles": styles, "oracle": oracle_version()}
+        self.hashes = {name: sha256(file) for name, file in self.files.items()}
+        self.run = {**self.clips.run, "oracle": oracle_version()}
 
     def cases(self) -> list[StyleCase]:
         cases = []
         for base in base_cases():
             cases.append(StyleCase(f"{base.id}-{ORIGINAL}", base.prompt, ORIGINAL, 0.0, base))
             cases += [
-                StyleCase(f"{base.id}-{style}-{alpha:.1f}", base.prompt, style, alpha, base)
+                StyleCase(self.case_id(base, style, alpha), base.prompt, style, alpha, base)
                 for alpha in ALPHAS
                 for style in self.files
             ]
         return cases
+
+    def case_id(self, base: Case, style: str, alpha: float) -> str:
+        """A style whose file changed is another case; the other styles' lines stay."""
+        return f"{base.id}-{style}-{self.hashes[style][:6]}-{alpha:.1f}"
 
     def measure(self, case: StyleCase) -> Record:
         """Make the clip of a case, look at it, and with `--clips` draw its sheet."""
@@ -114,9 +117,8 @@ class StyleEvaluation:
         scene = case.base.scene
         verdict = judge(clip.frames, scene)
         amount, jitter = motion_of(clip.frames)
-        looks = {
-            name: measure_look(clip.frames, case.prompt, kind_of(name)) for name in self._of(case)
-        }
+        kinds = STYLES if case.style == ORIGINAL else [kind_of(case.style)]
+        looks = {kind: measure_look(clip.frames, case.prompt, kind) for kind in kinds}
         record = {
             "case": case.id, "prompt": case.prompt, "base": case.base.id, "style": case.style,
             "alpha": case.alpha, **self.run, "sha256": self.clips.sha256, "device": clip.device,
@@ -133,10 +135,6 @@ class StyleEvaluation:
             record["real_place"] = measure_look(real, case.prompt, kind_of(case.style))[0]
         return record
 
-    def _of(self, case: StyleCase) -> Iterable[str]:
-        """The styles that a clip's look is held against."""
-        return self.files if case.style == ORIGINAL else [case.style]
-
     def bars(self, records: list[Record]) -> list[Bar]:
         """For each style, whether some alpha in [0.5, 1) balances look and motion, and what alpha 1 does."""
         bars: list[Bar] = []
@@ -150,17 +148,16 @@ class StyleEvaluation:
 
         written = []
         for case in base_cases():
-            base, prompt, seed = case.id, case.prompt, case.seed
             for style in self.files:
-                names = [f"{base}-{style}-{alpha:.1f}" for alpha in sorted(ALPHAS)]
-                names.insert(0, f"{base}-{ORIGINAL}")
+                names = [self.case_id(case, style, alpha) for alpha in sorted(ALPHAS)]
+                names.insert(0, f"{case.id}-{ORIGINAL}")
                 if not all(self.clips.path(name).is_file() for name in names):
                     continue
                 rows = []
                 for name in names:
-                    frames = self.clips.make(name, prompt, seed).frames
+                    frames = self.clips.make(name, case.prompt, case.seed).frames
                     rows.append(frames[evenly_spaced(len(frames), SHEET_COLUMNS)])
-                written.append(folder / f"{style}-{base}.png")
+                written.append(folder / f"{style}-{case.id}.png")
                 save_image(contact_sheet(torch.cat(rows), len(rows[0])), written[-1])
         return written
 
@@ -237,7 +234,7 @@ def summary(style: str, records: list[Record]) -> list[Point]:
     kind, points = kind_of(style), []
     for alpha in (0.0, *sorted(ALPHAS)):
         mine = (
-            [r for r in originals.values() if style in r["place"]]
+            list(originals.values())
             if alpha == 0
             else [
                 r for r in records
@@ -249,7 +246,7 @@ def summary(style: str, records: list[Record]) -> list[Point]:
         firsts = [originals[r["base"]] for r in mine]
 
         def mean_place(group: list) -> float:
-            return sum(r["place"][style] for r in group) / len(group)
+            return sum(r["place"][kind] for r in group) / len(group)
 
         def ratio(key: str, mine: list = mine, firsts: list = firsts) -> float:
             """Of the sums: a clip that hardly moves to begin with weighs little."""

@@ -54,7 +54,7 @@ def test_motion_and_flicker_are_told_apart(scene):
 def record(style, alpha, base="a", place=0.0, amount=1.0, jitter=1.0, right=True):
     values = {
         "case": f"{base}-{style}-{alpha}", "base": base, "style": style, "alpha": alpha,
-        "place": {style: place} if style != ORIGINAL else {"neon": place}, "look": "neon",
+        "place": {"neon": place}, "look": "neon",
         "amount": amount, "jitter": jitter, "right": {"motion": right},
     }  # fmt: skip
     return values | ({"real_right": {"motion": True}, "real_place": 1.0} if alpha == 1.0 else {})

@@ -15,6 +15,7 @@ from lumiere_core.checkpoint import (
 from lumiere_core.lora import LowRank
 from lumiere_core.style import (
     alphas_by_key,
+    bundled_styles,
     interpolate,
     interpolate_parts,
     joined_hashes,
@@ -177,3 +178,17 @@ def test_files_of_one_name_keep_both_hashes():
     assert joined_hashes({"a": "1", "b": "2"}, {"a": "3", "b": "2"}) == {
         "a": "1", "b": "2", "style a": "3",
     }  # fmt: skip
+
+
+def test_the_pack_s_styles_fit_the_pack_s_image_model():
+    """At least four small LoRA files and one whole fine-tune; each changes what lumiere-mini draws."""
+    original = load_parts(bundled_files())
+    styles = bundled_styles()
+    whole = {name for name in styles if name.endswith("-full")}
+    assert len(styles) - len(whole) >= 4 and len(whole) == 1
+    for name, file in styles.items():
+        assert file.stat().st_size <= (15 * 2**20 if name in whole else 2 * 2**20), name
+        styled = stylise_parts(original, name, 1.0).image
+        moved = [k for k, v in styled.items() if not torch.equal(v, original.image[k])]
+        assert len(moved) > len(styled) / 2, name
+        assert all(v.isfinite().all() for v in styled.values()), name
