@@ -6,6 +6,8 @@ uses (`concat_image`, `noise_augmentation`), so the node that sets them for that
 
 from __future__ import annotations
 
+import math
+
 import comfy.conds
 import comfy.utils
 import torch
@@ -57,6 +59,16 @@ class LumiereSSRModel(LumiereModel):
     @property
     def pooled_width(self) -> int:
         return self.adm_channels - self.ssr.level_channels
+
+    def memory_required(self, input_shape, cond_shapes=None) -> float:
+        """Return the bytes of activations: linear in the pixels, as there is no self-attention.
+
+        The host's formula for models with memory-efficient attention, on every device. Measured on a CPU:
+        two thirds of it.
+        """
+        area = input_shape[0] * math.prod(input_shape[2:])
+        size = torch.finfo(self.get_dtype_inference()).bits // 8
+        return area * size * 0.01 * self.memory_usage_factor * (1 << 20)
 
     def encode_adm(self, **kwargs) -> Tensor:
         """Return the (1, adm) vector of pooled text and noise level."""

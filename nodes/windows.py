@@ -25,8 +25,8 @@ from .run import WINDOWS
 OPTION = "lumiere_window"  # in transformer_options: the frame numbers of the window that is being denoised
 MIB = 1 << 20
 # What a run holds of the whole clip, in float32 copies: noise, empty clip, the sampler's x, estimates and their
-# temporaries, the sum of the windows' answers. Measured by `make bench` (README, "Super-resolution").
-CLIP_COPIES = 8
+# temporaries, the sum of the windows' answers. `make bench` measured 6.2 for Lumiere Super Resolution.
+CLIP_COPIES = 7
 
 
 @dataclass(frozen=True)
