@@ -136,6 +136,34 @@ def test_cost_grows_with_the_pixels_only():
     assert flops[1] / flops[0] == pytest.approx(16, rel=0.01)
 
 
+@pytest.mark.slow
+def test_the_papers_size_is_built_and_counted():
+    """128 -> 1024 in 16 frames, on the meta device: shape, parameters, FLOPs a frame and the largest activation."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from lumiere_core.config import TemporalConfig
+    from lumiere_core.temporal import TemporalLayers
+
+    config = UNetConfig(
+        in_channels=6, model_channels=128, channel_mult=(1, 2, 4, 8), num_res_blocks=(2, 4, 8, 8),
+        transformer_depth=(0,) * 14 + (1,) * 8, transformer_depth_output=(0,) * 17 + (1,) * 9,
+        context_dim=4096, adm_in_channels=256, disable_self_attn=True,
+    )  # fmt: skip
+    with torch.device("meta"):
+        layers = TemporalLayers(config, TemporalConfig())
+        network = SSRNetwork(UNet(config), layers, SSRConfig(scale=8)).requires_grad_(False)
+        x = torch.empty(1, 3, 16, 1024, 1024)
+        largest = []
+        for module in network.modules():
+            module.register_forward_hook(lambda m, i, o: largest.append(o.numel()))
+        with FlopCounterMode(display=False) as counter:
+            out = network(x, x, torch.empty(1), torch.empty(1, 8, 4096), torch.empty(1, 256))
+    assert out.shape == x.shape
+    assert max(largest) == 16 * (256 + 128) * 1024 * 1024  # upsampled features beside a skip
+    assert 10e12 < counter.get_total_flops() / 16 < 100e12
+    assert 0.5e9 < sum(p.numel() for p in network.parameters()) < 5e9
+
+
 def test_files(tmp_path, weights, stage, tiny):
     models = stage()
     config = {
