@@ -210,7 +210,9 @@ class Point:
 
     @property
     def balanced(self) -> bool:
-        return self.place >= STYLED and MOVES[0] <= self.amount <= MOVES[1] and self.jitter <= CALM
+        wanted = self.start + STYLED * (1 - self.start)
+        moves = MOVES[0] <= self.amount <= MOVES[1] and self.jitter <= CALM
+        return self.place >= wanted and moves
 
     @property
     def fault(self) -> str:
