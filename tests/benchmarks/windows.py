@@ -2,7 +2,7 @@
 
 python tests/benchmarks/windows.py memory 80       peak memory of one run, as JSON
 python tests/benchmarks/windows.py time            seconds of the node, of its windows, of the host's windows
-python tests/benchmarks/windows.py large           80 frames of 1024x1024, 2 steps: minutes, 3 GiB
+python tests/benchmarks/windows.py large           80 frames of 1024x1024, 2 steps: six minutes, 16 GiB
 """
 
 from __future__ import annotations
