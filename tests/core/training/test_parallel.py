@@ -43,13 +43,15 @@ def command(weights, tmp_path):
 
 
 def torchrun(arguments, folder):
+    # The loopback by name: a sandbox may not know its own host name.
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        str(ROOT / "lumiere_core" / "__main__.py"), *arguments,
+        "--local-addr", "127.0.0.1", str(ROOT / "lumiere_core" / "__main__.py"), *arguments,
     ]  # fmt: skip
+    loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=folder, timeout=400, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **loopback},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
 
