@@ -53,8 +53,9 @@ bench: setup ## Measure speed and memory against their bars; ARGS="--only flops"
 evaluate: setup ## Measure the shipped weights against the procedural world's oracle
 	$(VENV_PYTHON) -m lumiere_core evaluate $(or $(ARGS),mini)
 
-# Three phases, each on the one before; the same command goes on where it stopped. More options for a phase,
-# such as `--device cuda --batch-size 64`: TEXT_ARGS, IMAGE_ARGS, TEMPORAL_ARGS (`python -m lumiere_core train -h`).
+# Four phases, each on the one before; the same command goes on where it stopped. More options for a phase, such as
+# `--device cuda --batch-size 64`: TEXT_ARGS, IMAGE_ARGS, TEMPORAL_ARGS, CONDITION_ARGS (`python -m lumiere_core train -h`).
+# Super-resolution and styles: lumiere_core/recipes/README.md.
 RUN ?= runs/mini
 RECIPE ?= lumiere_core/recipes/mini-cpu.json
 train_phase = $(VENV_PYTHON) -m lumiere_core train $(1) --config $(RECIPE) --output $(RUN)/$(1) \
@@ -64,6 +65,8 @@ train: setup ## Train lumiere-mini again, in runs/mini (days on a CPU; the same 
 	$(call train_phase,text) $(TEXT_ARGS)
 	$(call train_phase,image) --text $(RUN)/text/text.safetensors $(IMAGE_ARGS)
 	$(call train_phase,temporal) --text $(RUN)/text/text.safetensors --image $(RUN)/image/image.safetensors $(TEMPORAL_ARGS)
+	$(call train_phase,condition) --text $(RUN)/text/text.safetensors --image $(RUN)/image/image.safetensors \
+	  --init-from $(RUN)/temporal/temporal.safetensors $(CONDITION_ARGS)
 
 lint: setup ## Lint and layout
 	$(VENV_PYTHON) -m ruff check .
