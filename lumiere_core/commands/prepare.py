@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-HOST_SCRIPT = Path(__file__).resolve().parents[2] / "nodes" / "cli.py"
+from ..host_process import run_verb
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +38,7 @@ def main(options: argparse.Namespace) -> int:
 
     encoders = lumiere_encoders(options.checkpoint)
     if encoders is None:  # its VAE and text encoder are the host's business
-        command = [sys.executable, str(HOST_SCRIPT), *sys.argv[1:]]
-        return subprocess.run(command, check=False).returncode
+        return run_verb(*sys.argv[1:])
     return run(options, encoders)
 
 

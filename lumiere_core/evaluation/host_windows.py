@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SCRIPT = Path(__file__).resolve().parents[2] / "nodes" / "context_windows.py"
+from ..host_process import script_command
+
 logger = logging.getLogger("lumiere")
 
 
@@ -57,7 +57,7 @@ class HostWindows:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(self.weights), str(torch.get_num_threads())],
+            script_command("context_windows", self.weights, torch.get_num_threads()),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=os.environ,
         )  # fmt: skip

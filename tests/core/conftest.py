@@ -15,6 +15,7 @@ import torch
 
 from lumiere_core.checkpoint import metadata_for, save_file, to_half
 from lumiere_core.config import TemporalConfig, TextConfig, UNetConfig
+from lumiere_core.lora import LowRank
 from lumiere_core.schedule import Schedule
 from lumiere_core.stunet import SpaceTimeUNet
 from lumiere_core.temporal import TemporalLayers, initial_state
@@ -146,6 +147,24 @@ def weights(tiny, tmp_path):
         state = to_half({f"{name}.{k}": v for k, v in module.state_dict().items()})
         save_file(state, folder / f"{name}.safetensors", metadata_for(f"tiny {name}", config))
     return folder
+
+
+@pytest.fixture
+def lora_file(tiny, tmp_path):
+    """Function (name, strength) -> a LoRA file for the tiny image model."""
+
+    def write(name, strength):
+        deltas = LowRank(tiny.unet(), rank=2)
+        generator = torch.Generator().manual_seed(1)
+        values = {
+            k: strength * torch.randn(v.shape, generator=generator)
+            for k, v in deltas.named_parameters()
+        }
+        path = tmp_path / f"{name}.safetensors"
+        save_file(deltas.file_state(values), path, metadata_for(name, {}))
+        return path
+
+    return write
 
 
 @pytest.fixture

@@ -5,11 +5,9 @@ import argparse
 import pytest
 import torch
 
-from lumiere_core.checkpoint import metadata_for, save_file
 from lumiere_core.evaluation import style as evaluation
 from lumiere_core.evaluation.style import ALPHAS, ORIGINAL, StyleEvaluation, motion_of, summary
 from lumiere_core.evaluation.style_look import PLAIN, measure_look, real_clip
-from lumiere_core.lora import LowRank
 from lumiere_core.video import to_uint8
 from lumiere_core.world import render_clip, scene_from_caption
 from lumiere_core.world.styles import STYLES
@@ -98,15 +96,9 @@ def test_no_records_hold_nothing():
 
 
 @pytest.fixture
-def styled(weights, tiny, tmp_path, monkeypatch):
+def styled(weights, lora_file, tmp_path, monkeypatch):
     """An evaluation of the tiny model with one style, "neon"."""
-    deltas = LowRank(tiny.unet(), rank=2)
-    generator = torch.Generator().manual_seed(1)
-    values = {
-        k: 0.3 * torch.randn(v.shape, generator=generator) for k, v in deltas.named_parameters()
-    }
-    path = tmp_path / "lumiere-mini_neon.safetensors"
-    save_file(deltas.file_state(values), path, metadata_for("neon", {}))
+    path = lora_file("lumiere-mini_neon", 0.3)
     monkeypatch.setattr("lumiere_core.style.bundled_styles", lambda: {"neon": path})
     options = argparse.Namespace(
         weights=weights, device="cpu", clips=tmp_path / "clips", frames=4, steps=1, cfg=1.0,

@@ -12,7 +12,6 @@ from lumiere_core.checkpoint import (
     metadata_for,
     save_file,
 )
-from lumiere_core.lora import LowRank
 from lumiere_core.style import (
     alphas_by_key,
     bundled_styles,
@@ -127,16 +126,9 @@ def test_temporal_and_text_parts_are_never_touched(weights, tiny):
 
 
 @pytest.fixture
-def lora(tiny, tmp_path):
+def lora(lora_file):
     """A LoRA file for the tiny image model."""
-    deltas = LowRank(tiny.unet(), rank=2)
-    generator = torch.Generator().manual_seed(1)
-    values = {
-        k: 0.1 * torch.randn(v.shape, generator=generator) for k, v in deltas.named_parameters()
-    }
-    path = tmp_path / "oils.safetensors"
-    save_file(deltas.file_state(values), path, metadata_for("oils", {}))
-    return path
+    return lora_file("oils", 0.1)
 
 
 def test_a_lora_and_a_fine_tune_style_a_model_alike(weights, lora, tmp_path):

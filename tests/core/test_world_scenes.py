@@ -176,11 +176,9 @@ def test_a_zoom_changes_the_size(camera, grows):
     assert ratio > 2.0 if grows else ratio < 0.5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "shape"])
 def test_every_family_moves_smoothly(family):
-    """Consecutive frames differ a little: nothing stands still, nothing jumps."""
-    if family == "shape":
-        pytest.skip("some shapes stand still on purpose")
+    """Consecutive frames differ a little: nothing stands still (some shapes do, on purpose), nothing jumps."""
     for seed in range(2):
         clip = render_clip(sample_scene(seed, "all", family), 80, height=32, width=32)
         change = clip.diff(dim=1).abs().mean((0, 2, 3))

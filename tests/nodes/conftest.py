@@ -192,6 +192,41 @@ def backbones(host):
 
 
 @pytest.fixture(scope="session")
+def stand_ins(backbones):
+    """(CLIP, VAE) for an SD-type image model, with the host's interfaces and without weights."""
+    import torch
+    import torch.nn.functional as F
+
+    class Clip:
+        """The length of the text everywhere."""
+
+        def tokenize(self, text):
+            return text
+
+        def encode_from_tokens(self, tokens, return_pooled=False):
+            value = float(len(tokens))
+            return torch.full((1, 77, backbones.WIDTH), value), torch.full((1, 1280), value)
+
+    class Vae:
+        """8 x 8 pixels a latent, four channels."""
+
+        first_stage_model = object()
+
+        def encode(self, pixels):
+            small = F.avg_pool2d(pixels.movedim(-1, 1) * 2 - 1, 8)
+            return torch.cat([small, small[:, :1]], dim=1)
+
+        def decode(self, latents):
+            large = latents[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2)
+            return ((large + 1) / 2).clamp(0, 1).movedim(1, -1)
+
+        def spacial_compression_encode(self):
+            return 8
+
+    return Clip(), Vae()
+
+
+@pytest.fixture(scope="session")
 def write_temporal(host):
     """Function (MODEL, file name, **config): write temporal layers of random weights for it into models/lumiere."""
     import torch

@@ -6,44 +6,13 @@ import torch
 pytestmark = pytest.mark.host
 
 
-class Vae:
-    """Stands for an image VAE of 8 x 8 pixels a latent, with four channels."""
-
-    first_stage_model = object()
-
-    def encode(self, pixels):
-        small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1) * 2 - 1, 8)
-        return torch.cat([small, small[:, :1]], dim=1)
-
-    def decode(self, latents):
-        large = latents[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2)
-        return ((large + 1) / 2).clamp(0, 1).movedim(1, -1)
-
-    def spacial_compression_encode(self):
-        return 8
-
-
-class Clip:
-    """Stands for a text encoder: the length of the text everywhere."""
-
-    def __init__(self, width):
-        self.width = width
-
-    def tokenize(self, text):
-        return text
-
-    def encode_from_tokens(self, tokens, return_pooled=False):
-        value = float(len(tokens))
-        return torch.full((1, 77, self.width), value), torch.full((1, 1280), value)
-
-
 @pytest.fixture
-def encoders(host, backbones):
+def encoders(host, backbones, stand_ins):
     module = host.module("nodes.encoders")
 
     def build(name, **changes):
         model = backbones(name, **changes)
-        return module.HostEncoders(model, Clip(backbones.WIDTH), Vae(), {"x.safetensors": "0"})
+        return module.HostEncoders(model, *stand_ins, {"x.safetensors": "0"})
 
     return build
 
@@ -204,7 +173,7 @@ def test_a_style_from_pictures_is_a_lora_that_the_stock_loader_reads(
         )
     }  # fmt: skip
     made = encoders(name)
-    side = made.backbone["multiple"]
+    side = 2 * made.backbone["multiple"]  # one position alone would leave self-attention untrained
     picture = core["training.pictures"].Picture(
         torch.rand(3, side + 9, side + 9) * 2 - 1, "a tower"
     )

@@ -104,35 +104,16 @@ def test_videos_without_a_clip_are_named(train, host):
         train(texts=["a", "b"])
 
 
-def test_an_image_model_gets_fresh_layers(train, host, backbones, write_temporal):
+def test_an_image_model_gets_fresh_layers(train, host, backbones, write_temporal, stand_ins):
     """SD1.5's layout with a VAE: the layers start as the paper does and fit Apply Lumiere Temporal Layers."""
-
-    class Vae:
-        def encode(self, pixels):
-            small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1) * 2 - 1, 8)
-            return torch.cat([small, small[:, :1]], dim=1)
-
-        def decode(self, latents):
-            large = latents[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2)
-            return ((large + 1) / 2).clamp(0, 1).movedim(1, -1)
-
-        def spacial_compression_encode(self):
-            return 8
-
-    class Clip:
-        def tokenize(self, text):
-            return text
-
-        def encode_from_tokens(self, tokens, return_pooled=False):
-            return torch.full((1, 77, backbones.WIDTH), float(len(tokens))), torch.zeros(1, 1280)
-
+    clip, vae = stand_ins
     model = backbones("SD15")
     images = torch.rand(8, 64, 64, 3)
     video = host.call("CreateVideo", images=images, fps=16.0)[0]
     trained, losses, file = train(
         model=model,
-        clip=Clip(),
-        vae=Vae(),
+        clip=clip,
+        vae=vae,
         videos=[video],
         size=64,
         steps=1,

@@ -174,29 +174,23 @@ def test_out_of_memory_halves_the_windows_and_goes_on(studio, apply, watched, lo
     assert log().count("out of memory") == {4: 1, 2: 2, 1: 3}[fits]  # once a run, not once a step
 
 
-def test_memory_that_is_never_enough_is_an_error(studio, apply):
+@pytest.mark.parametrize(
+    ("raised", "reported"),
+    [
+        ("[enforce fail] DefaultCPUAllocator: not enough memory", "windows of one frame"),
+        ("something else", "something else"),
+    ],
+)
+def test_memory_that_is_never_enough_and_other_errors_pass(studio, apply, raised, reported):
     from comfy.patcher_extension import WrappersMP
 
     model = apply(studio.model, 4, 2)
 
-    def none_left(executor, *args, **kwargs):
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory")
+    def failing(executor, *args, **kwargs):
+        raise RuntimeError(raised)
 
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "small", none_left)
-    with pytest.raises(RuntimeError, match="windows of one frame"):
-        studio.sample(model, frames=FRAMES)
-
-
-def test_other_errors_pass(studio, apply):
-    from comfy.patcher_extension import WrappersMP
-
-    model = apply(studio.model, 4, 2)
-
-    def broken(executor, *args, **kwargs):
-        raise RuntimeError("something else")
-
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "broken", broken)
-    with pytest.raises(RuntimeError, match="something else"):
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "failing", failing)
+    with pytest.raises(RuntimeError, match=reported):
         studio.sample(model, frames=FRAMES)
 
 

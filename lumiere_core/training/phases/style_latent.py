@@ -5,8 +5,6 @@ The host's VAE and text encoder made the latents and text states beforehand; not
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...checkpoint import metadata_for, save_file
+from ...host_process import run_verb
 from ...lora import LowRank
 from ...pipeline import Models
 from ...schedule import Schedule
@@ -23,7 +22,6 @@ from ..latent_pictures import LatentPictures
 from .diffusion import DiffusionPhase
 from .style import AUTO, WORDS_SHARE, Options
 
-HOST_SCRIPT = Path(__file__).resolve().parents[3] / "nodes" / "cli.py"
 DEFAULTS: dict[str, Any] = {
     "steps": 500, "batch_size": 1, "learning_rate": 1e-4, "warmup": 20, "ema_decay": 0.99,
     "height": 512, "width": 512,
@@ -92,13 +90,11 @@ def build(arguments: Any, options: Options, config: dict[str, Any]) -> LatentSty
         )
     file = arguments.output.with_suffix("") / "pictures.safetensors"
     if not (arguments.resume and file.is_file()):
-        command = [
-            sys.executable, str(HOST_SCRIPT), "pictures", options.images,
-            "--checkpoint", str(arguments.checkpoint), "--output", str(file),
-            "--height", str(options.height), "--width", str(options.width),
-            "--words", options.style_words,
-        ]  # fmt: skip
-        if subprocess.run(command, check=False).returncode:
+        status = run_verb(
+            "pictures", options.images, "--checkpoint", arguments.checkpoint, "--output", file,
+            "--height", options.height, "--width", options.width, "--words", options.style_words,
+        )  # fmt: skip
+        if status:
             raise ValueError("the host could not encode the pictures; the lines above say why.")
     pictures = LatentPictures(file)
     unet, schedule = load_backbone(arguments.checkpoint, pictures.backbone)
