@@ -67,7 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("save-every", float, "seconds between checkpoints"),
         ("sample-every", int, "steps between sample pictures"),
         ("accumulate", int, "batches whose gradients are added up before a step"),
-        ("optimizer", str, "AdamW, a name of torch.optim, or a dotted path to any installed class"),
+        (
+            "optimizer",
+            str,
+            "AdamW, Muon, a name of torch.optim, or a dotted path to any installed class",
+        ),
         ("stills", float, "share of clips that are one frame, repeated (own clips)"),
     ):
         group.add_argument(f"--{name}", type=kind, help=text or None)

@@ -1,4 +1,4 @@
-"""The optimiser of a run: torch's AdamW, or any class that can be imported."""
+"""The optimiser of a run: torch's AdamW, our Muon, or any class that can be imported."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import inspect
 import torch
 from torch import nn
 
+from .muon import Muon
 from .options import TrainOptions
 
 
 def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     """Return the optimiser that `options.optimizer` names, for the parameters that train.
 
-    "AdamW" is torch's; another name of torch.optim ("SGD") or a dotted path ("bitsandbytes.optim.AdamW8bit",
-    "prodigyopt.Prodigy") is imported and given lr and, if it takes one, weight_decay.
+    "AdamW" is torch's, "Muon" ours (torch's takes no convolutions); another name of torch.optim ("SGD") or a dotted
+    path ("bitsandbytes.optim.AdamW8bit", "prodigyopt.Prodigy") is imported and given lr and, if it takes one,
+    weight_decay.
 
     Raises:
         ValueError: there is no such class.
@@ -26,7 +28,7 @@ def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Opti
             parameters, lr=options.learning_rate, betas=(0.9, 0.99),
             weight_decay=options.weight_decay, fused=True,
         )  # fmt: skip
-    cls = _import(options.optimizer)
+    cls = Muon if options.optimizer == "Muon" else _import(options.optimizer)
     values = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
     taken = inspect.signature(cls).parameters
     return cls(parameters, **{k: v for k, v in values.items() if k in taken})

@@ -43,7 +43,7 @@ class TrainOptions:
     sample_every: int = 0  # steps between sample pictures; 0 = only at the end
     accumulate: int = 1  # batches whose gradients are added up before a step
     optimizer: str = (
-        "AdamW"  # or any class that can be imported, such as "bitsandbytes.optim.AdamW8bit"
+        "AdamW"  # or "Muon", or any class that can be imported: "bitsandbytes.optim.AdamW8bit"
     )
     stills: float = 0.0  # share of clips that are one frame, repeated (phase temporal on own clips)
 

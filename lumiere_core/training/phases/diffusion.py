@@ -46,7 +46,11 @@ def object_weights(objects: Tensor, near: Tensor, weight: float) -> Tensor:
     """
     reach = objects.shape[-2] // 8
     frames = objects.flatten(0, -4) if objects.ndim > 4 else objects
-    region = F.max_pool2d(frames, 2 * reach + 1, stride=1, padding=reach).reshape(objects.shape)
+    for axis in (0, 1):  # a row, then a column, of a square that is far slower at once
+        size, padding = [1, 1], [0, 0]
+        size[axis], padding[axis] = 2 * reach + 1, reach
+        frames = F.max_pool2d(frames, size, stride=1, padding=padding)
+    region = frames.reshape(objects.shape)
     weights = 1 + weight * region * near.reshape(-1, *([1] * (objects.ndim - 1)))
     return weights / weights.flatten(1).mean(dim=1).reshape(-1, *([1] * (objects.ndim - 1)))
 

@@ -164,7 +164,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(make, tmp_path):
     assert all(torch.equal(v, parts[k]) for k, v in whole.items())
 
 
-@pytest.mark.parametrize("name", ["SGD", "torch.optim.RAdam", "Adagrad"])
+@pytest.mark.parametrize("name", ["Muon", "SGD", "torch.optim.RAdam", "Adagrad"])
 def test_any_optimiser_by_name(make, tmp_path, name):
     options = changed(optimizer=name)
     train(make(options), options, tmp_path / "whole", progress=False)
