@@ -28,6 +28,7 @@ WHAT = {  # name -> module and class with cases(), measure(case), bars(records),
     "style": ("lumiere_core.evaluation.style", "StyleEvaluation"),
     "seams": ("lumiere_core.evaluation.seams", "Seams"),
     "initialisation": ("lumiere_core.evaluation.initialisation", "Initialisation"),
+    "warm-start": ("lumiere_core.evaluation.warm_start", "WarmStart"),
 }
 NEAR = 2.0  # levels of 255 that the mean colours of a clip made again may differ by
 
@@ -70,7 +71,7 @@ def main(options: argparse.Namespace) -> int:
         _train(options.what)
     module, name = WHAT[options.what]
     evaluation = getattr(importlib.import_module(module), name)(options)
-    store = Store(options.results or RESULTS / f"{options.what}.jsonl")
+    store = Store(options.results or RESULTS / f"{options.what.replace('-', '_')}.jsonl")
     cases = evaluation.cases()
     if options.all:
         run_missing(evaluation, store, cases, options)
