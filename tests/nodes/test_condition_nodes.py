@@ -404,6 +404,25 @@ def test_sam_s_tracked_objects_are_a_region(host, build):
     assert torch.equal(mask, objects[:, 1])
 
 
+def test_a_mask_comes_from_a_video_file(host, build, tmp_path):
+    """A black-and-white video, read by core's nodes: white frames' regions are to be made anew."""
+    shown = torch.zeros(6, 32, 32)
+    for frame in range(6):
+        shown[frame, 8:24, 2 * frame : 2 * frame + 16] = 1
+    (video,) = host.call(
+        "CreateVideo", images=shown[..., None].expand(-1, -1, -1, 3).contiguous(), fps=16.0
+    )
+    path = host.base / "input" / "matte.mp4"
+    video.save_to(str(path))
+    (read,) = host.call("LoadVideo", file=path.name)
+    frames = host.call("GetVideoComponents", video=read)[0]
+    (region,) = host.call("ImageToMask", image=frames, channel="red")
+    size = {"width": 32, "height": 32}
+    mask = build("inpaint", video=images(6, 32, 32), region=region, size=size)[1]
+    assert mask.shape == shown.shape
+    assert ((mask > 0.5) == (shown > 0.5)).float().mean() > 0.98  # H.264 moves an edge now and then
+
+
 # --- something to begin with ------------------------------------------------------------------------------
 
 
