@@ -1,4 +1,4 @@
-"""`prepare` and `train` on a file in SD1.5's layout, from the command line: the host is started by the verb itself."""
+"""`prepare` and `train` on a file in SD1.5's layout, from the command line: the verbs start the host themselves."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -53,18 +54,29 @@ def write_checkpoint(path):
     return path
 
 
-def test_prepare_and_train_from_the_command_line(host, comfyui, tmp_path):
-    media = host.module("lumiere_core.media")
-    checkpoint = write_checkpoint(tmp_path / "sd.safetensors")
-    frames = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8)
-    media.write_mp4(tmp_path / "videos" / "clip ü.mp4", frames)
-    (tmp_path / "videos" / "clip ü.txt").write_text("noise of all colours", "utf-8")
+@pytest.fixture(scope="module")
+def checkpoint(host, tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "sd.safetensors")
 
-    def run(*arguments):
+
+@pytest.fixture
+def run(comfyui):
+    """Function (*arguments) -> the finished process of `python -m lumiere_core …`."""
+
+    def call(*arguments):
         return subprocess.run(
             [sys.executable, "-m", "lumiere_core", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
             env={**os.environ, "COMFYUI_PATH": str(comfyui)}, check=False,
         )  # fmt: skip
+
+    return call
+
+
+def test_prepare_and_train_from_the_command_line(host, checkpoint, run, tmp_path):
+    media = host.module("lumiere_core.media")
+    frames = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8)
+    media.write_mp4(tmp_path / "videos" / "clip ü.mp4", frames)
+    (tmp_path / "videos" / "clip ü.txt").write_text("noise of all colours", "utf-8")
 
     prepare = ("prepare", tmp_path / "videos", "--checkpoint", checkpoint, "--output", tmp_path / "cache",
                "--frames", 8, "--size", 64)  # fmt: skip
@@ -95,3 +107,31 @@ def test_prepare_and_train_from_the_command_line(host, comfyui, tmp_path):
         "LumiereApplyTemporal", model=model, temporal="from_the_verb.safetensors", frames_per_clip=0
     )
     assert host.module("nodes.clips").temporal_patcher(applied) is not None
+
+
+def test_a_style_of_one_s_own_pictures_from_the_command_line(host, checkpoint, run, tmp_path):
+    """`train style --images` starts the host for the pictures' latents, then trains without it."""
+    media = host.module("lumiere_core.media")
+    for name in ("one", "two"):
+        noise = torch.randint(0, 256, (80, 64, 3), dtype=torch.uint8)
+        media.save_image(Image.fromarray(noise.numpy()), tmp_path / "pictures" / f"{name}.png")
+    output = host.base / "models" / "loras" / "from_the_verb"
+    trained = run(
+        "train", "style", "--checkpoint", checkpoint, "--images", tmp_path / "pictures", "--style", "noise",
+        "--output", output, "--height", 64, "--width", 64, "--steps", 2, "--warmup", 1, "--rank", 2,
+        "--learning-rate", 0.1, "--ema-decay", 0, "--threads", 1, "--sample-every", 0,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    import comfy.sd
+
+    model, *_ = comfy.sd.load_checkpoint_guess_config(
+        str(checkpoint), output_vae=False, output_clip=False
+    )
+    (styled,) = host.call(
+        "LoraLoaderModelOnly",
+        model=model,
+        lora_name="from_the_verb/lora.safetensors",
+        strength_model=1.0,
+    )
+    assert len(styled.patches) > 10
+    assert all(key.startswith("diffusion_model.") for key in styled.patches)
