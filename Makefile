@@ -25,7 +25,7 @@ else # not cmd.exe's own PROMPT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-core test-browser bench evaluate train lint clean
+.PHONY: help setup demo test test-core test-browser bench evaluate pictures train lint clean
 
 help: ## Show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s%s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ bench: setup ## Measure speed and memory against their bars; ARGS="--only flops"
 
 evaluate: setup ## Measure the shipped weights against the procedural world's oracle
 	$(VENV_PYTHON) -m lumiere_core evaluate $(or $(ARGS),mini)
+
+pictures: setup ## Run the templates and draw their pictures anew; ARGS="text_to_video" for some
+	@$(VENV_PYTHON) nodes/pictures.py $(ARGS)
 
 # Four phases, each on the one before; the same command goes on where it stopped. More options for a phase, such as
 # `--device cuda --batch-size 64`: TEXT_ARGS, IMAGE_ARGS, TEMPORAL_ARGS, CONDITION_ARGS (`python -m lumiere_core train -h`).

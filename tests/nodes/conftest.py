@@ -6,6 +6,7 @@ copy with different classes.
 
 import os
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -258,3 +259,24 @@ def write_temporal(host):
         return state
 
     return write
+
+
+@pytest.fixture(scope="session")
+def script():
+    """Function (name) -> the module nodes/`name`.py, as when it is run as a script."""
+    import importlib.util
+    import sys
+
+    folder = Path(__file__).resolve().parents[2] / "nodes"
+
+    def load(name):
+        sys.path.insert(0, str(folder))
+        try:
+            spec = importlib.util.spec_from_file_location(f"lumiere_{name}", folder / f"{name}.py")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(folder))
+        return module
+
+    return load

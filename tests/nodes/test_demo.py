@@ -1,9 +1,7 @@
 """The demo's own logic; the whole demo runs in tests/workflows."""
 
-import importlib.util
 import io
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,16 +20,8 @@ GRAPH = {
 
 
 @pytest.fixture(scope="module")
-def demo():
-    folder = str(ROOT / "nodes")
-    sys.path.insert(0, folder)  # as when demo.py is run as a script
-    try:
-        spec = importlib.util.spec_from_file_location("lumiere_demo", ROOT / "nodes" / "demo.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(folder)
-    return module
+def demo(script):
+    return script("demo")
 
 
 class Terminal(io.StringIO):

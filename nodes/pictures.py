@@ -1,0 +1,87 @@
+"""`make pictures`: run every template on the real host and draw its picture anew, after the shipped weights have changed.
+
+    python nodes/pictures.py [NAME …]
+
+Writes workflows/NAME.jpg, frames of the clip in reading order, and for text_to_video also workflows/pictures/demo.png,
+the README's. Left out are overfit_one_clip, whose pictures show a training run, and what is not named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+import uuid
+
+# This folder is on sys.path because the file is run as a script.
+from demo import BASE, WORKFLOWS, DemoError, find_node, read_workflow, saved_file
+from headless import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base
+
+LEFT_OUT = {"overfit_one_clip"}
+CLOSE = {"style_alpha_sweep", "super_resolution"}  # four frames of 256 pixels, not 16 of 128
+SOURCE = "lumiere_clip.mp4"  # what super_resolution loads: the clip of text_to_video
+
+
+def draw(host: HeadlessHost, name: str) -> None:
+    """Run one template and write its picture."""
+    media = host.module("lumiere_core.media")
+    graph = read_workflow(WORKFLOWS / f"{name}.json")
+    scratch = f"pictures-{uuid.uuid4().hex[:8]}"
+    find_node(graph, "SaveVideo")["filename_prefix"] = f"{scratch}/clip"
+    try:
+        clip = saved_file(host.run(graph), BASE)
+        frames, _, _ = media.read_video(clip)
+        if name == "text_to_video":
+            (BASE / "input").mkdir(parents=True, exist_ok=True)
+            # As the pixels were before the workflow enlarged them.
+            media.write_mp4(BASE / "input" / SOURCE, frames[:, 2::4, 2::4], crf=0)
+            row = media.contact_sheet(_small(frames, media.evenly_spaced(len(frames), 16), 128), 8)
+            media.save_image(row, PACK_ROOT / "workflows" / "pictures" / "demo.png")
+    finally:
+        shutil.rmtree(BASE / "output" / scratch, ignore_errors=True)
+    count, columns, side = (4, 2, 256) if name in CLOSE else (16, 4, 128)
+    shown = _small(frames, media.evenly_spaced(len(frames), count), side)
+    media.save_image(media.contact_sheet(shown, columns), PACK_ROOT / "workflows" / f"{name}.jpg")
+
+
+def _small(frames, indices: list[int], side: int):
+    """The chosen frames, made `side` pixels wide by averaging."""
+    import cv2
+    import numpy as np
+
+    height = round(frames.shape[1] * side / frames.shape[2])
+    return np.stack(
+        [cv2.resize(frames[i], (side, height), interpolation=cv2.INTER_AREA) for i in indices]
+    )
+
+
+def main() -> int:
+    names = sorted({path.stem for path in WORKFLOWS.glob("*.json")} - LEFT_OUT)
+    names.sort(key=lambda name: name != "text_to_video")  # first: super_resolution needs its clip
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of templates; default: all")
+    chosen = parser.parse_args().names or names
+    unknown = sorted(set(chosen) - set(names))
+    if unknown:
+        print(
+            f"no such template: {', '.join(unknown)}; there are {', '.join(names)}", file=sys.stderr
+        )
+        return 1
+    try:
+        prepare_base(BASE)
+        host = HeadlessHost(find_host(), BASE, ["--cpu"] if needs_cpu_flag() else [])
+        for name in chosen:
+            began = time.monotonic()
+            draw(host, name)
+            print(f"workflows/{name}.jpg  ({time.monotonic() - began:.0f} s)", flush=True)
+    except (DemoError, HostError, OSError) as error:
+        print(f"pictures failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # Off the path again: the host must not find this folder's modules before its own.
+    sys.path.remove(str(PACK_ROOT / "nodes"))
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""`make pictures`: what is drawn of a clip; the templates themselves run in tests/workflows."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from lumiere_core import media
+
+
+class Host:
+    """Answers with one clip for every graph."""
+
+    def __init__(self, base, clip):
+        self.base, self.clip, self.graphs = base, clip, []
+
+    def run(self, graph):
+        self.graphs.append(graph)
+        prefix = next(
+            n["inputs"]["filename_prefix"] for n in graph.values() if n["class_type"] == "SaveVideo"
+        )
+        target = self.base / "output" / f"{prefix}.mp4"
+        target.parent.mkdir(parents=True)
+        shutil.copyfile(self.clip, target)
+        folder, name = target.relative_to(self.base / "output").parts
+        return {"9": {"images": [{"filename": name, "subfolder": folder, "type": "output"}]}}
+
+    def module(self, name):
+        return media
+
+
+@pytest.fixture
+def pictures(script, monkeypatch, tmp_path):
+    module = script("pictures")
+    monkeypatch.setattr(module, "BASE", tmp_path / "base")
+    monkeypatch.setattr(module, "PACK_ROOT", tmp_path / "pack")
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("text_to_video", (518, 518)), ("style_alpha_sweep", (514, 514))]
+)
+def test_a_template_s_picture_shows_its_clip(pictures, tmp_path, name, size):
+    from PIL import Image
+
+    levels = np.linspace(20, 230, 80).astype(np.uint8)
+    clip = tmp_path / "clip.mp4"
+    media.write_mp4(clip, np.broadcast_to(levels[:, None, None, None], (80, 256, 256, 3)).copy())
+    host = Host(tmp_path / "base", clip)
+    pictures.draw(host, name)
+    with Image.open(tmp_path / "pack" / "workflows" / f"{name}.jpg") as picture:
+        assert picture.size == size
+        corners = [picture.getpixel((10, 10))[0], picture.getpixel((size[0] - 10, size[1] - 10))[0]]
+    assert corners == pytest.approx([20, 230], abs=8)  # from the first frame to the last
+    assert not any((tmp_path / "base" / "output").iterdir())
+    source = tmp_path / "base" / "input" / pictures.SOURCE
+    if name == "text_to_video":  # at its own size, for super_resolution
+        assert media.read_video(source)[0].shape == (80, 64, 64, 3)
+        with Image.open(tmp_path / "pack" / "workflows" / "pictures" / "demo.png") as picture:
+            assert picture.size == (1038, 258)
+    else:
+        assert not source.exists()
+
+
+def test_an_unknown_template_is_named(pictures, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["pictures.py", "text_to_vidoe"])
+    assert pictures.main() == 1
+    assert (
+        "no such template: text_to_vidoe; there are text_to_video, cinemagraph"
+        in capsys.readouterr().err
+    )
