@@ -2,8 +2,8 @@
 
     python nodes/pictures.py [NAME …]
 
-Writes workflows/NAME.jpg, frames of the clip in reading order, and for text_to_video also workflows/pictures/demo.png,
-the README's. Left out are overfit_one_clip, whose pictures show a training run, and what is not named.
+Writes workflows/NAME.jpg, frames of the clip in reading order; for text_to_video also workflows/pictures/demo.png, the
+README's; for overfit_one_clip the samples of its training run, there and in the help page of Lumiere Train Temporal.
 """
 
 from __future__ import annotations
@@ -13,36 +13,61 @@ import shutil
 import sys
 import time
 import uuid
+from pathlib import Path
 
 # This folder is on sys.path because the file is run as a script.
 from demo import BASE, WORKFLOWS, DemoError, find_node, read_workflow, saved_file
 from headless import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base
 
-LEFT_OUT = {"overfit_one_clip"}
+TRAINED = "overfit_one_clip"
+SAMPLES = (
+    50,
+    100,
+    200,
+)  # steps of TRAINED that the help page shows; the README has the first and the last
 CLOSE = {"style_alpha_sweep", "super_resolution"}  # four frames of 256 pixels, not 16 of 128
 SOURCE = "lumiere_clip.mp4"  # what super_resolution loads: the clip of text_to_video
 
 
 def draw(host: HeadlessHost, name: str) -> None:
     """Run one template and write its picture."""
-    media = host.module("lumiere_core.media")
+    media, workflows = host.module("lumiere_core.media"), PACK_ROOT / "workflows"
     graph = read_workflow(WORKFLOWS / f"{name}.json")
     scratch = f"pictures-{uuid.uuid4().hex[:8]}"
     find_node(graph, "SaveVideo")["filename_prefix"] = f"{scratch}/clip"
     try:
         clip = saved_file(host.run(graph), BASE)
+        if name == TRAINED:
+            _draw_training(media, BASE / "output" / "lumiere" / TRAINED / "samples")
+            return
         frames, _, _ = media.read_video(clip)
         if name == "text_to_video":
             (BASE / "input").mkdir(parents=True, exist_ok=True)
             # As the pixels were before the workflow enlarged them.
             media.write_mp4(BASE / "input" / SOURCE, frames[:, 2::4, 2::4], crf=0)
             row = media.contact_sheet(_small(frames, media.evenly_spaced(len(frames), 16), 128), 8)
-            media.save_image(row, PACK_ROOT / "workflows" / "pictures" / "demo.png")
+            media.save_image(row, workflows / "pictures" / "demo.png")
     finally:
         shutil.rmtree(BASE / "output" / scratch, ignore_errors=True)
     count, columns, side = (4, 2, 256) if name in CLOSE else (16, 4, 128)
     shown = _small(frames, media.evenly_spaced(len(frames), count), side)
-    media.save_image(media.contact_sheet(shown, columns), PACK_ROOT / "workflows" / f"{name}.jpg")
+    media.save_image(media.contact_sheet(shown, columns), workflows / f"{name}.jpg")
+
+
+def _draw_training(media, samples: Path) -> None:
+    """Publish the sheets that the run wrote: the real clip above, what the model makes below."""
+    from PIL import Image
+
+    for step in SAMPLES:
+        with Image.open(samples / f"step_{step:06d}.png") as sheet:
+            sheet = sheet.convert("RGB")
+        targets = [PACK_ROOT / "js" / "docs" / f"overfit_{step:04d}.jpg"]
+        if step in (SAMPLES[0], SAMPLES[-1]):
+            targets.append(PACK_ROOT / "workflows" / "pictures" / f"overfit_{step:04d}.png")
+        if step == SAMPLES[-1]:
+            targets.append(PACK_ROOT / "workflows" / f"{TRAINED}.jpg")
+        for target in targets:
+            media.save_image(sheet, target)
 
 
 def _small(frames, indices: list[int], side: int):
@@ -57,7 +82,7 @@ def _small(frames, indices: list[int], side: int):
 
 
 def main() -> int:
-    names = sorted({path.stem for path in WORKFLOWS.glob("*.json")} - LEFT_OUT)
+    names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
     names.sort(key=lambda name: name != "text_to_video")  # first: super_resolution needs its clip
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="of templates; default: all")

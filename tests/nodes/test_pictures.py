@@ -62,6 +62,25 @@ def test_a_template_s_picture_shows_its_clip(pictures, tmp_path, name, size):
         assert not source.exists()
 
 
+def test_a_training_template_shows_its_samples(pictures, tmp_path):
+    from PIL import Image
+
+    clip = tmp_path / "clip.mp4"
+    media.write_mp4(clip, np.zeros((2, 16, 16, 3), np.uint8))
+    folder = tmp_path / "base" / "output" / "lumiere" / pictures.TRAINED / "samples"
+    for step in pictures.SAMPLES:
+        media.save_image(Image.new("RGB", (20, 10), (step, 0, 0)), folder / f"step_{step:06d}.png")
+    pictures.draw(Host(tmp_path / "base", clip), pictures.TRAINED)
+    drawn = {p.relative_to(tmp_path / "pack").as_posix() for p in (tmp_path / "pack").rglob("*.*")}
+    assert drawn == {
+        "workflows/overfit_one_clip.jpg", "workflows/pictures/overfit_0050.png",
+        "workflows/pictures/overfit_0200.png", "js/docs/overfit_0050.jpg", "js/docs/overfit_0100.jpg",
+        "js/docs/overfit_0200.jpg",
+    }  # fmt: skip
+    with Image.open(tmp_path / "pack" / "workflows" / "overfit_one_clip.jpg") as picture:
+        assert picture.getpixel((5, 5))[0] == pytest.approx(200, abs=8)
+
+
 def test_an_unknown_template_is_named(pictures, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["pictures.py", "text_to_vidoe"])
     assert pictures.main() == 1
