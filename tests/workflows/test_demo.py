@@ -103,6 +103,8 @@ def test_ctrl_c_ends_the_sampling_at_once_and_writes_nothing(comfyui, tiny, tmp_
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A background job of a shell is started with Ctrl-C ignored, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         for line in process.stdout:
