@@ -10,6 +10,7 @@ over time). Files appear only when the run has succeeded and the clip has been r
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -181,6 +182,17 @@ def peak_memory_gib() -> float:
 # The files.
 
 
+@contextlib.contextmanager
+def saved_clip(host: HeadlessHost, graph: dict, base: Path, on_event=None):
+    """Run a graph with one SaveVideo; the mp4 is there inside the `with`, and nothing of it after."""
+    scratch = f"demo-{uuid.uuid4().hex[:8]}"  # a folder of this run's own below the host's output
+    find_node(graph, "SaveVideo")["filename_prefix"] = f"{scratch}/clip"
+    try:
+        yield saved_file(host.run(graph, on_event=on_event), base)
+    finally:
+        shutil.rmtree(base / "output" / scratch, ignore_errors=True)
+
+
 def saved_file(outputs: dict, base: Path) -> Path:
     """Return the video among what the nodes showed."""
     for shown in outputs.values():
@@ -253,20 +265,15 @@ def run(options: argparse.Namespace) -> None:
     booted = time.monotonic()
     print(f"  started in {booted - began:.0f} s; running {options.workflow.name}", flush=True)
 
-    # A folder of this run's own below the host's output: nothing of it is left there.
-    scratch = f"demo-{uuid.uuid4().hex[:8]}"
-    find_node(graph, "SaveVideo")["filename_prefix"] = f"{scratch}/clip"
     bar = ProgressBar()
     try:
-        outputs = host.run(graph, on_event=bar)
-        bar.close()
-        clip = saved_file(outputs, options.base)
-        ran = time.monotonic()
-        pixels = check_clip(clip, frames, fps)
-        paths = publish(clip, pixels, output, host.module("lumiere_core.media"))
+        with saved_clip(host, graph, options.base, bar) as clip:
+            bar.close()
+            ran = time.monotonic()
+            pixels = check_clip(clip, frames, fps)
+            paths = publish(clip, pixels, output, host.module("lumiere_core.media"))
     finally:
         bar.close()
-        shutil.rmtree(options.base / "output" / scratch, ignore_errors=True)
 
     height, width = pixels.shape[1:3]
     print(

@@ -9,22 +9,17 @@ README's; for overfit_one_clip the samples of its training run, there and in the
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
-import uuid
 from pathlib import Path
 
 # This folder is on sys.path because the file is run as a script.
-from demo import BASE, WORKFLOWS, DemoError, find_node, read_workflow, saved_file
+from demo import BASE, WORKFLOWS, DemoError, read_workflow, saved_clip
 from headless import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base
 
 TRAINED = "overfit_one_clip"
-SAMPLES = (
-    50,
-    100,
-    200,
-)  # steps of TRAINED that the help page shows; the README has the first and the last
+# Steps of TRAINED that the help page shows; the README has the first and the last.
+SAMPLES = (50, 100, 200)
 CLOSE = {"style_alpha_sweep", "super_resolution"}  # four frames of 256 pixels, not 16 of 128
 SOURCE = "lumiere_clip.mp4"  # what super_resolution loads: the clip of text_to_video
 
@@ -33,22 +28,17 @@ def draw(host: HeadlessHost, name: str) -> None:
     """Run one template and write its picture."""
     media, workflows = host.module("lumiere_core.media"), PACK_ROOT / "workflows"
     graph = read_workflow(WORKFLOWS / f"{name}.json")
-    scratch = f"pictures-{uuid.uuid4().hex[:8]}"
-    find_node(graph, "SaveVideo")["filename_prefix"] = f"{scratch}/clip"
-    try:
-        clip = saved_file(host.run(graph), BASE)
+    with saved_clip(host, graph, BASE) as clip:
         if name == TRAINED:
             _draw_training(media, BASE / "output" / "lumiere" / TRAINED / "samples")
             return
         frames, _, _ = media.read_video(clip)
-        if name == "text_to_video":
-            (BASE / "input").mkdir(parents=True, exist_ok=True)
-            # As the pixels were before the workflow enlarged them.
-            media.write_mp4(BASE / "input" / SOURCE, frames[:, 2::4, 2::4], crf=0)
-            row = media.contact_sheet(_small(frames, media.evenly_spaced(len(frames), 16), 128), 8)
-            media.save_image(row, workflows / "pictures" / "demo.png")
-    finally:
-        shutil.rmtree(BASE / "output" / scratch, ignore_errors=True)
+    if name == "text_to_video":
+        (BASE / "input").mkdir(parents=True, exist_ok=True)
+        # As the pixels were before the workflow enlarged them.
+        media.write_mp4(BASE / "input" / SOURCE, frames[:, 2::4, 2::4], crf=0)
+        row = media.contact_sheet(_small(frames, media.evenly_spaced(len(frames), 16), 128), 8)
+        media.save_image(row, workflows / "pictures" / "demo.png")
     count, columns, side = (4, 2, 256) if name in CLOSE else (16, 4, 128)
     shown = _small(frames, media.evenly_spaced(len(frames), count), side)
     media.save_image(media.contact_sheet(shown, columns), workflows / f"{name}.jpg")

@@ -95,9 +95,8 @@ class MotionModules(nn.Module):
         counts: dict[str, int] = {}
         levels = unet.config.num_levels
         for name, level, channels, resize in block_names(unet.config):
-            if (
-                resize in ("first", "down") or name == "middle_block"
-            ):  # as v1 and v3: none in the middle
+            # As in v1 and v3 files there is none in the middle.
+            if resize in ("first", "down") or name == "middle_block":
                 continue
             side, _, index = name.partition(".")
             up = side == "output_blocks"

@@ -14,7 +14,7 @@ class Host:
     def __init__(self, base, clip):
         self.base, self.clip, self.graphs = base, clip, []
 
-    def run(self, graph):
+    def run(self, graph, on_event=None):
         self.graphs.append(graph)
         prefix = next(
             n["inputs"]["filename_prefix"] for n in graph.values() if n["class_type"] == "SaveVideo"
