@@ -15,6 +15,14 @@ from .sampling import SCHEDULERS, OnStep, sample_ddim
 from .ssr import NOISE_STREAM, SSRModels, augment, pooled_with_level, upsample
 from .video import fold, from_uint8, to_uint8, unfold
 
+# What a frame's noise is: with the same in all frames, what stands still comes out still.
+NOISES = ("same in all frames", "new in each frame")
+
+
+def noise_numbers(noise: str, frames: int) -> list[int]:
+    """Return the frame numbers, for `frame_noise`, whose noise each frame of a clip gets."""
+    return [0] * frames if noise == NOISES[0] else list(range(frames))
+
 
 @dataclass(frozen=True)
 class UpscaleRequest:
@@ -28,12 +36,15 @@ class UpscaleRequest:
     context_length: int = 16  # frames of a window
     context_overlap: int = OVERLAP  # frames that neighbouring windows share
     weighting: str = "uniform"
+    noise: str = NOISES[0]
     noise_augmentation: float = 0.0  # share of the largest trained noise on the small clip
     scheduler: str = "karras"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"got {self.steps} steps; at least 1 is wanted.")
+        if self.noise not in NOISES:
+            raise ValueError(f"noise is {self.noise!r}; one of {NOISES} is wanted.")
         if not 0 <= self.noise_augmentation <= 1:
             raise ValueError(
                 f"noise_augmentation is {self.noise_augmentation}; a share from 0 to 1 is wanted."
@@ -88,6 +99,7 @@ def upscale(
         return denoise_in_windows(one_window, x, windows, weights)
 
     sigmas = SCHEDULERS[request.scheduler](request.steps, schedule).to(device)
-    noise = frame_noise(request.seed, t, size).transpose(0, 1)[None].to(device)
+    numbers = noise_numbers(request.noise, t)
+    noise = frame_noise(request.seed, numbers, size).transpose(0, 1)[None].to(device)
     x = sample_ddim(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas, on_step)
     return to_uint8(x[0])

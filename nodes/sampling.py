@@ -154,14 +154,17 @@ class ClipNoise:
     Args:
         seed: of the first clip; clip k has seed + k.
         clips, frames: of the batch, clip-major.
+        numbers: of the frames whose noise each frame of a clip gets; None = its own.
     """
 
-    def __init__(self, seed: int, clips: int, frames: int) -> None:
-        self.seeds, self.frames = [seed + k for k in range(clips)], frames
+    def __init__(
+        self, seed: int, clips: int, frames: int, numbers: list[int] | None = None
+    ) -> None:
+        self.seeds, self.numbers = [seed + k for k in range(clips)], numbers or list(range(frames))
 
     def at_step(self, shape: torch.Size, step: int) -> Tensor:
         """Return (clips * frames, c, h, w) noise on the CPU; step 0 is the initial noise."""
-        return torch.cat([frame_noise(s, self.frames, tuple(shape[1:]), step) for s in self.seeds])
+        return torch.cat([frame_noise(s, self.numbers, tuple(shape[1:]), step) for s in self.seeds])
 
     def initial(self, samples: Tensor) -> Tensor:
         """Return the noise that the run starts from."""
@@ -188,7 +191,7 @@ class ClipNoise:
 
     def _path(self, x: Tensor, sigmas: Tensor) -> BrownianTreeNoiseSampler:
         """One random path for each frame, over all noise levels."""
-        seeds = [frame_seed(s, frame, 1) for s in self.seeds for frame in range(self.frames)]
+        seeds = [frame_seed(s, frame, 1) for s in self.seeds for frame in self.numbers]
         low, high = sigmas[sigmas > 0].min(), sigmas.max()
         return BrownianTreeNoiseSampler(x, low, high, seed=seeds, cpu=True)
 

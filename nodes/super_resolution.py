@@ -15,6 +15,7 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core.multidiffusion import OVERLAP, WEIGHTINGS
+from ..lumiere_core.upscale import NOISES, noise_numbers
 from ..lumiere_core.video import clip_count
 from .inflate import inflation_of
 from .sampling import ClipNoise
@@ -96,7 +97,7 @@ class LumiereSuperResolution(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="Used where cfg is not 1."),
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                    tooltip="Of the noise. That of a frame depends on the seed and the number of the frame only.",
+                    tooltip="Of the noise, which never depends on the length of the clip.",
                 ),
                 io.Int.Input("steps", default=4, min=1, max=10000, tooltip="Denoising steps."),
                 io.Float.Input(
@@ -115,6 +116,11 @@ class LumiereSuperResolution(io.ComfyNode):
                     "vae", optional=True,
                     tooltip="Only for a MODEL that works on latents (SD x4 upscaler): decodes the result, window by window.",
                 ),
+                io.Combo.Input(
+                    "noise", options=list(NOISES), default=NOISES[0], optional=True,
+                    tooltip="With the same noise in all frames, what stands still comes out still. New noise in each frame lets "
+                    "fine texture change from frame to frame.",
+                ),
             ],
             outputs=[io.Image.Output()],
         )  # fmt: skip
@@ -123,7 +129,7 @@ class LumiereSuperResolution(io.ComfyNode):
     def execute(
         cls, model, image: Tensor, positive, negative, seed: int, steps: int, cfg: float, sampler_name: str,
         scheduler: str, context_length: int, context_overlap: int, weighting: str, noise_augmentation: float,
-        vae=None,
+        vae=None, noise: str = NOISES[0],
     ) -> io.NodeOutput:  # fmt: skip
         scale = _scale(model, vae)
         windows = Windows(context_length, context_overlap, weighting)
@@ -141,15 +147,17 @@ class LumiereSuperResolution(io.ComfyNode):
         latent = torch.zeros(1).expand(_latent_shape(model, low, scale))
         inflation = inflation_of(model)
         per_clip = (inflation.frames_per_clip if inflation else 0) or frames
-        noise = ClipNoise(seed, clip_count(frames, per_clip), per_clip)
+        drawn = ClipNoise(
+            seed, clip_count(frames, per_clip), per_clip, noise_numbers(noise, per_clip)
+        )
         sigmas = comfy.samplers.KSampler(
             model, steps, model.load_device, sampler_name, scheduler, 1.0, model.model_options
         ).sigmas
         samples = comfy.sample.sample_custom(
             model,
-            noise.initial(latent),
+            drawn.initial(latent),
             cfg,
-            noise.sampler(sampler_name),
+            drawn.sampler(sampler_name),
             sigmas,
             positive,
             negative,

@@ -45,6 +45,9 @@ class TrainOptions:
     optimizer: str = (
         "AdamW"  # or "Muon", or any class that can be imported: "bitsandbytes.optim.AdamW8bit"
     )
+    change_weight: float = (
+        0.0  # of errors in the changes from frame to frame; 0 = frames alone count
+    )
     stills: float = 0.0  # share of clips that are one frame, repeated (phase temporal on own clips)
 
     _FREE = (
@@ -57,7 +60,7 @@ class TrainOptions:
         "decay_from",
     )
     # Younger than the first saved states: at its default such an option leaves the identity as it was.
-    _LATER = ("accumulate", "optimizer", "stills")
+    _LATER = ("accumulate", "optimizer", "stills", "change_weight")
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "height", "width", "num_frames", "accumulate"):

@@ -21,7 +21,7 @@ from lumiere_core.ssr import (
 from lumiere_core.training.phases.image import new_unet
 from lumiere_core.unet import UNet
 from lumiere_core.unet_layers import SpatialTransformer
-from lumiere_core.upscale import UpscaleRequest, upscale
+from lumiere_core.upscale import NOISES, UpscaleRequest, upscale
 from lumiere_core.video import from_uint8, to_uint8
 
 CONFIG = SSRConfig(level_channels=32)
@@ -187,7 +187,16 @@ def test_files(tmp_path, weights, stage, tiny):
         bundled_ssr_files(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"noise_augmentation": 1.5}])
+def test_what_stands_still_comes_out_still(stage):
+    """With one noise for all frames, where frames do not see each other; else each frame gets its own."""
+    still = clip(1).expand(5, -1, -1, -1)
+    models = stage(temporal=False)
+    same, new = (upscale(models, still, UpscaleRequest(noise=noise)) for noise in NOISES)
+    assert (same == same[:1]).all() and torch.equal(same[0], new[0])
+    assert not (new == new[:1]).all()
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"noise_augmentation": 1.5}, {"noise": "none"}])
 def test_requests_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
         UpscaleRequest(**wrong)

@@ -75,10 +75,18 @@ def test_equal_to_core(host, enlarge, cfg, noise_augmentation):
 def test_frames_of_a_longer_clip_begin_with_the_same_noise(enlarge):
     """No window, no temporal layers (one frame each): the noise alone decides."""
     image = clip(1).expand(5, -1, -1, -1)
-    long = enlarge(image, context_length=1, context_overlap=0)
-    short = enlarge(image[:2], context_length=1, context_overlap=0)
+    alone = {"context_length": 1, "context_overlap": 0, "noise": "new in each frame"}
+    long, short = enlarge(image, **alone), enlarge(image[:2], **alone)
     assert torch.allclose(long[:2], short, atol=1e-5)
     assert not torch.allclose(long[0], long[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler_name", ["euler", "euler_ancestral", "dpmpp_2m_sde"])
+def test_what_stands_still_comes_out_still(enlarge, sampler_name):
+    """One noise for all frames, that of every step included, unless it is asked for otherwise."""
+    alone = {"context_length": 1, "context_overlap": 0, "sampler_name": sampler_name, "steps": 3}
+    made = enlarge(clip(1).expand(3, -1, -1, -1), **alone)
+    assert torch.allclose(made, made[:1].expand_as(made), atol=1e-5)
 
 
 def test_noise_augmentation_is_told_and_reproducible(enlarge):
@@ -114,7 +122,8 @@ def test_stock_sampler_with_the_windows_node(host, studio, ssr, enlarge):
         model, node="LumiereSampler", latent={"samples": torch.zeros(6, 3, 32, 32)}, cfg=1.0, seed=3,
         positive=prompts[0], negative=prompts[1],
     )  # fmt: skip
-    assert torch.allclose(((samples + 1) / 2).clamp(0, 1).movedim(1, -1), enlarge(image), atol=1e-5)
+    wanted = enlarge(image, noise="new in each frame")
+    assert torch.allclose(((samples + 1) / 2).clamp(0, 1).movedim(1, -1), wanted, atol=1e-5)
 
 
 def test_bad_input_is_named(enlarge, studio, tiny_ssr, host):

@@ -89,14 +89,23 @@ class DiffusionPhase(ABC):
         timestep = shifted_timesteps(uniform, schedule.steps, self.options.sigma_shift).to(
             x0.device
         )
-        eps = torch.randn(x0.shape, generator=random).to(x0.device)
+        eps = self.noise(x0.shape, random).to(x0.device)
         noised, target = schedule.training_pair(x0, eps, timestep)
         answer = self.network(noised, timestep, context, pooled, **conditions)
-        error = (answer.float() - target).square()
+        off = answer.float() - target
+        error = off.square()
         if objects is not None:
             near = schedule.angle(timestep).tan() <= OBJECTS_UNTIL
             error = error * object_weights(objects, near, self.options.object_weight)
-        return (error.flatten(1).mean(dim=1) * schedule.loss_weight(timestep)).mean()
+        error = error.flatten(1).mean(dim=1)
+        if self.options.change_weight and off.ndim == 5 and off.shape[2] > 1:
+            changes = off.diff(dim=2).square().flatten(1).mean(dim=1)
+            error = error + self.options.change_weight * changes
+        return (error * schedule.loss_weight(timestep)).mean()
+
+    def noise(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+        """Return the (b, c, …) noise of a batch."""
+        return torch.randn(shape, generator=random)
 
     @abstractmethod
     def network(

@@ -97,6 +97,11 @@ class SSRPhase(DiffusionPhase):
         """Return the clean clip; `pooled` holds the noise level too, `low` is the enlarged small clip."""
         return self.network_module(x, low, timestep, context, pooled, self.options.checkpointing)
 
+    def noise(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+        """Return noise that is the same in all frames of a clip, as `upscale` gives it by default."""
+        b, c, t, h, w = shape
+        return torch.randn((b, c, 1, h, w), generator=random).expand(shape)
+
     def pairs(self, scenes: list[world.Scene], step: int) -> tuple[Tensor, Tensor]:
         """Return large crops (b, 3, t, H, W) and their degraded small ones ((b t), 3, h, w)."""
         options, random = self.options, generator_at(self.options, step, 4)

@@ -155,3 +155,23 @@ def test_object_weight_changes_the_loss(trainer, name):
         for weight in (0.0, 8.0)
     )
     assert plain != weighted and weighted > 0
+
+
+def test_errors_of_changes_count_when_asked(trainer, monkeypatch):
+    """An answer that is off by the same in all frames costs no more; one that flickers does."""
+
+    def loss(weight, off):
+        phase = trainer.phase("temporal", trainer.options(change_weight=weight))
+        target = torch.zeros(())
+        monkeypatch.setattr(
+            phase.models.schedule, "training_pair", lambda x0, eps, t: (x0, target.expand(x0.shape))
+        )
+        monkeypatch.setattr(phase, "network", lambda x, *rest: off.expand(x.shape))
+        return phase.loss(0)
+
+    frames = trainer.options().num_frames
+    steady = torch.ones(1, 1, 1, 1, 1)
+    flickering = steady * torch.tensor([(-1.0) ** i for i in range(frames)]).reshape(1, 1, -1, 1, 1)
+    assert torch.allclose(loss(0.0, steady), loss(3.0, steady))
+    assert torch.allclose(loss(0.0, steady), loss(0.0, flickering))
+    assert torch.allclose(loss(3.0, flickering), loss(0.0, steady) * (1 + 3 * 4))

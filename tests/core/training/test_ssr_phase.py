@@ -57,6 +57,12 @@ def test_pairs_belong_together(phase, num_frames):
     assert torch.equal(high, again[0]) and torch.equal(low, again[1])
 
 
+def test_noise_is_the_same_in_all_frames(phase):
+    noise = phase(4).noise((2, 3, 4, 16, 16), torch.Generator().manual_seed(0))
+    assert noise.shape == (2, 3, 4, 16, 16) and (noise == noise[:, :, :1]).all()
+    assert not torch.equal(noise[0], noise[1]) and 0.9 < noise.std() < 1.1
+
+
 def test_one_frame_trains_the_spatial_part(phase, tmp_path):
     built = phase(steps=3)
     before, text = copies(built.models.unet), copies(built.models.text)
