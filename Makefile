@@ -56,20 +56,29 @@ evaluate: setup ## Measure the shipped weights against the procedural world's or
 pictures: setup ## Run the templates and draw their pictures anew; ARGS="text_to_video" for some
 	@$(VENV_PYTHON) nodes/pictures.py $(ARGS)
 
-# Four phases, each on the one before; the same command goes on where it stopped. More options for a phase, such as
-# `--device cuda --batch-size 64`: TEXT_ARGS, IMAGE_ARGS, TEMPORAL_ARGS, CONDITION_ARGS (`python -m lumiere_core train -h`).
-# Super-resolution and styles: lumiere_core/recipes/README.md.
+# The phases, each on those before; the same command goes on where it stopped. More options for a phase, such as
+# `--device cuda --batch-size 64`: TEXT_ARGS, IMAGE_ARGS and so on (`python -m lumiere_core train -h`).
 RUN ?= runs/mini
 RECIPE ?= lumiere_core/recipes/mini-cpu.json
-train_phase = $(VENV_PYTHON) -m lumiere_core train $(1) --config $(RECIPE) --output $(RUN)/$(1) \
-	$(if $(wildcard $(RUN)/$(1)/state.safetensors),--resume)
+SSR_RECIPE ?= lumiere_core/recipes/mini-ssr.json
+STYLES ?= line_drawing flat_cartoon neon pixel_art sticker
+text = --text $(RUN)/text/text.safetensors
+image = --image $(RUN)/image/image.safetensors
+# $(call train_phase,PHASE,FOLDER)
+train_phase = $(VENV_PYTHON) -m lumiere_core train $(1) --output $(RUN)/$(2) \
+	$(if $(wildcard $(RUN)/$(2)/state.safetensors),--resume)
 
 train: setup ## Train lumiere-mini again, in runs/mini (days on a CPU; the same command goes on)
-	$(call train_phase,text) $(TEXT_ARGS)
-	$(call train_phase,image) --text $(RUN)/text/text.safetensors $(IMAGE_ARGS)
-	$(call train_phase,temporal) --text $(RUN)/text/text.safetensors --image $(RUN)/image/image.safetensors $(TEMPORAL_ARGS)
-	$(call train_phase,condition) --text $(RUN)/text/text.safetensors --image $(RUN)/image/image.safetensors \
+	$(call train_phase,text,text) --config $(RECIPE) $(TEXT_ARGS)
+	$(call train_phase,image,image) --config $(RECIPE) $(text) $(IMAGE_ARGS)
+	$(call train_phase,temporal,temporal) --config $(RECIPE) $(text) $(image) $(TEMPORAL_ARGS)
+	$(call train_phase,condition,condition) --config $(RECIPE) $(text) $(image) \
 	  --init-from $(RUN)/temporal/temporal.safetensors $(CONDITION_ARGS)
+	$(call train_phase,ssr,ssr-spatial) --config $(SSR_RECIPE) $(text) $(SSR_SPATIAL_ARGS)
+	$(call train_phase,ssr,ssr) --config $(SSR_RECIPE) $(text) --num-frames 8 --batch-size 2 --change-weight 2 \
+	  --init-from $(RUN)/ssr-spatial/ssr.safetensors $(SSR_ARGS)
+	$(foreach style,$(STYLES),$(call train_phase,style,styles/$(style)) $(text) $(image) --style $(style) $(STYLE_ARGS) &&) true
+	$(call train_phase,style,styles/watercolor) $(text) $(image) --style watercolor --rank 0 $(WATERCOLOR_ARGS)
 
 lint: setup ## Lint and layout
 	$(VENV_PYTHON) -m ruff check .

@@ -58,11 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("text-dropout", float, "share of prompts replaced by the empty one"),
         ("sigma-shift", float, "above 1: more training on high noise"),
         ("object-weight", float, "how much more errors near the main object weigh; 0: no more"),
-        (
-            "change-weight",
-            float,
-            "of errors in the changes from frame to frame; 0: none of their own",
-        ),
+        ("change-weight", float, "of errors in changes from frame to frame; 0: frames alone count"),
         ("height", int, "pixels"),
         ("width", int, "pixels"),
         ("num-frames", int, "frames of a training clip"),

@@ -45,9 +45,7 @@ class TrainOptions:
     optimizer: str = (
         "AdamW"  # or "Muon", or any class that can be imported: "bitsandbytes.optim.AdamW8bit"
     )
-    change_weight: float = (
-        0.0  # of errors in the changes from frame to frame; 0 = frames alone count
-    )
+    change_weight: float = 0.0  # of errors in changes from frame to frame; 0 = frames alone count
     stills: float = 0.0  # share of clips that are one frame, repeated (phase temporal on own clips)
 
     _FREE = (
