@@ -71,10 +71,10 @@ def upscale(
     _, c, t, h, w = low.shape
     windows = plan_windows(t, request.context_length, request.context_overlap)
     weights = window_weights(len(windows[0]), request.context_overlap, request.weighting)
-    low = fold(low)
+    low, numbers = fold(low), noise_numbers(request.noise, t)
     level = torch.full((1,), request.noise_augmentation, device=device)
     if request.noise_augmentation:
-        noise = frame_noise(request.seed, t, (c, h, w), NOISE_STREAM).to(device)
+        noise = frame_noise(request.seed, numbers, (c, h, w), NOISE_STREAM).to(device)
         low = augment(low, noise, level.expand(t), config)
     context, pooled = models.encode([request.prompt, request.negative])
     y = pooled_with_level(pooled, level.expand(2), config)
@@ -99,7 +99,6 @@ def upscale(
         return denoise_in_windows(one_window, x, windows, weights)
 
     sigmas = SCHEDULERS[request.scheduler](request.steps, schedule).to(device)
-    numbers = noise_numbers(request.noise, t)
     noise = frame_noise(request.seed, numbers, size).transpose(0, 1)[None].to(device)
     x = sample_ddim(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas, on_step)
     return to_uint8(x[0])

@@ -54,7 +54,6 @@ def _say(text: str) -> None:
 
 def _prepare(host: HeadlessHost, weights: str):
     """Load the stage and return the function that does a job."""
-    import node_helpers
     import numpy as np
     import torch
 
@@ -73,18 +72,15 @@ def _prepare(host: HeadlessHost, weights: str):
         prompts = host.call(
             "LumiereTextEncode", clip=clip, prompt=job["prompt"], negative_prompt=""
         )
-        small = torch.from_numpy(np.load(job["small"])).movedim(-1, 1).float() / 127.5 - 1
-        values = {"concat_image": small, "noise_augmentation": 0.0}
-        positive, negative = (node_helpers.conditioning_set_values(c, values) for c in prompts)
-        scale = model.model.ssr.scale
-        size = (small.shape[0], 3, small.shape[2] * scale, small.shape[3] * scale)
-        (out,) = host.call(
-            "LumiereSampler", model=cut, seed=job["seed"], steps=job["steps"], cfg=1.0,
-            sampler_name="euler", scheduler="karras", positive=positive, negative=negative,
-            latent_image={"samples": torch.zeros(size)}, denoise=1.0, dynamic_threshold=0.0,
+        # Windows longer than the clip: the node lets it pass, and the host's windows cut it.
+        (large,) = host.call(
+            "LumiereSuperResolution", model=cut, image=torch.from_numpy(np.load(job["small"])) / 255,
+            positive=prompts[0], negative=prompts[1], seed=job["seed"], steps=job["steps"], cfg=1.0,
+            sampler_name="euler", scheduler="karras", context_length=4096,
+            context_overlap=job["overlap"], weighting="uniform", noise_augmentation=0.0,
         )  # fmt: skip
-        levels = ((out["samples"] + 1) * 127.5).round().clamp(0, 255)
-        np.save(job["large"], levels.to(torch.uint8).movedim(1, -1).contiguous().numpy())
+        levels = (large * 255).round().to(torch.uint8)
+        np.save(job["large"], levels.numpy())
 
     return run
 

@@ -18,7 +18,10 @@ from ..lumiere_core.config import SSRConfig
 from ..lumiere_core.noise import frame_noise
 from ..lumiere_core.schedule import Schedule
 from ..lumiere_core.ssr import NOISE_STREAM, augment, pooled_with_level
+from ..lumiere_core.upscale import NOISES, noise_numbers
 from .backbone import LumiereModel, LumiereModelConfig, LumiereUNet
+
+GRAIN = "lumiere_grain"  # in a conditioning: the frame numbers of a clip's augmentation noise
 
 
 class LumiereSSRUNet(LumiereUNet):
@@ -77,7 +80,7 @@ class LumiereSSRModel(LumiereModel):
         return pooled_with_level(pooled, level, self.ssr)
 
     def extra_conds(self, **kwargs) -> dict:
-        """Add the small clip, with noise of the asked level, drawn frame by frame.
+        """Add the small clip, with noise of the asked level: the same in all frames if `GRAIN` does not say otherwise.
 
         Raises:
             ValueError: the conditioning holds no small clip.
@@ -92,7 +95,9 @@ class LumiereSSRModel(LumiereModel):
         level = float(kwargs.get("noise_augmentation", 0.0))
         low = comfy.utils.repeat_to_batch_size(low[:, :3], noise.shape[0])
         if level:
-            grain = frame_noise(kwargs.get("seed") or 0, low.shape[0], low.shape[1:], NOISE_STREAM)
+            numbers = kwargs.get(GRAIN) or noise_numbers(NOISES[0], low.shape[0])
+            seeds = range(kwargs.get("seed") or 0, 1 << 64)[: low.shape[0] // len(numbers)]
+            grain = torch.cat([frame_noise(s, numbers, low.shape[1:], NOISE_STREAM) for s in seeds])
             low = augment(low, grain.to(low), torch.full((low.shape[0],), level), self.ssr)
         out["c_concat"] = SmallClip(low.to(kwargs["device"]), tuple(noise.shape[-2:]))
         return out

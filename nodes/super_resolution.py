@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import comfy.model_base
+import comfy.model_management as model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -19,7 +20,7 @@ from ..lumiere_core.upscale import NOISES, noise_numbers
 from ..lumiere_core.video import clip_count
 from .inflate import inflation_of
 from .sampling import ClipNoise
-from .ssr_model import LumiereSSRModel
+from .ssr_model import GRAIN, LumiereSSRModel
 from .windows import Windows, with_windows
 
 CONTEXT_LENGTH = 16
@@ -139,17 +140,19 @@ class LumiereSuperResolution(io.ComfyNode):
         logging.info(
             f"Lumiere: enlarging {frames} frames from {width}x{height} to {width * scale}x{height * scale} pixels."
         )
-        values = {"concat_image": low, "noise_augmentation": noise_augmentation}
-        positive, negative = (
-            node_helpers.conditioning_set_values(c, values) for c in (positive, negative)
-        )
-        # One number stretched to the size: an empty clip needs no memory.
-        latent = torch.zeros(1).expand(_latent_shape(model, low, scale))
         inflation = inflation_of(model)
         per_clip = (inflation.frames_per_clip if inflation else 0) or frames
         drawn = ClipNoise(
             seed, clip_count(frames, per_clip), per_clip, noise_numbers(noise, per_clip)
         )
+        values = {
+            "concat_image": low, "noise_augmentation": noise_augmentation, GRAIN: drawn.numbers,
+        }  # fmt: skip
+        positive, negative = (
+            node_helpers.conditioning_set_values(c, values) for c in (positive, negative)
+        )
+        # One number stretched to the size: an empty clip needs no memory.
+        latent = torch.zeros(1).expand(_latent_shape(model, low, scale))
         sigmas = comfy.samplers.KSampler(
             model, steps, model.load_device, sampler_name, scheduler, 1.0, model.model_options
         ).sigmas
@@ -206,10 +209,12 @@ def _latent_shape(model, low: Tensor, scale: int) -> tuple[int, ...]:
 
 def _decode(vae, samples: Tensor, frames: int) -> Tensor:
     """Decode latents a few frames at a time into one IMAGE."""
-    result = None
+    result, bar = None, comfy.utils.ProgressBar(samples.shape[0])
     for start in range(0, samples.shape[0], frames):
+        model_management.throw_exception_if_processing_interrupted()
         part = vae.decode(samples[start : start + frames])
         if result is None:
             result = part.new_empty((samples.shape[0], *part.shape[1:]))
         result[start : start + frames] = part
+        bar.update(len(part))
     return result

@@ -14,7 +14,9 @@ from typing import Any
 
 import comfy.model_management as model_management
 import comfy.model_patcher
+import comfy.utils
 import torch
+from comfy.context_windows import IndexListContextWindow
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
@@ -179,10 +181,13 @@ def _shorter(run: _Run, error: Exception) -> Windows:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Tell whether an error means that memory ran out, on a GPU or on the CPU."""
+    """Tell whether an error means that memory ran out, on a GPU of any maker or on the CPU."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    if isinstance(error, model_management.ACCELERATOR_ERROR) and model_management.is_oom(error):
+        return True  # the host has cleared the pending error, too
+    words = ("out of memory", "defaultcpuallocator")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 def _denoise(run: _Run, executor, model, conds, x_in, timestep, model_options):
@@ -191,6 +196,7 @@ def _denoise(run: _Run, executor, model, conds, x_in, timestep, model_options):
         return executor(model, conds, x_in, timestep, model_options)
     weights = window_weights(len(windows[0]), run.windows.overlap, run.windows.weighting)
     blends = [Blend(x_in, run.axis) for _ in conds]
+    progress = _Progress(model_options, timestep, len(windows))
     for window in windows:
         model_management.throw_exception_if_processing_interrupted()
         numbers = torch.tensor(window, device=x_in.device)
@@ -199,42 +205,91 @@ def _denoise(run: _Run, executor, model, conds, x_in, timestep, model_options):
             "transformer_options": {**model_options.get("transformer_options", {}), OPTION: window},
         }
         controls: dict[int, Any] = {}  # shared by the prompts of a window, or they are not batched
-        parts = [
-            c and [_sliced(entry, numbers, x_in.shape[run.axis], run.axis, controls) for entry in c]
-            for c in conds
-        ]
+        cut = _Cut(model, x_in, run.axis, numbers, run.windows.overlap)
+        parts = [c and [_sliced(entry, cut, controls) for entry in c] for c in conds]
         steps = timestep
         if run.axis == 0 and timestep.shape[0] == x_in.shape[0]:
             steps = timestep[numbers]
         part = x_in.index_select(run.axis, numbers)
         for blend, answer in zip(blends, executor(model, parts, part, steps, options), strict=True):
             blend.add(answer, window, weights)
+        progress.advance()
     return [blend.result() for blend in blends]
 
 
-def _sliced(cond: dict, numbers: Tensor, frames: int, axis: int, controls: dict[int, Any]) -> dict:
-    """Return the condition of some frames; what is not per frame stays as it is."""
+class _Progress:
+    """Moves the node's bar at every window: a step of a long clip takes minutes."""
 
-    def take(value: Any) -> Any:
+    def __init__(self, model_options: dict, timestep: Tensor, windows: int) -> None:
+        sigmas = model_options.get("transformer_options", {}).get("sample_sigmas")
+        self.bar, self.done, self.total = None, 0, 0
+        if sigmas is not None and comfy.utils.PROGRESS_BAR_ENABLED:
+            # The host's own report after a step has the same share done, in steps.
+            finished = int((sigmas[:-1] > timestep.max().to(sigmas) * (1 + 1e-4)).sum())
+            self.done, self.total = finished * windows, (len(sigmas) - 1) * windows
+            self.bar = comfy.utils.ProgressBar(self.total)
+
+    def advance(self) -> None:
+        """Count one window."""
+        self.done += 1
+        if self.bar is not None:
+            self.bar.update_absolute(min(self.done, self.total))
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """One window of a run, and what its conditions are cut from."""
+
+    model: Any  # the host's model, which knows its own conditions
+    x_in: Tensor  # the whole clips
+    axis: int
+    numbers: Tensor
+    overlap: int
+
+    @property
+    def frames(self) -> int:
+        return self.x_in.shape[self.axis]
+
+    def take(self, value: Any) -> Any:
+        """Return the part of a tensor that has frames; all else as it is."""
+        frames, axis = self.frames, self.axis
         if not torch.is_tensor(value) or frames == 1:
             return value
         # A 5-D model's latents have frames on axis 2; all else of it (text, …) is per clip.
         if value.ndim <= axis or (axis and value.ndim != 5) or value.shape[axis] != frames:
             return value
-        return value.index_select(axis, numbers.to(value.device))
+        return value.index_select(axis, self.numbers.to(value.device))
 
-    def taken(entry: Any) -> Any:
+    def condition(self, key: str, entry: Any) -> Any:
+        """Return one entry of `model_conds` for the window; the host's models know their odd ones (VACE, audio, …)."""
+        if key == "num_video_frames":  # Stable Video Diffusion folds the batch by it
+            return entry._copy_with(len(self.numbers))
+        window = IndexListContextWindow(
+            self.numbers.tolist(),
+            dim=self.axis,
+            total_frames=self.frames,
+            context_overlap=self.overlap,
+        )
+        own = self.model.resize_cond_for_context_window(
+            key, entry, window, self.x_in, self.x_in.device
+        )
+        if own is not None:
+            return own
         value = getattr(entry, "cond", None)
-        part = take(value)
+        part = self.take(value)
         return entry if part is value else entry._copy_with(part)
 
-    out = {**cond, "model_conds": {k: taken(v) for k, v in cond["model_conds"].items()}}
+
+def _sliced(cond: dict, cut: _Cut, controls: dict[int, Any]) -> dict:
+    """Return the condition of some frames; what is not per frame stays as it is."""
+    frames, numbers = cut.frames, cut.numbers
+    out = {**cond, "model_conds": {k: cut.condition(k, v) for k, v in cond["model_conds"].items()}}
     if "mask" in cond:
         mask = cond["mask"]
-        if axis and torch.is_tensor(mask) and mask.ndim == 4 and mask.shape[1] == frames:
+        if cut.axis and torch.is_tensor(mask) and mask.ndim == 4 and mask.shape[1] == frames:
             out["mask"] = mask.index_select(1, numbers.to(mask.device))  # b t h w
-        elif not axis:
-            out["mask"] = take(mask)
+        elif not cut.axis:
+            out["mask"] = cut.take(mask)
     if cond.get("control") is not None:
         out["control"] = _sliced_control(cond["control"], numbers, frames, controls)
     return out

@@ -11,8 +11,9 @@ import importlib
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..json_lines import Record
 from ..world.dice import hash_text
@@ -127,7 +128,7 @@ def check_again(evaluation, records: dict[str, Record], cases: list[Case], count
     same = []
     for case in chosen:
         again = evaluation.measure(case)
-        reason = difference(records[case.id], again)
+        reason = difference(records[case.id], again, getattr(evaluation, "tolerances", {}))
         _report("again", again)
         if reason:
             sys.stdout.write(f"      not as stored: {reason}\n")
@@ -138,14 +139,34 @@ def check_again(evaluation, records: dict[str, Record], cases: list[Case], count
     return [Bar("stored lines come out again", "all", got, all(same))]
 
 
-def difference(stored: Record, again: Record) -> str:
-    """What differs between a stored line and the same case run again; "" for nothing."""
+def difference(stored: Record, again: Record, tolerances: dict[str, float] | None = None) -> str:
+    """What differs between a stored line and the same case run again; "" for nothing.
+
+    Args:
+        tolerances: how far the numbers below an entry of the line may be from the stored ones.
+    """
     for name, value in stored["seen"].items():
         if again["seen"].get(name) != value:
             return f"{name} was {value!r}, is {again['seen'].get(name)!r}"
     pairs = zip(stored.get("levels", ()), again.get("levels", ()), strict=True)
     worst = max((abs(a - b) for a, b in pairs), default=0.0)
-    return f"mean colours differ by {worst:.1f} levels" if worst > NEAR else ""
+    if worst > NEAR:
+        return f"mean colours differ by {worst:.1f} levels"
+    for entry, tolerance in (tolerances or {}).items():
+        before, now = dict(_numbers(stored[entry], entry)), dict(_numbers(again[entry], entry))
+        for name in sorted(before.keys() & now.keys()):  # a measure may need a host
+            if not abs(before[name] - now[name]) <= tolerance:
+                return f"{name} was {before[name]}, is {now[name]}"
+    return ""
+
+
+def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    """Give the numbers in nested dictionaries with their names."""
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, inner in value.items():
+        yield from _numbers(inner, f"{name}, {key}")
 
 
 def _report(place: str, record: Record) -> None:

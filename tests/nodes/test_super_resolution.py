@@ -85,8 +85,22 @@ def test_frames_of_a_longer_clip_begin_with_the_same_noise(enlarge):
 def test_what_stands_still_comes_out_still(enlarge, sampler_name):
     """One noise for all frames, that of every step included, unless it is asked for otherwise."""
     alone = {"context_length": 1, "context_overlap": 0, "sampler_name": sampler_name, "steps": 3}
-    made = enlarge(clip(1).expand(3, -1, -1, -1), **alone)
-    assert torch.allclose(made, made[:1].expand_as(made), atol=1e-5)
+    for noise_augmentation in (0.0, 0.5):
+        made = enlarge(
+            clip(1).expand(3, -1, -1, -1), noise_augmentation=noise_augmentation, **alone
+        )
+        assert torch.allclose(made, made[:1].expand_as(made), atol=1e-5)
+
+
+def test_each_clip_of_a_batch_gets_its_own_noise(studio, tiny_ssr, enlarge):
+    """Also on the small clip: clip k of a batch is the clip of seed + k."""
+    model, _, _ = studio.load("tiny-ssr.safetensors", frames_per_clip=4, **tiny_ssr())
+    image = torch.cat([clip(4, seed=1), clip(4, seed=2)])
+    for noise in ("same in all frames", "new in each frame"):
+        options = {"noise": noise, "noise_augmentation": 0.6, "context_length": 4}
+        both = enlarge(image, model, seed=3, **options)
+        second = enlarge(image[4:], model, seed=4, **options)
+        assert torch.allclose(both[4:], second, atol=1e-4)
 
 
 def test_noise_augmentation_is_told_and_reproducible(enlarge):

@@ -156,15 +156,31 @@ def test_controlnet_hints_are_sliced(host, studio, apply):
         assert hints == [start + i for i in range(4)] * 2
 
 
-@pytest.mark.parametrize("fits", [4, 2, 1])
-def test_out_of_memory_halves_the_windows_and_goes_on(studio, apply, watched, log, fits):
+def accelerator_error():
+    error = torch.AcceleratorError("CUDA error")
+    error.error_code = 2  # cudaErrorMemoryAllocation
+    return error
+
+
+OUT_OF_MEMORY = {
+    "CUDA": lambda: torch.OutOfMemoryError("CUDA out of memory"),
+    "another call of CUDA": accelerator_error,
+    "MPS": lambda: RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"),
+    "CPU": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"),
+}
+
+
+@pytest.mark.parametrize(
+    ("fits", "kind"), [(4, "CUDA"), (2, "CUDA"), (1, "CUDA"), (4, "another call of CUDA"), (4, "MPS"), (4, "CPU")]
+)  # fmt: skip
+def test_out_of_memory_halves_the_windows_and_goes_on(studio, apply, watched, log, fits, kind):
     from comfy.patcher_extension import WrappersMP
 
     model, seen = watched(apply(studio.model, 8, 2))
 
     def small_memory(executor, x, *args, **kwargs):
         if x.shape[0] > fits:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise OUT_OF_MEMORY[kind]()
         return executor(x, *args, **kwargs)
 
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "small", small_memory)
@@ -219,53 +235,6 @@ def test_an_overlap_that_is_no_overlap_is_refused(apply, studio, length, overlap
         apply(studio.model, length, overlap)
 
 
-@pytest.fixture(scope="module")
-def wan(host):
-    """A very small random Wan 2.1 MODEL, whose latents are 5-D, and a prompt for it."""
-    import comfy.model_patcher
-    import comfy.supported_models
-
-    config = comfy.supported_models.WAN21_T2V(
-        {
-            "image_model": "wan2.1", "model_type": "t2v", "dim": 48, "out_dim": 16, "in_dim": 16,
-            "num_heads": 2, "ffn_dim": 64, "num_layers": 1, "patch_size": (1, 2, 2), "freq_dim": 32,
-            "text_dim": 24, "window_size": (-1, -1), "qk_norm": True, "cross_attn_norm": True, "eps": 1e-6,
-        }
-    )  # fmt: skip
-    config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({}, "", device="cpu")
-    torch.manual_seed(0)
-    for parameter in model.diffusion_model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    patcher = comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
-    return patcher, [[torch.randn(1, 4, 24), {}]]
-
-
-def test_video_models_with_5_d_latents(studio, apply, wan):
-    from comfy.patcher_extension import WrappersMP
-
-    model, prompt = wan
-    seen = []
-
-    def spy(executor, x, *args, **kwargs):
-        seen.append(x.shape[2])
-        return executor(x, *args, **kwargs)
-
-    def sample(model, frames=9):
-        model = model.clone()
-        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "spy", spy)
-        latent = {"samples": torch.zeros(1, 16, frames, 4, 4)}
-        return studio.sample(model, latent=latent, positive=prompt, negative=prompt)
-
-    whole = sample(model)
-    assert set(seen) == {9}
-    seen.clear()
-    cut = sample(apply(model, 4, 2))
-    assert set(seen) == {4} and cut.shape == whole.shape and cut.isfinite().all()
-    assert not torch.allclose(cut, whole, atol=1e-3)
-    assert torch.equal(sample(apply(model, 9, 2)), whole)
-
-
 def test_a_model_that_does_not_mix_frames_gains_nothing(studio, apply, clips):
     """What the help page says: the answers of all windows are the same, so is their mean."""
     still, _, _ = studio.load("tiny.safetensors")
@@ -274,3 +243,19 @@ def test_a_model_that_does_not_mix_frames_gains_nothing(studio, apply, clips):
     still.remove_additional_models(clips.KEY)
     cut, whole = (studio.sample(m, frames=FRAMES, cfg=1.0) for m in (apply(still), still))
     assert torch.allclose(cut, whole, atol=1e-4)  # kernels depend on the batch size
+
+
+def test_the_bar_moves_with_every_window(studio, apply, monkeypatch):
+    """Between the sampler's steps, and never beyond the share that they will report."""
+    import comfy.utils
+
+    shown = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *rest, **more: shown.append(value / total)
+    )  # fmt: skip
+    model = apply(studio.model, 4, 2)
+    studio.sample(model, frames=FRAMES, steps=3)
+    windows = 4
+    assert len(shown) >= 3 * windows and shown[-1] == 1
+    assert shown == sorted(shown)
+    assert {round(i / (3 * windows), 6) for i in range(1, 13)} <= {round(s, 6) for s in shown}

@@ -84,8 +84,8 @@ class SSRPhase(DiffusionPhase):
             random = generator_at(self.options, step, 5)
             count, t = high.shape[0], self.options.num_frames
             level = (torch.rand(count, generator=random) * 2 - 1).clamp(min=0)
-            noise = torch.randn((count * t, *low.shape[-3:]), generator=random)
-            low = augment(low, noise.to(low), level.repeat_interleave(t), self.config)
+            grain = self.noise((count, low.shape[-3], t, *low.shape[-2:]), random)
+            low = augment(low, fold(grain).to(low), level.repeat_interleave(t), self.config)
             condition = unfold(upsample(low, self.config.scale), t)
             y = pooled_with_level(pooled, level, self.config)
 
