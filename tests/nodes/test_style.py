@@ -29,7 +29,7 @@ def originals(studio, *others):
 
 
 def digest(state):
-    return {key: value.double().sum().item() for key, value in state.items()}
+    return {key: hash(value.cpu().numpy().tobytes()) for key, value in state.items()}
 
 
 def test_uniform_alpha_equals_model_merge_simple(host, studio, style):
