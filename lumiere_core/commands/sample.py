@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..checkpoint import Parts
+    from ..pipeline import Models, Request
+
+logger = logging.getLogger("lumiere")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,21 +73,55 @@ def main(options: argparse.Namespace) -> int:
         height * options.scale, width * options.scale, options.fps
     )  # before the work, not after
     stamp = generated_by(parts.sha256)
-    for prompt, path in zip(prompts, paths, strict=True):
-        started = time.monotonic()
-        request = Request(
+    requests = [
+        Request(
             prompt, options.negative, options.seed, options.frames, height, width, options.steps,
             options.cfg, options.sampler, options.scheduler, options.threshold,
-        )  # fmt: skip
+        )
+        for prompt in prompts
+    ]  # fmt: skip
+    warn_of_cut_prompts([*prompts, options.negative], models)
+    warn_outside_training(requests[0], models, parts)
+    for request, path in zip(requests, paths, strict=True):
+        started = time.monotonic()
         with tqdm(total=options.steps, desc=path.stem, unit="step", file=sys.stderr) as bar:
             frames = generate(models, request, on_step=lambda *_, bar=bar: bar.update())
-        metadata = {"comment": f"{stamp}; prompt: {prompt}; seed: {options.seed}"}
+        metadata = {"comment": f"{stamp}; prompt: {request.prompt}; seed: {options.seed}"}
         write_mp4(path, frames, options.fps, metadata, options.scale)
         if options.sheet:
             picked = frames[evenly_spaced(len(frames), 16)]
             save_image(contact_sheet(picked, scale=2), path.with_suffix(".png"))
         sys.stdout.write(f"{path} ({len(frames)} frames, {time.monotonic() - started:.1f} s)\n")
     return 0
+
+
+def warn_of_cut_prompts(prompts: Sequence[str], models: Models) -> None:
+    """Say which prompts are longer than what the text encoder reads."""
+    from ..text import prompt_bytes, tokenize
+
+    most = models.text.config.max_bytes
+    for prompt in prompts:
+        if (length := len(prompt_bytes(prompt))) > most:
+            logger.warning(
+                f"the prompt has {length} bytes; the text encoder reads the first "
+                f"{len(tokenize(prompt, most)) - 1}: {prompt[:40]!r} …"
+            )
+
+
+def warn_outside_training(request: Request, models: Models, parts: Parts) -> None:
+    """Say if a clip is longer, or of another size, than the weights were trained on; as the nodes do."""
+    trained = models.temporal.config.frames_per_clip if models.temporal else request.num_frames
+    if request.num_frames > trained:
+        logger.warning(
+            f"a clip of {request.num_frames} frames; these weights were trained on {trained}. "
+            "Longer clips may lose their motion."
+        )
+    height, width = parts.config.get("size") or (request.height, request.width)
+    if (request.height, request.width) != (height, width):
+        logger.warning(
+            f"a clip of {request.width}x{request.height} pixels; these weights were trained on "
+            f"{width}x{height}. Other sizes may look worse."
+        )
 
 
 def generated_by(sha256: dict[str, str], remarks: Sequence[str] = ()) -> str:
