@@ -17,11 +17,15 @@ from .config import TextConfig
 START, PAD = 256, 257
 
 
+def prompt_bytes(text: str) -> bytes:
+    """Return a prompt as the encoder reads it: UTF-8, lower case, words joined by one space."""
+    # JSON may hold half a surrogate pair.
+    return " ".join(text.lower().split()).encode(errors="replace")
+
+
 def tokenize(text: str, max_bytes: int = 256) -> list[int]:
-    """Return the start token and the UTF-8 bytes of a prompt, lower case, cut between characters."""
-    raw = " ".join(text.lower().split()).encode(
-        errors="replace"
-    )  # JSON may hold half a surrogate pair
+    """Return the start token and the bytes of a prompt, cut between characters."""
+    raw = prompt_bytes(text)
     if len(raw) > max_bytes:
         raw = raw[:max_bytes].decode(errors="ignore").encode()
     return [START, *raw]

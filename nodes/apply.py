@@ -12,7 +12,7 @@ from ..lumiere_core import checkpoint as weights
 from ..lumiere_core.config import TemporalConfig
 from ..lumiere_core.families import check_backbone
 from . import host
-from .inflate import inflate, unet_config_of
+from .inflate import image_hashes, inflate, unet_config_of
 
 UNTRAINED = "untrained"
 
@@ -54,10 +54,13 @@ class LumiereApplyTemporal(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, temporal: str, frames_per_clip: int) -> io.NodeOutput:
+        image = image_hashes(model)
         if temporal == UNTRAINED:
-            return io.NodeOutput(
-                inflate(model, None, TemporalConfig(), frames_per_clip, title=UNTRAINED)
-            )
+            inflated = inflate(
+                model, None, TemporalConfig(), frames_per_clip,
+                title=UNTRAINED, sha256=image, image_recorded=bool(image),
+            )  # fmt: skip
+            return io.NodeOutput(inflated)
         files = _files(temporal)
         parts = weights.load_parts(files)
         parts.require("temporal")
@@ -65,7 +68,7 @@ class LumiereApplyTemporal(io.ComfyNode):
         height, width = parts.config.get("size", (0, 0))
         inflated = inflate(
             model, parts.temporal, parts.temporal_config, frames_per_clip,
-            title=temporal, sha256=parts.sha256,
+            title=temporal, sha256=image | parts.sha256, image_recorded=bool(image),
             trained_size=(width, height) if width and height else None,
             reload=partial(_read_temporal, files),
         )  # fmt: skip

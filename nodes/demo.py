@@ -75,13 +75,30 @@ def find_prompt(graph: dict) -> tuple[str, str]:
     raise DemoError(f"the workflow has no text ({' or '.join(PROMPT_INPUTS)}) behind a `positive`")
 
 
-def find_seed(graph: dict) -> tuple[str, str]:
-    """Return (node id, input name) of the first seed."""
-    for node_id, node in graph.items():
-        for name in SEED_INPUTS:
-            if isinstance(node["inputs"].get(name), int):
-                return node_id, name
-    raise DemoError(f"the workflow has no input {' or '.join(SEED_INPUTS)}")
+def find_seeds(graph: dict) -> list[tuple[str, str]]:
+    """Return (node id, input name) of every seed, at least one."""
+    found = [
+        (node_id, name)
+        for node_id, node in graph.items()
+        for name in SEED_INPUTS
+        if isinstance(node["inputs"].get(name), int)
+    ]
+    if not found:
+        raise DemoError(f"the workflow has no input {' or '.join(SEED_INPUTS)}")
+    return found
+
+
+def fill_in(graph: dict, prompt: str | None, seed: int | None) -> tuple[str, int]:
+    """Put the prompt and every seed into the graph, where given; return what it has now."""
+    text_id, text_name = find_prompt(graph)
+    if prompt:
+        graph[text_id]["inputs"][text_name] = prompt
+    seeds = find_seeds(graph)
+    if seed is not None:
+        for node_id, name in seeds:
+            graph[node_id]["inputs"][name] = seed
+    first_id, first_name = seeds[0]
+    return graph[text_id]["inputs"][text_name], graph[first_id]["inputs"][first_name]
 
 
 def find_node(graph: dict, class_type: str) -> dict:
@@ -219,20 +236,24 @@ def check_clip(path: Path, frames: int, fps: float):
 
 
 def publish(clip: Path, pixels, output: Path, media) -> list[Path]:
-    """Put the clip and its two pictures in place; return their paths."""
-    sheet, slice_ = (output.with_name(f"{output.stem}_{kind}.png") for kind in ("sheet", "slice"))
+    """Put the clip and its two pictures in place, all of them or none; return their paths."""
+    pictures = [output.with_name(f"{output.stem}_{kind}.png") for kind in ("sheet", "slice")]
+    paths, placed = [output, *pictures], []
+    partial = [p.with_name(f".{p.stem}.{os.getpid()}.partial{p.suffix}") for p in paths]
     # The workflow enlarges every pixel; the pictures need fewer of them.
     small = max(1, pixels.shape[2] // 64)
     half = max(1, pixels.shape[2] // 128)
-    media.save_image(media.contact_sheet(pixels[:, ::half, ::half], columns=10), sheet)
-    media.save_image(media.xt_slice(pixels[:, ::small, ::small]), slice_)
-    partial = output.with_name(f"{output.name}.partial")
     try:
-        shutil.copyfile(clip, partial)
-        partial.replace(output)
+        shutil.copyfile(clip, partial[0])
+        media.save_image(media.contact_sheet(pixels[:, ::half, ::half], columns=10), partial[1])
+        media.save_image(media.xt_slice(pixels[:, ::small, ::small]), partial[2])
+        for source, target in zip(partial, paths, strict=True):
+            source.replace(target)
+            placed.append(target)
     finally:
-        partial.unlink(missing_ok=True)
-    return [output, sheet, slice_]
+        for path in [*partial, *(placed if len(placed) < len(paths) else [])]:
+            path.unlink(missing_ok=True)
+    return paths
 
 
 # All of it.
@@ -241,14 +262,7 @@ def publish(clip: Path, pixels, output: Path, media) -> list[Path]:
 def run(options: argparse.Namespace) -> None:
     began = time.monotonic()
     graph = read_workflow(options.workflow)
-    if options.prompt:
-        node_id, name = find_prompt(graph)
-        graph[node_id]["inputs"][name] = options.prompt
-    if options.seed is not None:
-        node_id, name = find_seed(graph)
-        graph[node_id]["inputs"][name] = options.seed
-    (text_id, text_name), (seed_id, seed_name) = find_prompt(graph), find_seed(graph)
-    prompt, seed = graph[text_id]["inputs"][text_name], graph[seed_id]["inputs"][seed_name]
+    prompt, seed = fill_in(graph, options.prompt, options.seed)
     frames = find_node(graph, "EmptyLumiereLatentVideo")["length"]
     fps = find_node(graph, "CreateVideo")["fps"]
     output = output_path(options.output, prompt, seed)
@@ -287,7 +301,8 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
-def main() -> int:
+def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line, else of the environment, with the workflow that they choose."""
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -302,9 +317,14 @@ def main() -> int:
     parser.add_argument("--workflow", type=Path, help="an API-format workflow; default: the pack's")
     parser.add_argument("--base", type=Path, default=BASE, help="the host's models and outputs")
     parser.add_argument("--cpu", action="store_true", help="do not use an accelerator")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.workflow is None:
         options.workflow = WORKFLOWS / f"text_to_video{'_hd' if options.hd else ''}.json"
+    return options
+
+
+def main() -> int:
+    options = read_options()
     try:
         if options.seed is not None:
             try:
@@ -312,7 +332,7 @@ def main() -> int:
             except ValueError:
                 raise DemoError(f"SEED={options.seed} must be a whole number") from None
         run(options)
-    except (DemoError, HostError) as error:
+    except (DemoError, HostError, OSError) as error:
         print(f"demo failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

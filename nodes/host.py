@@ -86,6 +86,14 @@ def output_path(prefix: str, suffix: str) -> tuple[Path, str, str]:
     return Path(folder) / file, file, subfolder
 
 
+def weight_file(model: comfy.model_patcher.ModelPatcher) -> Path | None:
+    """Return the file that one of the host's loaders read a MODEL from, or None where it left no word of it."""
+    # Host 0.30.0: (function that loads the MODEL again, its arguments), the file's path the first of them.
+    arguments = (getattr(model, "cached_patcher_init", None) or (None, ()))[1]
+    known = bool(arguments) and isinstance(arguments[0], str) and os.path.isfile(arguments[0])
+    return Path(arguments[0]) if known else None
+
+
 def choose_dtypes(
     name: str, parameters: int, load_device: torch.device
 ) -> tuple[torch.dtype, torch.dtype | None]:

@@ -18,6 +18,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..lumiere_core.checkpoint import check_state
+from ..lumiere_core.checkpoint import sha256 as sha256_of
 from ..lumiere_core.config import TemporalConfig, UNetConfig
 from ..lumiere_core.temporal import TemporalLayers, initial_state
 from . import host
@@ -37,12 +38,22 @@ class Inflation:
     frames_per_clip: int  # 0 = a batch is one clip
     title: str = "untitled"
     sha256: dict[str, str] = field(default_factory=dict)  # file name -> hash of the weights
+    image_recorded: bool = False  # whether the files of the image weights are among them
     trained_size: tuple[int, int] | None = None  # width and height in pixels
 
 
 def inflation_of(model: comfy.model_patcher.ModelPatcher) -> Inflation | None:
     """Return what `inflate` knew when it made this MODEL, or None for an image model."""
     return model.attachments.get(KEY)
+
+
+def image_hashes(model: comfy.model_patcher.ModelPatcher) -> dict[str, str]:
+    """Return the hashes, by file name, of the files that a MODEL's image weights come from; {} = not known."""
+    inflation = inflation_of(model)
+    if inflation is not None:
+        return inflation.sha256 if inflation.image_recorded else {}
+    file = host.weight_file(model)
+    return {} if file is None else {file.name: sha256_of(file)}
 
 
 def inflate(
@@ -53,6 +64,7 @@ def inflate(
     *,
     title: str = "untitled",
     sha256: dict[str, str] | None = None,
+    image_recorded: bool = False,
     trained_size: tuple[int, int] | None = None,
     reload: Callable[[], StateDict] | None = None,
 ) -> comfy.model_patcher.ModelPatcher:
@@ -64,6 +76,7 @@ def inflate(
         config: of the temporal layers.
         frames_per_clip: frames of one clip in a batch; 0 = the whole batch is one clip.
         title, sha256: of the weights, for the metadata of what they generate.
+        image_recorded: whether `sha256` names the files of the image weights too; see `image_hashes`.
         trained_size: width and height in pixels, for a warning outside it.
         reload: reads `state` again, where a copy of the MODEL is needed; without it `state` is kept.
 
@@ -95,8 +108,10 @@ def inflate(
     inflated.set_additional_models(KEY, [patcher])
     inflated.set_attachments(
         KEY,
-        Inflation(unet_config, config, frames_per_clip, title, dict(sha256 or {}), trained_size),
-    )
+        Inflation(
+            unet_config, config, frames_per_clip, title, dict(sha256 or {}), image_recorded, trained_size
+        ),
+    )  # fmt: skip
     watch = WatchRun(frames_per_clip, config.frames_per_clip, trained_size, config.conv_cond)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, warn_of_hidden_handlers),

@@ -73,7 +73,8 @@ class LumiereLoader(io.ComfyNode):
         model.cached_patcher_init = (_image_patcher, (files, dtype))
         model = inflate(
             model, parts.temporal, parts.temporal_config, frames_per_clip,
-            title=checkpoint, sha256=parts.sha256, trained_size=_trained_size(parts),
+            title=checkpoint, sha256=parts.sha256, image_recorded=True,
+            trained_size=_trained_size(parts),
             reload=partial(_read_temporal, files),
         )  # fmt: skip
         clip = None

@@ -38,7 +38,7 @@ from ..lumiere_core.unet import UNet
 from . import host
 from .clips import temporal_patcher
 from .encoders import HostEncoders
-from .inflate import inflate, inflation_of, unet_config_of
+from .inflate import image_hashes, inflate, inflation_of, unet_config_of
 
 if TYPE_CHECKING:
     from .train import Settings as Wanted
@@ -83,10 +83,11 @@ def run(
         state = _publish(watch.folder / "temporal.safetensors", target)
     model_management.throw_exception_if_processing_interrupted()  # saved; now the graph may stop
     before = inflation_of(model)
-    hashes = {**(before.sha256 if before else {}), target.name: sha256(target)}
+    image = image_hashes(model)
+    hashes = {**image, **(before.sha256 if before else {}), target.name: sha256(target)}
     trained = inflate(
         model, state, temporal.config, before.frames_per_clip if before else 0,
-        title=target.name, sha256=hashes,
+        title=target.name, sha256=hashes, image_recorded=bool(image),
     )  # fmt: skip
     sheets = sorted((watch.folder / "samples").glob("*.png"))
     shown = ui.PreviewImage(_picture(sheets[-1]), cls=node).as_dict() if sheets else {}

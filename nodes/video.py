@@ -84,7 +84,7 @@ class LumiereLabelVideo(io.ComfyNode):
             display_name="Label Video as Generated (Lumiere)",
             category="lumiere",
             description="Adds to the saved file a comment that says the clip was generated, and the SHA-256 of the "
-            "weights. Put it between Create Video and Save Video.",
+            "weights. Put it between Create Video and Save Video; where two MODELs made the clip, once for each.",
             search_aliases=["provenance", "metadata", "watermark"],
             inputs=[
                 io.Video.Input("video"),
@@ -101,4 +101,10 @@ class LumiereLabelVideo(io.ComfyNode):
                 "this MODEL does not know its weights: it has no temporal layers of Lumiere. "
                 "Connect the MODEL that sampled the clip."
             )
-        return io.NodeOutput(LabelledVideo(video, generated_by(inflation.sha256)))
+        remarks = [] if inflation.image_recorded else ["image checkpoint not recorded"]
+        if model.patches:
+            remarks.append("image weights changed by patches (LoRA or merge)")
+        label = generated_by(inflation.sha256, remarks)
+        if isinstance(video, LabelledVideo):  # another MODEL made it first
+            video, label = video.video, f"{video.label}; {label}"
+        return io.NodeOutput(LabelledVideo(video, label))

@@ -146,8 +146,11 @@ def copy_whole(source: Path, target: Path) -> None:
     """Copy a file so that the target is there as a whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    try:
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def phase_module(name: str) -> ModuleType:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MOST = 20  # pictures
 ROOM = 1.2  # of the shorter side over a crop's: how far crops of one picture may lie apart
 
 
@@ -31,13 +32,17 @@ def load_pictures(folder: Path, height: int, width: int) -> list[Picture]:
 
     Raises:
         FileNotFoundError: there is no such folder, or no picture in it.
-        ValueError: a file is no picture; it is named.
+        ValueError: there are more than 20, or a file is no picture; it is named.
     """
     folder = Path(folder)
     files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)
     if not files:
         raise FileNotFoundError(
-            f"no pictures in {folder}. Put 1 to 20 files ({', '.join(SUFFIXES)}) of one style there."
+            f"no pictures in {folder}. Put 1 to {MOST} files ({', '.join(SUFFIXES)}) of one style there."
+        )
+    if len(files) > MOST:
+        raise ValueError(
+            f"{len(files)} pictures in {folder}; a style is learnt from 1 to {MOST}. Leave the most typical ones there."
         )
     return [Picture(_read(file, height, width), caption_of(file)) for file in files]
 

@@ -1,10 +1,11 @@
 """`make bench`: measure speed and memory side by side, and hold them against their bars.
 
-    python tests/benchmarks/run.py                    everything, about 15 minutes on two idle cores
+    python tests/benchmarks/run.py                    everything, about 20 minutes on two idle cores
     python tests/benchmarks/run.py --quick            one turn of everything
     python tests/benchmarks/run.py --only flops blocks
 
-One line a figure: `name value unit (bar …) ok|short`. The exit status is 0 only when every bar holds.
+One line a figure: `name value unit (bar …) ok|short`, and at last `bars held: n/m`. The exit status is 0 only when every
+bar holds; what could not be measured does not.
 The comparisons run with the C library's own allocator, as in a host that was started by hand; the demo runs
 with the settings that `make demo` gives it.
 """
@@ -15,8 +16,10 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from figures import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
@@ -30,20 +33,26 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     groups = _groups(arguments)
 
-    failed = []
-    for name in arguments.only:
-        for figure in groups[name]():
-            print(figure.line(), flush=True)
-            if not figure.holds:
-                failed.append(figure.name)
+    return report(figure for name in arguments.only for figure in groups[name]())
+
+
+def report(figures: Iterable[Figure]) -> int:
+    """Print each figure as it comes, then how many bars hold; return the exit status."""
+    counted, failed = 0, []
+    for figure in figures:
+        print(figure.line(), flush=True)
+        counted += figure.counts
+        if not figure.holds:
+            failed.append(figure.name)
     if failed:
         print(f"# short: {', '.join(failed)}")
+    print(f"bars held: {counted - len(failed)}/{counted}", flush=True)
     return 1 if failed else 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = ("flops", "blocks", "network", "startup", "demo", "checkpoints", "windows")
+    names = ("flops", "blocks", "network", "startup", "demo", "world", "checkpoints", "windows")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--quick", action="store_true", help="one turn of everything")
     parser.add_argument("--turns", type=int, help="how often the things compared take turns")
@@ -62,6 +71,7 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
     import network
     import startup
     import windows
+    import world
     from pairs import Clock
 
     clock = Clock(arguments.clock)
@@ -77,6 +87,7 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
         "startup": lambda: startup.measure(clock.kind, turns(5)),
         "checkpoints": checkpoints.measure,
         "demo": lambda: demo.measure(clock.kind, _allocator_settings(), turns(3)),
+        "world": lambda: world.measure(turns(5)),
         "windows": lambda: windows.measure(turns(3)),
     }
 

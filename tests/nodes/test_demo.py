@@ -45,8 +45,101 @@ def test_prompt_is_the_positive_one_even_through_a_conditioning_node(demo):
     assert demo.find_prompt(GRAPH) == ("1", "text")
 
 
-def test_seed_is_found(demo):
-    assert demo.find_seed(GRAPH) == ("4", "seed")
+def test_every_seed_is_set(demo):
+    graph = json.loads(json.dumps(GRAPH))
+    graph["5"] = {"class_type": "LumiereSuperResolution", "inputs": {"seed": 3, "noise_seed": 4}}
+    assert demo.find_seeds(graph) == [("4", "seed"), ("5", "seed"), ("5", "noise_seed")]
+    assert demo.fill_in(graph, None, None) == ("a ball", 5)
+    assert graph["5"]["inputs"] == {"seed": 3, "noise_seed": 4}
+    assert demo.fill_in(graph, "a star", 0) == ("a star", 0)
+    assert graph["4"]["inputs"]["seed"] == 0 and graph["1"]["inputs"]["text"] == "a star"
+    assert graph["5"]["inputs"] == {"seed": 0, "noise_seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "enlarged"),
+    [("", [], False), ("0", [], False), ("1", [], True), ("", ["--hd"], True)],
+)
+def test_hd_chooses_the_workflow_with_super_resolution(
+    demo, monkeypatch, environment, arguments, enlarged
+):
+    monkeypatch.setenv("HD", environment)
+    path = demo.read_options(arguments).workflow
+    graph = demo.read_workflow(path)
+    classes = [node["class_type"] for node in graph.values()]
+    assert ("LumiereSuperResolution" in classes) == enlarged
+    assert path.stem == f"text_to_video{'_hd' * enlarged}"
+    demo.fill_in(graph, "a star", 11)
+    seeds = [n["inputs"]["seed"] for n in graph.values() if "seed" in n["inputs"]]
+    assert seeds == [11] * (1 + enlarged)
+    given = demo.read_options([*arguments, "--workflow", "own.json"]).workflow
+    assert given == Path("own.json")
+
+
+class Media:
+    """As much of lumiere_core.media as `publish` uses; one of its calls may fail."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def contact_sheet(self, frames, columns):
+        return b"sheet"
+
+    def xt_slice(self, frames):
+        if self.error is not None:
+            raise self.error
+        return b"slice"
+
+    def save_image(self, data, path):
+        Path(path).write_bytes(data)
+
+
+def published(demo, folder, media):
+    import numpy as np
+
+    folder.mkdir()
+    clip = folder.with_suffix(".mp4")
+    clip.write_bytes(b"clip")
+    frames = np.zeros((2, 64, 64, 3), np.uint8)
+    return demo.publish(clip, frames, folder / "clip.mp4", media)
+
+
+def test_clip_and_pictures_appear_together(demo, tmp_path):
+    paths = published(demo, tmp_path / "out", Media())
+    assert [p.name for p in paths] == ["clip.mp4", "clip_sheet.png", "clip_slice.png"]
+    assert [p.read_bytes() for p in paths] == [b"clip", b"sheet", b"slice"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [p.name for p in paths]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_while_writing_leaves_nothing(demo, tmp_path, error):
+    with pytest.raises(type(error)):
+        published(demo, tmp_path / "out", Media(error))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_failure_while_renaming_leaves_nothing(demo, tmp_path, monkeypatch):
+    def replace(path, target):
+        if target.name == "clip_slice.png":
+            raise PermissionError(13, "Permission denied")
+        target.write_bytes(path.read_bytes())
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(PermissionError):
+        published(demo, tmp_path / "out", Media())
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_full_disk_is_one_line_without_a_traceback(demo, monkeypatch, capsys):
+    def run(options):
+        raise OSError(28, "No space left on device", "clip.mp4")
+
+    monkeypatch.setattr(demo, "run", run)
+    monkeypatch.setattr("sys.argv", ["demo.py"])
+    assert demo.main() == 1
+    assert (
+        capsys.readouterr().err == "demo failed: [Errno 28] No space left on device: 'clip.mp4'\n"
+    )
 
 
 def test_a_graph_without_prompt_or_seed_is_refused(demo):
@@ -54,7 +147,7 @@ def test_a_graph_without_prompt_or_seed_is_refused(demo):
     with pytest.raises(demo.DemoError, match="positive"):
         demo.find_prompt(graph)
     with pytest.raises(demo.DemoError, match="seed"):
-        demo.find_seed(graph)
+        demo.find_seeds(graph)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3", json.dumps({"nodes": [], "links": []})])

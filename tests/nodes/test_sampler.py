@@ -1,6 +1,7 @@
 """The Lumiere Sampler: noise, thresholding, previews, errors in the middle of a run."""
 
 import gc
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,11 +24,19 @@ def still_model(host, studio, clips):
 
 
 ADDS_NOISE = [
-    "euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde",
-    "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "dpmpp_sde_gpu", "ddpm", "lcm", "er_sde", "seeds_2", "seeds_3",
-    "sa_solver", "res_multistep_ancestral", "exp_heun_2_x0_sde",
+    "euler_ancestral", "euler_ancestral_cfg_pp", "dpm_2_ancestral", "dpmpp_2s_ancestral",
+    "dpmpp_2s_ancestral_cfg_pp", "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu",
+    "dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "ddpm", "lcm",
+    "er_sde", "seeds_2", "seeds_3", "sa_solver", "sa_solver_pece", "res_multistep_ancestral",
+    "res_multistep_ancestral_cfg_pp", "exp_heun_2_x0_sde",
 ]  # fmt: skip
-ADDS_NONE = ["euler", "heun", "dpm_2", "dpmpp_2m", "lms", "ddim", "uni_pc", "deis", "ipndm"]
+ADDS_NONE = [
+    "euler", "euler_cfg_pp", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpm_fast", "dpmpp_2m",
+    "dpmpp_2m_cfg_pp", "ddim", "uni_pc", "uni_pc_bh2", "deis", "ipndm", "ipndm_v", "res_multistep",
+    "res_multistep_cfg_pp", "gradient_estimation", "gradient_estimation_cfg_pp",
+]  # fmt: skip
+BY_THE_BATCH = ["dpm_adaptive"]  # the error over all frames chooses the next step
+HELP = Path(__file__).resolve().parents[2] / "js" / "docs" / "LumiereSampler.md"
 
 
 @pytest.mark.parametrize("sampler", [*ADDS_NOISE, *ADDS_NONE])
@@ -44,6 +53,9 @@ def test_every_sampler_of_the_host_is_known(host):
 
     import comfy.samplers
 
+    assert sorted(ADDS_NOISE + ADDS_NONE + BY_THE_BATCH) == sorted(comfy.samplers.SAMPLER_NAMES)
+    page = HELP.read_text("utf-8")
+    assert [name for name in ADDS_NONE + BY_THE_BATCH if f"`{name}`" not in page] == []
     takes_noise = {
         name
         for name in comfy.samplers.SAMPLER_NAMES

@@ -51,17 +51,24 @@ def write_video(path, size, times, rate, sound=False):
             file.mux(audio.encode())
 
 
+def write_transparent(path, width, hole):
+    """A PNG 16 pixels high, transparent in the hole."""
+    image = Image.fromarray(picture(0, 16, width)).convert("RGBA")
+    alpha = np.full((16, width), 255, dtype=np.uint8)
+    alpha[hole] = 0
+    image.putalpha(Image.fromarray(alpha))
+    image.save(path)
+
+
 @pytest.fixture(scope="module")
 def files(server, write_tiny):
     """The server with very small weights and the files in its input folder."""
     write_tiny(server.base / "models" / "lumiere" / "tiny.safetensors", conv_cond=True)
     folder = server.base / "input"
     folder.mkdir(exist_ok=True)
-    transparent = Image.fromarray(picture(0)).convert("RGBA")
-    alpha = np.full((16, 16), 255, dtype=np.uint8)
-    alpha[HOLE] = 0
-    transparent.putalpha(Image.fromarray(alpha))
-    transparent.save(folder / "alpha.png")
+    write_transparent(folder / "alpha.png", 16, HOLE)
+    # Its middle 16 columns have the same hole.
+    write_transparent(folder / "wide_alpha.png", 24, (HOLE[0], slice(9, 15)))
     turned = Image.fromarray(picture(2, 16, 24))
     exif = Image.Exif()
     exif[0x0112] = 6  # shown a quarter turn clockwise: 16 wide, 24 high
@@ -71,6 +78,7 @@ def files(server, write_tiny):
     write_video(folder / "vertical.mp4", (16, 28), [i / 16 for i in range(FRAMES)], 16)
     uneven = [0, 0.03, 0.1, 0.12, 0.3, 0.34, 0.36, 0.5]
     write_video(folder / "uneven.mp4", (24, 16), uneven, 16)
+    write_video(folder / "large.mp4", (1920, 1080), [i / 30 for i in range(FRAMES)], 30)
     return server
 
 
@@ -84,7 +92,8 @@ def workflow(name):
                 inputs[key] = value
         if node["class_type"] == "LumiereConditionBuilder":
             inputs |= {"width": 16, "height": 16, "length": FRAMES, "grow": 0, "feather": 0}
-    shown = "13" if "13" in graph else "5"
+    pasted = [key for key, n in graph.items() if n["class_type"] == "ImageCompositeMasked"]
+    (shown,) = pasted or ["5"]
     graph["99"] = {
         "class_type": "SaveImage",
         "inputs": {"images": [shown, 0], "filename_prefix": f"real/{name}"},
@@ -102,15 +111,15 @@ def load_video(graph, file, number="11"):
     graph["20"] = {"class_type": "LoadVideo", "inputs": {"file": file}}
 
 
-def frames_of(server, graph):
-    """Run it; return its frames (t, h, w, 3) and the properties of the saved video."""
+def frames_of(server, graph, rate=16):
+    """Run it; return its frames (t, h, w, 3). The saved video has as many, at `rate` a second."""
     outputs = server.run(graph)
     pictures = [Image.open(BytesIO(server.view(file))) for file in outputs["99"]["images"]]
     (file,) = outputs["9"]["images"]
     with av.open(BytesIO(server.view(file))) as container:
         stream = container.streams.video[0]
         count = sum(1 for _ in container.decode(stream))
-        assert stream.average_rate == 16
+        assert float(stream.average_rate) == pytest.approx(rate, abs=0.01)
     shown = np.stack([np.asarray(p.convert("RGB")) for p in pictures])
     assert count == len(shown)
     return shown
@@ -159,17 +168,26 @@ def test_first_and_last_frame(files):
     assert (shown[0] == picture(0)).all() and (shown[-1] != shown[0]).any()
 
 
-def test_inpainting_a_video_with_sound(files):
-    """30000/1001 frames a second are taken at 16; the mask is a picture's transparency."""
+@pytest.mark.parametrize(
+    ("file", "mask", "taken"),
+    [
+        ("sound.mp4", "alpha.png", [0, 1, 3, 5, 7, 9]),
+        ("uneven.mp4", "wide_alpha.png", [0, 0, 1, 2, 3, 4]),  # 15.9 a second, on average
+    ],
+)
+def test_inpainting_a_video(files, file, mask, taken):
+    """Frames of another rate are taken at 16 a second; the mask is a picture's transparency."""
     graph = workflow("inpainting")
-    load_video(graph, "sound.mp4")
-    graph["21"] = load_image("alpha.png")
+    load_video(graph, file)
+    graph["21"] = load_image(mask)
     graph["12"]["inputs"] |= {"task.region": ["21", 1], "task.source_fps": ["11", 2]}
-    shown, source = frames_of(files, graph), decoded(files, "sound.mp4")
+    shown, source = frames_of(files, graph), decoded(files, file)
+    left = (source.shape[2] - 16) // 2  # cropped, not stretched, to the square frame
+    source = source[taken][:, :, left : left + 16]
     known = np.ones((16, 16), dtype=bool)
     known[HOLE] = False
-    assert (shown[:, known] == source[[0, 1, 3, 5, 7, 9]][:, known]).all()
-    assert (shown[:, ~known] != source[[0, 1, 3, 5, 7, 9]][:, ~known]).any()
+    assert (shown[:, known] == source[:, known]).all()
+    assert (shown[:, ~known] != source[:, ~known]).any()
 
 
 def test_outpainting_a_vertical_video(files):
@@ -191,19 +209,24 @@ def test_cinemagraph_of_a_transparent_png(files):
     assert (shown[1:, ~known] != picture(0)[~known]).any()
 
 
-def test_video_to_video_of_an_uneven_video(files):
+@pytest.mark.parametrize("file", ["sound.mp4", "uneven.mp4", "large.mp4"])
+def test_video_to_video_of_a_file_keeps_its_speed(files, file):
+    """As the template's note says: frames into its resize, the file's rate into Create Video."""
     graph = workflow("video_to_video")
-    load_video(graph, "uneven.mp4")
-    graph["22"] = {
-        "class_type": "ImageScale",
-        "inputs": {
-            "image": ["11", 0], "upscale_method": "bilinear", "width": 16, "height": 16,
-            "crop": "center",
-        },
-    }  # fmt: skip
-    graph["12"]["inputs"]["pixels"] = ["22", 0]
-    shown = frames_of(files, graph)
-    assert shown.shape == (len(decoded(files, "uneven.mp4")), 16, 16, 3)
+    load_video(graph, file)
+    graph["13"]["inputs"] |= {"image": ["11", 0], "width": 16, "height": 16}
+    graph["7"]["inputs"]["fps"] = ["11", 2]
+    with av.open(str(files.base / "input" / file)) as source:
+        rate, frames = source.streams.video[0].average_rate, source.streams.video[0].frames
+    shown = frames_of(files, graph, rate=float(rate))
+    assert shown.shape == (frames, 16, 16, 3)
+
+
+def test_video_to_video_works_at_the_model_s_size_as_it_is_shipped(files):
+    """Only the source is exchanged; the size is the template's own."""
+    graph = workflow("video_to_video")
+    load_video(graph, "large.mp4")
+    assert frames_of(files, graph).shape[1:] == (64, 64, 3)
 
 
 def test_a_picture_without_transparency_has_no_region(files):

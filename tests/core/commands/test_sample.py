@@ -63,6 +63,24 @@ def test_sizes_and_rates_can_be_chosen(sample, tmp_path):
     assert frames.shape == (4, 18, 14, 3) and fps == 8
 
 
+def test_what_lies_outside_the_training_is_said(sample, tmp_path, caplog):
+    """The tiny model: 8 frames of 16x16 pixels, 256 bytes of text."""
+    long = "ä" * 20 + " ball" * 70
+    larger = ["--frames", 9, "--width", 18, "--negative", "x" * 255 + "ä"]
+    assert sample("--prompt", long, "--output", tmp_path / "x.mp4", *larger) == 0
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"the prompt has 390 bytes; the text encoder reads the first 256: {long[:40]!r} …",
+        f"the prompt has 257 bytes; the text encoder reads the first 255: {'x' * 40!r} …",
+        "a clip of 9 frames; these weights were trained on 8. Longer clips may lose their motion.",
+        "a clip of 18x16 pixels; these weights were trained on 16x16. Other sizes may look worse.",
+    ]
+
+
+def test_nothing_is_said_inside_the_training(sample, tmp_path, caplog):
+    assert sample("--prompt", "a" * 256, "--output", tmp_path / "x.mp4", "--frames", 8) == 0
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 PROMPT = ["--prompt", "x", "--output", "{folder}/x.mp4"]
 
 

@@ -160,3 +160,22 @@ def test_bad_arguments_exit_1_with_one_line(train, weights, capsys, phase, argum
     assert train(phase, "run", *(argument.format(weights=weights) for argument in arguments)) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and re.search(message, errors[0])
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    """A full disk: half of the file is there when it is noticed."""
+
+    def copyfile(source, target):
+        target.write_bytes(source.read_bytes()[:3])
+        raise OSError(28, "No space left on device", str(target))
+
+    source, target = tmp_path / "run" / "w.safetensors", tmp_path / "w.safetensors"
+    source.parent.mkdir()
+    source.write_bytes(b"weights")
+    monkeypatch.setattr("shutil.copyfile", copyfile)
+    with pytest.raises(OSError):
+        command.copy_whole(source, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    monkeypatch.undo()
+    command.copy_whole(source, target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "w.safetensors"]

@@ -45,3 +45,12 @@ def test_an_empty_folder_and_a_broken_file_are_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="broken.png is not a picture that can be read"):
         load_pictures(tmp_path, 8, 8)
+
+
+def test_more_than_20_pictures_are_refused(tmp_path):
+    for number in range(20):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    assert len(load_pictures(tmp_path, 8, 8)) == 20
+    Image.new("RGB", (8, 8)).save(tmp_path / "20.jpg")
+    with pytest.raises(ValueError, match="21 pictures in .*learnt from 1 to 20"):
+        load_pictures(tmp_path, 8, 8)
