@@ -77,33 +77,26 @@ def test_no_script_is_loaded_by_the_browser_twice(host):
     assert len(folders) == 1
 
 
-TIMED_IMPORT = """
-import asyncio, sys, time
+IMPORT = """
+import asyncio, sys
 sys.path.insert(0, {host!r})
 sys.argv = ["main.py", "--cpu", "--base-directory", {base!r}]
 import comfy.options; comfy.options.enable_args_parsing()
 import comfy.cli_args, execution, nodes, server
 import comfy_extras.nodes_video, comfy_extras.nodes_custom_sampler, comfy_extras.nodes_model_merging
 before = set(sys.modules)
-began = time.process_time()
 assert asyncio.run(nodes.load_custom_node({pack!r}))
-seconds = time.process_time() - began
-print("NEW", sorted(name.split(".")[0] for name in set(sys.modules) - before if "/" not in name))
-print("SECONDS", seconds)
+new = {{name.split(".")[0] for name in set(sys.modules) - before if "/" not in name}}
+print("NEW", *sorted(new - set(sys.stdlib_module_names)))
 """
 
 
-def test_import_of_the_pack_is_quick(host, comfyui):
-    """At most 0.15 s of processor time on top of the host's start."""
+def test_import_of_the_pack_brings_no_other_package_along(host, comfyui):
+    """The host's start stays quick: big packages are imported where they are used (`make bench` times it)."""
     pack = str(host.base / "custom_nodes" / "lumiere")
-    script = TIMED_IMPORT.format(host=str(comfyui), base=str(host.base), pack=pack)
-    times = []
-    for _ in range(2):  # the first run may compile
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        )  # fmt: skip
-        times.append(float(done.stdout.split("SECONDS")[1]))
-        if times[-1] <= 0.15:
-            break
-    assert min(times) <= 0.15, done.stdout
+    script = IMPORT.format(host=str(comfyui), base=str(host.base), pack=pack)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    # What the host's registry of node packs reads their pyproject.toml with, and all else is a surprise.
+    assert set(done.stdout.split("NEW")[1].split()) <= {"comfy_config", "pydantic_settings", "dotenv"}
