@@ -62,6 +62,7 @@ class WatchRun:
             )
         else:
             refuse_conditions(guider.conds)
+            name_unseen_conditions(guider)
         windows = guider.model_patcher.attachments.get(WINDOWS)
         seen = frames if windows is None else min(frames, windows.length)  # by the network at once
         self._warn(seen, noise.shape, latent_format)
@@ -102,6 +103,18 @@ def refuse_conditions(conds: dict[str, list[dict]]) -> None:
             "this MODEL has no weights for masked conditions (no conv_cond): it would make a clip from the text "
             "alone. Load temporal layers that were trained with `train condition`, or leave out Lumiere Apply "
             "Condition."
+        )
+
+
+def name_unseen_conditions(guider) -> None:
+    """Warn if a stock node's masked condition is seen neither by temporal layers nor by the image model."""
+    entries = [entry for entries in guider.conds.values() for entry in entries]
+    unseen = any("concat_latent_image" in entry for entry in entries)
+    if unseen and not guider.model_patcher.get_model_object("concat_keys"):
+        logging.warning(
+            "Lumiere: a prompt brings a masked condition (InpaintModelConditioning), which this MODEL has no weights "
+            "for (no conv_cond): only a noise mask on the latent keeps what is known. Load temporal layers that were "
+            "trained with `train condition`."
         )
 
 
