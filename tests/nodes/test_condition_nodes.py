@@ -361,26 +361,6 @@ def clips_of_four(studio):
     return model, vae
 
 
-@pytest.fixture
-def spied(clips):
-    """Function (MODEL) -> a clone, and the list of conditions that its temporal layers are given."""
-    from comfy.patcher_extension import WrappersMP
-
-    def spy_on(model):
-        seen = []
-
-        def spy(executor, x, *args, **kwargs):
-            options = args[-1] if isinstance(args[-1], dict) else kwargs["transformer_options"]
-            seen.append(options[clips.CONDITION])
-            return executor(x, *args, **kwargs)
-
-        model = model.clone()
-        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "spy", spy)
-        return model, seen
-
-    return spy_on
-
-
 @pytest.mark.parametrize("node", ["LumiereApplyCondition", "InpaintModelConditioning"])
 def test_every_clip_of_a_batch_gets_the_whole_condition(
     studio, clips_of_four, build, spied, node, log
@@ -395,12 +375,14 @@ def test_every_clip_of_a_batch_gets_the_whole_condition(
             noise_mask=True,
         )  # fmt: skip
     (twice,) = studio.host.call("RepeatLatentBatch", samples=latent, amount=2)
-    model, seen = spied(model)
+    seen = []
     given = {key: value.clone() for key, value in positive[0][1].items() if torch.is_tensor(value)}
-    samples = studio.sample(model, positive=positive, negative=negative, latent=twice)
-    known = seen[0][:8, 3].flatten(1).mean(1)
+    spy = spied(model, seen)
+    samples = studio.sample(spy, positive=positive, negative=negative, latent=twice)
+    condition = seen[0][1]
+    known = condition[:8, 3].flatten(1).mean(1)
     assert known.tolist() == [1, 0, 1, 0] * 2
-    assert torch.equal(seen[0][:4], seen[0][4:8]) and "resampled" not in log()
+    assert torch.equal(condition[:4], condition[4:8]) and "resampled" not in log()
     for part in samples.split(4):
         assert torch.allclose(part[0], latent["samples"][0], atol=1e-5)
     for key, value in given.items():
@@ -411,9 +393,9 @@ def test_a_condition_for_the_whole_batch_is_taken_as_it_is(studio, clips_of_four
     model, vae = clips_of_four
     clip, mask = build("key frames", length=8, images=images(2), frames="0, 6")
     positive, negative, latent = apply(studio, vae, clip, mask)
-    model, seen = spied(model)
-    studio.sample(model, positive=positive, negative=negative, latent=latent)
-    assert seen[0][:8, 3].flatten(1).mean(1).tolist() == [1, 0, 0, 0, 0, 0, 1, 0]
+    seen = []
+    studio.sample(spied(model, seen), positive=positive, negative=negative, latent=latent)
+    assert seen[0][1][:8, 3].flatten(1).mean(1).tolist() == [1, 0, 0, 0, 0, 0, 1, 0]
 
 
 def test_a_condition_for_another_length_is_refused(studio, conditioned, build):
