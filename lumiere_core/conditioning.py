@@ -131,6 +131,13 @@ def cinemagraph(
     return Condition(clip, known)
 
 
-def hold_known(estimate: Tensor, condition: Condition) -> Tensor:
-    """Put what is known into an estimate of the clean clip, as the host's samplers do with a noise mask."""
-    return torch.where(condition.known > 0.5, condition.clip, estimate)
+def hold_known(x: Tensor, condition: Condition, noise: Tensor | float = 0.0) -> Tensor:
+    """Put what is known into a clip, as the host's samplers do with a noise mask.
+
+    They do it to the noisy clip before each call of the network, and to the clean estimate after it.
+
+    Args:
+        x: (b, c, t, h, w).
+        noise: like x; the noise that x has at this step, 0 for a clean estimate.
+    """
+    return torch.where(condition.known > 0.5, condition.clip + noise, x)

@@ -5,6 +5,8 @@ Shapes: n - images or frames, c - channels, h, w - height, width. Regions are 1 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -116,21 +118,52 @@ def frames_at(count: int, source_fps: float, fps: float) -> Tensor:
 
 
 def grown(region: Tensor, pixels: int) -> Tensor:
-    """Grow a (n, h, w) region by a square brush of so many pixels to each side; negative shrinks it."""
+    """Grow a (…, h, w) region in [0, 1] by a square brush of so many pixels to each side; negative shrinks it."""
     if pixels < 0:
         return 1 - grown(1 - region, -pixels)
     if pixels == 0:
         return region
-    pooled = F.max_pool2d(region[:, None].float(), 2 * pixels + 1, 1, pixels)[:, 0]
-    return pooled.to(region.dtype)
+    for axis in (-1, -2):  # the square is a row, then a column
+        region = _largest_near(region, pixels, axis)
+    return region
 
 
-def feathered(region: Tensor, pixels: int) -> Tensor:
+def _largest_near(values: Tensor, reach: int, axis: int) -> Tensor:
+    """Return the largest of the 2 * reach + 1 values around each one along an axis (-1 or -2).
+
+    Windows are doubled until two of them cover it, so the work grows with the logarithm of the reach.
+    """
+    wanted, length, width = 2 * reach + 1, values.shape[axis], 1
+    values = F.pad(values, (reach, reach) if axis == -1 else (0, 0, reach, reach))
+    while 2 * width <= wanted:
+        count = values.shape[axis] - width
+        values = torch.maximum(values.narrow(axis, 0, count), values.narrow(axis, width, count))
+        width *= 2
+    last = values.narrow(axis, wanted - width, length)
+    return torch.maximum(values.narrow(axis, 0, length), last)
+
+
+def feathered(region: Tensor, pixels: int, on_frame: Callable[[], None] | None = None) -> Tensor:
     """Let a binary (n, h, w) region fade out over so many pixels around it: 1 inside, then down to 0.
 
     Outwards only, so that nothing of what is to be replaced shows through.
+
+    Args:
+        on_frame: called before each frame; it may raise to stop.
     """
-    fading = region
+    if pixels == 0:
+        return region
+    faded = torch.empty_like(region)
+    for number, frame in enumerate(region):  # one at a time stays in the processor's cache
+        if on_frame is not None:
+            on_frame()
+        faded[number] = _faded(frame, pixels)
+    return faded
+
+
+def _faded(frame: Tensor, pixels: int) -> Tensor:
+    fading = reached = frame
     for step in range(1, pixels + 1):
-        fading = torch.maximum(fading, grown(region, step) * (1 - step / (pixels + 1)))
+        reached = grown(reached, 1)
+        fading = torch.maximum(fading, reached * (1 - step / (pixels + 1)))
     return fading

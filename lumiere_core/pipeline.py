@@ -176,7 +176,12 @@ def generate(
             x, network(schedule.network_input(x, sigma), timestep, *text, **known), sigma
         )
 
+    start = noise(0)
+
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        # The network sees what is known as noisy as the rest, always with the noise of the start.
+        if condition is not None:
+            x = hold_known(x, condition, start * sigma.reshape(-1, *[1] * (x.ndim - 1)))
         denoised = estimate(x, sigma, 0)
         if request.cfg != 1.0:
             denoised = classifier_free(denoised, estimate(x, sigma, 1), request.cfg)
@@ -192,10 +197,10 @@ def generate(
         # As the host: the last steps of a longer run.
         longer = int(request.steps / request.denoise)
         sigmas = SCHEDULERS[request.scheduler](longer, schedule)[-request.steps - 1 :].to(device)
-        x = source.to(device) + noise(0) * sigmas[0]
+        x = source.to(device) + start * sigmas[0]
     else:
         sigmas = SCHEDULERS[request.scheduler](request.steps, schedule).to(device)
-        x = noise(0) * (1 + sigmas[0] ** 2).sqrt()
+        x = start * (1 + sigmas[0] ** 2).sqrt()
     if request.sampler == "ddim":
         x = sample_ddim(denoise, x, sigmas, on_step)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import comfy.model_management as model_management
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
@@ -164,7 +165,8 @@ class Frame:
             region,
             BLANK,
         )
-        region = framing.feathered(framing.grown(region, self.grow), self.feather)
+        stop = model_management.throw_exception_if_processing_interrupted
+        region = framing.feathered(framing.grown(region, self.grow), self.feather, stop)
         return placed.transpose(0, 1)[None], 1 - region[None, None]
 
 

@@ -55,15 +55,21 @@ class WatchRun:
         guider = executor.class_obj
         frames = self.frames_per_clip or noise.shape[0]
         clip_count(noise.shape[0], frames)
-        if not self.takes_conditions:
+        latent_format = guider.model_patcher.model.latent_format
+        if self.takes_conditions:
+            guider.conds = fit_conditions(
+                guider.conds, frames, noise.shape, latent_format.spacial_downscale_ratio
+            )
+        else:
             refuse_conditions(guider.conds)
+            name_unseen_conditions(guider)
         windows = guider.model_patcher.attachments.get(WINDOWS)
         seen = frames if windows is None else min(frames, windows.length)  # by the network at once
-        self._warn(seen, noise.shape, guider.model_patcher.model.latent_format)
+        self._warn(seen, noise.shape, latent_format)
         run = Run()
         # The guider's options are a copy made for this run.
         guider.model_options.setdefault("transformer_options", {})[RUN] = run
-        watched = _Steps(callback, sigmas, frames, guider.model_patcher.model.latent_format)
+        watched = _Steps(callback, sigmas, frames, latent_format)
         out = executor(noise, latent_image, sampler, sigmas, denoise_mask, watched, *rest, **kwargs)
         cut = guider.model_options["transformer_options"].get(WINDOWS)
         seen = frames if cut is None else min(frames, cut.windows.length)  # may have become shorter
@@ -98,6 +104,70 @@ def refuse_conditions(conds: dict[str, list[dict]]) -> None:
             "alone. Load temporal layers that were trained with `train condition`, or leave out Lumiere Apply "
             "Condition."
         )
+
+
+def name_unseen_conditions(guider) -> None:
+    """Warn if a stock node's masked condition is seen neither by temporal layers nor by the image model."""
+    entries = [entry for entries in guider.conds.values() for entry in entries]
+    unseen = any("concat_latent_image" in entry for entry in entries)
+    if unseen and not guider.model_patcher.get_model_object("concat_keys"):
+        logging.warning(
+            "Lumiere: a prompt brings a masked condition (InpaintModelConditioning), which this MODEL has no weights "
+            "for (no conv_cond): only a noise mask on the latent keeps what is known. Load temporal layers that were "
+            "trained with `train condition`."
+        )
+
+
+def fit_conditions(
+    conds: dict[str, list[dict]], frames: int, shape: torch.Size, ratio: int
+) -> dict[str, list[dict]]:
+    """Return the prompts with masked conditions that fit the batch, repeated where it holds several clips.
+
+    The host would resample any other in time, and crop it in space, without a word.
+
+    Args:
+        frames: of one clip.
+        shape: (clips * frames, c, h, w) of the batch.
+        ratio: pixels a latent pixel.
+
+    Raises:
+        ValueError: a condition of Lumiere Apply Condition is for a clip of another length or size.
+    """
+    return {
+        name: [fit_condition(entry, frames, shape, ratio) for entry in entries]
+        for name, entries in conds.items()
+    }
+
+
+def fit_condition(entry: dict, frames: int, shape: torch.Size, ratio: int) -> dict:
+    """Return one entry of a prompt as `fit_conditions` does; it is not changed itself."""
+    clip = entry.get("concat_latent_image")
+    if clip is None:
+        return entry
+    if clip.shape[0] not in (frames, shape[0]) or clip.shape[-2:] != shape[-2:]:
+        problem = misfit(clip.shape, frames, shape, ratio)
+        if NEEDS_CONDITION in entry:
+            raise ValueError(problem)
+        logging.warning(f"Lumiere: {problem}")  # of a stock node, which works so with images
+        return entry
+    clips = shape[0] // clip.shape[0]
+    if clips == 1:
+        return entry
+    both = {k: entry[k] for k in ("concat_latent_image", "concat_mask") if k in entry}
+    return {**entry, **{k: v.repeat(clips, *[1] * (v.ndim - 1)) for k, v in both.items()}}
+
+
+def misfit(condition: torch.Size, frames: int, shape: torch.Size, ratio: int) -> str:
+    """Say what a masked condition is for, what is sampled, and what to do."""
+    text = (
+        f"the masked condition is for {condition[0]} frames of {condition[-1] * ratio}x{condition[-2] * ratio} "
+        f"pixels, and a clip of {frames} frames of {shape[-1] * ratio}x{shape[-2] * ratio} is sampled: what is known "
+        "would be resampled in time or cropped. Sample the latent of Lumiere Apply Condition, or make the condition "
+        "for this length and size"
+    )
+    if shape[0] == frames and frames % condition[0] == 0 and frames > condition[0]:
+        text += f"; if the batch holds several clips, set the loader's frames_per_clip to {condition[0]}"
+    return text + "."
 
 
 class _Steps:

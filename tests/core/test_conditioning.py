@@ -165,6 +165,29 @@ def test_a_generated_clip_holds_what_is_known(tiny, weights):
         generate(models, short, condition=made)
 
 
+def test_the_network_sees_what_is_known_as_noisy_as_the_rest(tiny, weights):
+    """Clip + sigma * the noise of the start, at every step of an ancestral sampler too."""
+    models, _ = load_models(weights)
+    models.temporal = tiny.temporal(config=tiny.temporal_config(conv_cond=True), trained=True)
+    made, seen = conditioning.key_frames(video(1, 16, 16), [0], 4), []
+    request = Request(
+        "a red ball", num_frames=4, height=16, width=16, steps=3, cfg=1.0, sampler="ddpm"
+    )
+    network = models.network()
+
+    def spy(x, timestep, *rest, **known):
+        seen.append((x, models.schedule.sigma(timestep)))
+        return network(x, timestep, *rest, **known)
+
+    models.network = lambda: spy
+    generate(models, request, condition=made)
+    noises = [
+        (x[:, :, 0] * (1 + sigma**2).sqrt() - made.clip[:, :, 0]) / sigma for x, sigma in seen
+    ]
+    for noise in noises:
+        assert torch.allclose(noise, noises[0], atol=1e-2)
+
+
 # --- SDEdit -----------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lumiere_core import framing
 
@@ -110,3 +111,40 @@ def test_feathering_fades_outwards():
     faded = framing.feathered(region, 3)[0]
     assert faded[4].tolist() == [0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25, 0]
     assert torch.equal(framing.feathered(region, 0), region)
+
+
+def spots(n=3, h=13, w=10):
+    return (torch.rand(n, h, w, generator=torch.Generator().manual_seed(1)) > 0.9).float()
+
+
+def brushed(region, pixels):
+    """The formula: the largest value under a square brush."""
+    return F.max_pool2d(region[:, None], 2 * pixels + 1, 1, pixels)[:, 0] if pixels else region
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 2, 3, 4, 7, 8, 20])
+def test_growing_is_a_square_brush(pixels):
+    region = spots()
+    assert torch.equal(framing.grown(region, pixels), brushed(region, pixels))
+    assert torch.equal(framing.grown(region, -pixels), 1 - brushed(1 - region, pixels))
+    assert torch.equal(framing.grown(region[:, None], pixels)[:, 0], brushed(region, pixels))
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 5, 20])
+def test_feathering_is_brushes_of_every_size(pixels):
+    region = spots()
+    parts = [brushed(region, step) * (1 - step / (pixels + 1)) for step in range(pixels + 1)]
+    assert torch.equal(framing.feathered(region, pixels), torch.stack(parts).amax(0))
+
+
+def test_feathering_can_be_stopped():
+    calls = []
+
+    def stop():
+        calls.append(1)
+        if len(calls) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        framing.feathered(spots(), 2, stop)
+    assert len(calls) == 2

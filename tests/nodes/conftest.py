@@ -87,6 +87,24 @@ def clips(host):
     return host.module("nodes.clips")
 
 
+@pytest.fixture
+def spied(clips):
+    """Function (MODEL, seen) -> a clone that notes the U-Net's input shape and what its layers get as condition."""
+    from comfy.patcher_extension import WrappersMP
+
+    def spy_on(model, seen):
+        def spy(executor, x, *args, **kwargs):
+            options = args[-1] if isinstance(args[-1], dict) else kwargs["transformer_options"]
+            seen.append((tuple(x.shape), options.get(clips.CONDITION)))
+            return executor(x, *args, **kwargs)
+
+        model = model.clone()
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "spy", spy)
+        return model
+
+    return spy_on
+
+
 class Backbones:
     """Image MODELs in the layouts of real checkpoints, by the host's own model classes; narrow, random weights."""
 
@@ -212,6 +230,7 @@ def stand_ins(backbones):
         """8 x 8 pixels a latent, four channels."""
 
         first_stage_model = object()
+        latent_dim = 2
 
         def encode(self, pixels):
             small = F.avg_pool2d(pixels.movedim(-1, 1) * 2 - 1, 8)
@@ -246,7 +265,7 @@ def write_temporal(host):
         generator = torch.Generator().manual_seed(3)
         state = core["temporal"].initial_state(layers, generator)
         for key, value in state.items():
-            if ".proj." in key or "modulation" in key:
+            if ".proj." in key or "modulation" in key or key.startswith("conv_cond"):
                 state[key] = (
                     torch.randn(value.shape, generator=generator) * 0.3 * value[0].numel() ** -0.5
                 )

@@ -22,14 +22,35 @@ def our_nodes(host):
     }
 
 
+def describe_inputs(inputs):
+    """Return [name, type, default, optional] of each, and of one with options {choice: the inputs it brings}."""
+    described = []
+    for i in inputs:
+        row = [i.id, i.get_io_type(), getattr(i, "default", None), i.optional]
+        if dynamic(i):
+            row.append({option.key: describe_inputs(option.inputs) for option in i.options})
+        described.append(row)
+    return described
+
+
+def dynamic(widget):
+    return widget.get_io_type() == "COMFY_DYNAMICCOMBO_V3"
+
+
+def with_inner(inputs):
+    """All inputs, with those that the choices of a dynamic one bring."""
+    for widget in inputs:
+        yield widget
+        if dynamic(widget):
+            for option in widget.options:
+                yield from with_inner(option.inputs)
+
+
 def describe(node):
-    """Return inputs as [name, type, default, optional] in the order of the widgets, and output types."""
+    """Return inputs in the order of the widgets, and output types."""
     schema = node.GET_SCHEMA()
-    inputs = [
-        [i.id, i.get_io_type(), getattr(i, "default", None), i.optional] for i in schema.inputs
-    ]
     return {
-        "inputs": inputs,
+        "inputs": describe_inputs(schema.inputs),
         "outputs": [output.get_io_type() for output in schema.outputs],
         "output_node": schema.is_output_node,
     }
@@ -52,7 +73,7 @@ def test_ids_and_texts(host):
         schema = node.GET_SCHEMA()
         assert node_id.startswith(("Lumiere", "EmptyLumiere"))
         assert schema.description and schema.category.startswith("lumiere"), node_id
-        for widget in schema.inputs:
+        for widget in with_inner(schema.inputs):
             if getattr(widget, "default", None) is not None and not isinstance(widget.default, str):
                 assert widget.tooltip, f"{node_id}.{widget.id} has no tooltip"
 
@@ -61,7 +82,7 @@ def test_every_node_has_a_help_page_that_names_its_inputs(host):
     for node_id, node in our_nodes(host).items():
         page = (ROOT / "js" / "docs" / f"{node_id}.md").read_text()
         assert "## Example" in page, node_id
-        for widget in node.GET_SCHEMA().inputs:
+        for widget in with_inner(node.GET_SCHEMA().inputs):
             assert f"`{widget.id}`" in page, (
                 f"the help page of {node_id} does not mention {widget.id}"
             )
@@ -99,4 +120,9 @@ def test_import_of_the_pack_brings_no_other_package_along(host, comfyui):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     # What the host's registry of node packs reads their pyproject.toml with, and all else is a surprise.
-    assert set(done.stdout.split("NEW")[1].split()) <= {"comfy_config", "pydantic_settings", "dotenv"}
+    assert set(done.stdout.split("NEW")[1].split()) <= {
+        "comfy_config",
+        "pydantic",
+        "pydantic_settings",
+        "dotenv",
+    }

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ... import world
 from ...conditioning import Condition
+from ...framing import grown
 from ...media import contact_sheet, evenly_spaced, save_image
 from ...pipeline import Models, Request, generate
 from ...schedule import shifted_timesteps
@@ -44,13 +44,7 @@ def object_weights(objects: Tensor, near: Tensor, weight: float) -> Tensor:
         near: (b,) whether a sample is weighted at all.
         weight: of the region, over 1 elsewhere; 0 = none.
     """
-    reach = objects.shape[-2] // 8
-    frames = objects.flatten(0, -4) if objects.ndim > 4 else objects
-    for axis in (0, 1):  # a row, then a column, of a square that is far slower at once
-        size, padding = [1, 1], [0, 0]
-        size[axis], padding[axis] = 2 * reach + 1, reach
-        frames = F.max_pool2d(frames, size, stride=1, padding=padding)
-    region = frames.reshape(objects.shape)
+    region = grown(objects, objects.shape[-2] // 8)
     weights = 1 + weight * region * near.reshape(-1, *([1] * (objects.ndim - 1)))
     return weights / weights.flatten(1).mean(dim=1).reshape(-1, *([1] * (objects.ndim - 1)))
 
