@@ -44,6 +44,12 @@ def test_distances_are_of_frames_and_of_their_changes():
     assert seams.distances(flickering, true)["change_psnr"] < 30
 
 
+def test_errors_are_averaged_not_decibels():
+    """A still clip without any error does not outweigh all others."""
+    assert seams.of_mean_error([30.0, 30.0]) == pytest.approx(30)
+    assert seams.of_mean_error([30.0, 108.0]) == pytest.approx(33.01, abs=0.01)
+
+
 def record(ours=1.02, plain=1.4, gain=3.0, steadier=0.5):
     kinds = {
         "no overlap": plain,
