@@ -119,7 +119,7 @@ class LumiereSuperResolution(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "noise", options=list(NOISES), default=NOISES[0], optional=True,
-                    tooltip="With the same noise in all frames, what stands still comes out still. New noise in each frame lets "
+                    tooltip="With the same noise in all frames, what stands still comes out nearly still. New noise in each frame lets "
                     "fine texture change from frame to frame.",
                 ),
             ],
