@@ -138,8 +138,10 @@ class ProgressBar:
         self._stream, self._clock = stream, clock
         self._terminal = stream.isatty()
         self._node_began = clock()
-        self._first: tuple[float, int] | None = None  # when the first step was reported, and which
-        self._last: int | None = None
+        self._first: tuple[float, float] | None = (
+            None  # when the first step was reported, and which
+        )
+        self._last: float | None = None
         self._printed = 0.0
         self._open = False
 
@@ -150,7 +152,7 @@ class ProgressBar:
         elif event == "progress":
             self._step(data["value"], data["max"])
 
-    def _step(self, value: int, total: int) -> None:
+    def _step(self, value: float, total: int) -> None:
         if value == self._last:  # a preview of the same step
             return
         now, self._last = self._clock(), value
@@ -164,12 +166,12 @@ class ProgressBar:
         if self._terminal:
             filled = round(30 * value / max(1, total))
             bar = "#" * filled + "-" * (30 - filled)
-            self._stream.write(f"\r  [{bar}] step {value}/{total}, {left}\x1b[K")
+            self._stream.write(f"\r  [{bar}] step {round(value, 2):g}/{total}, {left}\x1b[K")
             self._open = True
             if value >= total:
                 self.close()
         elif value >= total or now - self._printed >= self.QUIET_SECONDS:
-            self._stream.write(f"  step {value}/{total}, {left}\n")
+            self._stream.write(f"  step {round(value, 2):g}/{total}, {left}\n")
             self._printed = now
         self._stream.flush()
 

@@ -218,22 +218,20 @@ def _denoise(run: _Run, executor, model, conds, x_in, timestep, model_options):
 
 
 class _Progress:
-    """Moves the node's bar at every window: a step of a long clip takes minutes."""
+    """Moves the node's bar between the sampler's reports: a step of a long clip takes minutes."""
 
     def __init__(self, model_options: dict, timestep: Tensor, windows: int) -> None:
         sigmas = model_options.get("transformer_options", {}).get("sample_sigmas")
-        self.bar, self.done, self.total = None, 0, 0
-        if sigmas is not None and comfy.utils.PROGRESS_BAR_ENABLED:
-            # The host's own report after a step has the same share done, in steps.
-            finished = int((sigmas[:-1] > timestep.max().to(sigmas) * (1 + 1e-4)).sum())
-            self.done, self.total = finished * windows, (len(sigmas) - 1) * windows
-            self.bar = comfy.utils.ProgressBar(self.total)
+        self.bar, self.windows, self.done = None, windows, 0
+        if sigmas is not None:
+            self.steps = int((sigmas[:-1] > timestep.max().to(sigmas) * (1 + 1e-4)).sum())
+            self.bar = comfy.utils.ProgressBar(len(sigmas) - 1)
 
     def advance(self) -> None:
-        """Count one window."""
+        """Count one window; the last of a step is the sampler's to report."""
         self.done += 1
-        if self.bar is not None:
-            self.bar.update_absolute(min(self.done, self.total))
+        if self.bar is not None and self.done < self.windows:
+            self.bar.update_absolute(self.steps + self.done / self.windows)
 
 
 @dataclass(frozen=True)
