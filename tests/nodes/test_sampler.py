@@ -43,7 +43,8 @@ HELP = Path(__file__).resolve().parents[2] / "js" / "docs" / "LumiereSampler.md"
 def test_noise_of_a_frame_does_not_depend_on_the_length(still_model, studio, sampler):
     options = {"model": still_model, "sampler_name": sampler, "steps": 3, "cfg": 1.0, "seed": 5}
     long, short = run(studio, 5, **options), run(studio, 2, **options)
-    assert torch.allclose(long[:2], short, atol=1e-4)
+    # Other noise is off by 0.1 and more; rounding, which the batch's size changes and dpm_fast blows up, by far less.
+    assert torch.allclose(long[:2], short, atol=5e-3)
     assert (long[0] - long[1]).abs().mean() > 0.01
 
 
