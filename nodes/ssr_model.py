@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..lumiere_core.config import SSRConfig
-from ..lumiere_core.noise import frame_noise
 from ..lumiere_core.schedule import Schedule
 from ..lumiere_core.ssr import NOISE_STREAM, augment, pooled_with_level
 from ..lumiere_core.upscale import NOISES, noise_numbers
 from .backbone import LumiereModel, LumiereModelConfig, LumiereUNet
+from .sampling import ClipNoise
 
 GRAIN = "lumiere_grain"  # in a conditioning: the frame numbers of a clip's augmentation noise
 
@@ -96,8 +96,9 @@ class LumiereSSRModel(LumiereModel):
         low = comfy.utils.repeat_to_batch_size(low[:, :3], noise.shape[0])
         if level:
             numbers = kwargs.get(GRAIN) or noise_numbers(NOISES[0], low.shape[0])
-            seeds = range(kwargs.get("seed") or 0, 1 << 64)[: low.shape[0] // len(numbers)]
-            grain = torch.cat([frame_noise(s, numbers, low.shape[1:], NOISE_STREAM) for s in seeds])
+            clips = low.shape[0] // len(numbers)
+            noises = ClipNoise(kwargs.get("seed") or 0, clips, len(numbers), numbers)
+            grain = noises.at_step(low.shape, NOISE_STREAM)
             low = augment(low, grain.to(low), torch.full((low.shape[0],), level), self.ssr)
         out["c_concat"] = SmallClip(low.to(kwargs["device"]), tuple(noise.shape[-2:]))
         return out
