@@ -135,12 +135,18 @@ class TemporalConfig(_Config):
     frames_per_clip: int = 80  # trained clip length, frames
     fps: float = 16.0
     position_frames: int = 0  # length of a learned table of positions in the attention; 0 = rotary
+    coordinates: bool = False  # the blocks are told places in the clip and in the frame
     conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)
 
     def __post_init__(self) -> None:
         if self.temporal_kernel % 2 == 0 or self.spatial_kernel % 2 == 0:
             raise ValueError(
                 f"kernels must be odd, got spatial {self.spatial_kernel}, temporal {self.temporal_kernel}."
+            )
+        if self.coordinates and not self.condition_channels:
+            raise ValueError(
+                "coordinates reach the blocks through the condition vector, but condition_channels is 0; give it "
+                "a width."
             )
         if self.stride not in (1, 2, 4):
             raise ValueError(

@@ -37,6 +37,7 @@ class SpaceTimeUNet(nn.Module):
         y: Tensor | None = None,
         checkpointing: bool = False,
         condition: Tensor | None = None,
+        starts: Tensor | None = None,
     ) -> Tensor:
         """Return the (b, c, t, h, w) model output for noised clips of any number of frames.
 
@@ -50,6 +51,7 @@ class SpaceTimeUNet(nn.Module):
             checkpointing: recompute activations in the backward pass, to save memory in training.
             condition: (b, c + 1, t, h, w), `Condition.tensor()`; None = nothing is known. One frame is the image
                 model alone, so it is not used there.
+            starts: (b,) frames by which windows begin later than their clips; None = at the beginning.
         """
         b, _, t, height, width = x.shape
         if t == 1:
@@ -67,7 +69,7 @@ class SpaceTimeUNet(nn.Module):
 
         timesteps, context, y = per_frame(timesteps), per_frame(context), per_frame(y)
         emb = self.unet.embed(timesteps, y, x.dtype)
-        state = self.temporal.begin(length, timesteps, context, y, x.dtype)
+        state = self.temporal.begin(length, timesteps, context, y, x.dtype, starts)
         call = _Call(self.temporal, state, emb, context, checkpointing and torch.is_grad_enabled())
 
         h = patchify(images, self.unet.config.patch_size)

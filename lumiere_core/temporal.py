@@ -6,6 +6,7 @@ Core's `SpaceTimeUNet` and the host's handlers both walk a frozen image U-Net la
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,12 +104,12 @@ class TemporalLayers(nn.Module):
             elif level == coarsest:
                 inflation = AttentionInflationBlock(
                     channels, config.depth, config.num_head_channels, config.condition_channels,
-                    operations, attention, config.position_frames,
+                    operations, attention, config.position_frames, config.coordinates,
                 )  # fmt: skip
             else:
                 inflation = ConvInflationBlock(
                     channels, config.spatial_kernel, config.temporal_kernel,
-                    config.condition_channels, operations,
+                    config.condition_channels, operations, config.coordinates,
                 )  # fmt: skip
             if resize == "up":
                 up = TemporalUpsample(channels, config.temporal_kernel, config.stride, operations)
@@ -121,7 +122,7 @@ class TemporalLayers(nn.Module):
         self.condition = (
             TemporalCondition(
                 config.condition_channels, unet_config.context_dim, unet_config.adm_in_channels,
-                operations,
+                operations, config.coordinates,
             )
             if config.condition_channels
             else None
@@ -164,7 +165,7 @@ class TemporalLayers(nn.Module):
 
     def begin(
         self, num_frames: int, timesteps: Tensor, context: Tensor | None, y: Tensor | None,
-        dtype: torch.dtype,
+        dtype: torch.dtype, starts: Tensor | None = None,
     ) -> TemporalState:  # fmt: skip
         """Make the state of one call.
 
@@ -173,11 +174,17 @@ class TemporalLayers(nn.Module):
             timesteps: ((b t),) noise levels as the image U-Net gets them.
             context: ((b t), l, d) text states or None; y: ((b t), adm) pooled text or None.
             dtype: dtype of the features.
+            starts: (b,) frames by which windows begin later than their clips; None = at the beginning.
         """
         condition = None
         if self.condition is not None:
-            embedding = timestep_embedding(timesteps, self.config.condition_channels).to(dtype)
-            condition = self.condition(embedding, context, y)
+            channels = self.config.condition_channels
+            embedding = timestep_embedding(timesteps, channels).to(dtype)
+            if starts is None:
+                starts = torch.zeros(timesteps.shape[0] // num_frames, device=timesteps.device)
+            place = clip_position(num_frames, self.config.frames_per_clip, starts)
+            place = position_embedding(place.flatten(), channels).to(dtype)
+            condition = self.condition(embedding, context, y, place)
         return TemporalState(num_frames, condition)
 
     def block(self, name: str) -> TemporalBlock | None:
@@ -211,11 +218,32 @@ class TemporalLayers(nn.Module):
         return h
 
 
+def clip_position(num_frames: int, trained_frames: int, starts: Tensor) -> Tensor:
+    """Return (b, num_frames) places of frames in a clip: 0 is the first, 1 one past the last of a trained length.
+
+    A shorter clip is the beginning of one; a longer one is stretched over the trained range.
+
+    Args:
+        starts: (b,) frames by which windows begin later than their clips.
+    """
+    frames = torch.arange(num_frames, dtype=torch.float32, device=starts.device)
+    return (starts[:, None] + frames) / max(num_frames, trained_frames)
+
+
+def position_embedding(places: Tensor, channels: int) -> Tensor:
+    """Return (n, channels) sines and cosines of (n,) places, from a quarter of a turn to 16 turns over a clip."""
+    half = channels // 2
+    turns = 0.25 * 64 ** (torch.arange(half, device=places.device) / max(1, half - 1))
+    angles = 2 * math.pi * places[:, None] * turns
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
 def initial_state(layers: TemporalLayers, generator: torch.Generator) -> dict[str, Tensor]:
     """Return a complete state dict at the paper's initialisation.
 
     Resizes are the identity (nearest neighbour in time), the last projection of every inflation block is
-    zero as is conv_cond, everything else is torch's default. A state dict, because a host's layers may hold no memory yet.
+    zero as are conv_cond and the ramps, everything else is torch's default. A state dict, because a host's layers may
+    hold no memory yet.
 
     Args:
         layers: built with any operations.
@@ -225,7 +253,7 @@ def initial_state(layers: TemporalLayers, generator: torch.Generator) -> dict[st
     for key, value in layers.state_dict().items():
         owner, _, kind = key.rpartition(".")
         shape = tuple(value.shape)
-        if owner.endswith(".proj") or owner == "conv_cond":
+        if owner.endswith((".proj", ".ramps")) or owner == "conv_cond":
             state[key] = torch.zeros(shape)
         elif owner.endswith((".down.conv", ".up.conv")):
             state[key] = torch.zeros(shape)

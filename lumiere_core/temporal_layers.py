@@ -105,16 +105,35 @@ def _shifted(x: Tensor, frames: int) -> Tensor:
 
 
 class ScaleShift(nn.Module):
-    """Scale and shift of features by the condition vector (FiLM); the identity without one."""
+    """Scale and shift of features by the condition vector (FiLM); the identity without one.
 
-    def __init__(self, condition_channels: int, channels: int, operations: Any) -> None:
+    With `coordinates` both may rise or fall across the frame, so that a condition says where something is and not only
+    what it is (coordinates as in Liu et al. 2018, "CoordConv"): what the image model put at the left grows, what it put
+    at the right goes. x and y are -1 and 1 at the frame's borders, whatever its size.
+    """
+
+    def __init__(
+        self, condition_channels: int, channels: int, operations: Any, coordinates: bool = False
+    ) -> None:
         super().__init__()
         self.linear = operations.Linear(condition_channels, channels * 2)
+        self.ramps = operations.Linear(condition_channels, channels * 4) if coordinates else None
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Modulate ((b t), c, h, w) features by ((b t), d) conditions."""
-        scale, shift = self.linear(F.silu(condition))[:, :, None, None].chunk(2, dim=1)
+        condition = F.silu(condition)
+        both = self.linear(condition)[:, :, None, None]
+        if self.ramps is not None:
+            across, down = self.ramps(condition)[:, :, None, None].chunk(2, dim=1)
+            both = both + across * _axis(x, -1) + down * _axis(x, -2)[:, None]
+        scale, shift = both.chunk(2, dim=1)
         return torch.addcmul(shift, x, 1 + scale)
+
+
+def _axis(x: Tensor, dim: int) -> Tensor:
+    """Return the coordinates, -1 to 1, of the pixels' centres along a side of the frame."""
+    size = x.shape[dim]
+    return (2 * torch.arange(size, device=x.device, dtype=x.dtype) + 1) / size - 1
 
 
 class ConvInflationBlock(nn.Module):
@@ -125,7 +144,7 @@ class ConvInflationBlock(nn.Module):
 
     def __init__(
         self, channels: int, spatial_kernel: int, temporal_kernel: int, condition_channels: int,
-        operations: Any,
+        operations: Any, coordinates: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         ops = operations
@@ -136,7 +155,9 @@ class ConvInflationBlock(nn.Module):
         self.temporal_conv = TemporalConv(channels, temporal_kernel, ops)
         self.temporal_norm = ops.GroupNorm(32, channels)
         self.modulation = (
-            ScaleShift(condition_channels, channels, ops) if condition_channels else None
+            ScaleShift(condition_channels, channels, ops, coordinates)
+            if condition_channels
+            else None
         )
         self.proj = ops.Conv2d(channels, channels, 1)
 
@@ -159,7 +180,7 @@ class TemporalAttention(nn.Module):
 
     def __init__(
         self, channels: int, heads: int, condition_channels: int, operations: Any,
-        attention: AttentionFunction, position_frames: int = 0,
+        attention: AttentionFunction, position_frames: int = 0, coordinates: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.position = (
@@ -169,7 +190,9 @@ class TemporalAttention(nn.Module):
         self.heads, self.attention = heads, attention
         self.norm = ops.GroupNorm(32, channels)
         self.modulation = (
-            ScaleShift(condition_channels, channels, ops) if condition_channels else None
+            ScaleShift(condition_channels, channels, ops, coordinates)
+            if condition_channels
+            else None
         )
         self.to_q = ops.Linear(channels, channels, bias=False)
         self.to_k = ops.Linear(channels, channels, bias=False)
@@ -197,13 +220,20 @@ class AttentionInflationBlock(nn.Module):
     def __init__(
         self, channels: int, depth: int, head_channels: int, condition_channels: int,
         operations: Any, attention: AttentionFunction, position_frames: int = 0,
+        coordinates: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         heads = max(1, channels // head_channels)
         self.layers = nn.ModuleList(
             TemporalAttention(
-                channels, heads, condition_channels, operations, attention, position_frames
-            )
+                channels,
+                heads,
+                condition_channels,
+                operations,
+                attention,
+                position_frames,
+                coordinates,
+            )  # fmt: skip
             for _ in range(depth)
         )
         self.proj = operations.Conv2d(channels, channels, 1)
@@ -243,11 +273,16 @@ class TemporalCondition(nn.Module):
     Motion words say nothing about a still image, so the frozen image model has no reason to carry
     them; without a path of their own the temporal layers could not tell "left" from "right". The paper
     does not say whether its temporal blocks see the text (`condition_channels = 0` gives them nothing).
+
+    Rotary positions are relative: they tell how far two frames are apart, not which one begins the clip. With
+    `coordinates` the vector says so. "Moving left" then means a place for each frame, from the first denoising
+    step on; without, every frame would have to work it out from the padding at the clip's ends.
     """
 
     def __init__(
-        self, channels: int, context_dim: int | None, adm_in_channels: int | None, operations: Any
-    ) -> None:
+        self, channels: int, context_dim: int | None, adm_in_channels: int | None, operations: Any,
+        coordinates: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         ops = operations
         self.channels = channels
@@ -255,10 +290,18 @@ class TemporalCondition(nn.Module):
         self.text = ops.Linear(context_dim, channels) if context_dim else None
         self.score = ops.Linear(context_dim, 1) if context_dim else None
         self.pooled = ops.Linear(adm_in_channels, channels) if adm_in_channels else None
+        self.clip_position = ops.Linear(channels, channels * 2) if coordinates else None
         self.out = nn.Sequential(nn.SiLU(), ops.Linear(channels, channels))
 
-    def forward(self, embedding: Tensor, context: Tensor | None, y: Tensor | None) -> Tensor:
-        """Return ((b t), d) for ((b t), d) time embeddings, ((b t), l, d) text states, pooled text."""
+    def forward(
+        self, embedding: Tensor, context: Tensor | None, y: Tensor | None,
+        position: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Return ((b t), d) for ((b t), d) time embeddings, ((b t), l, d) text states, pooled text.
+
+        Args:
+            position: ((b t), d) embeddings of the frames' places in the clip; used with `coordinates`.
+        """
         h = self.time(embedding)
         if self.text is not None and context is not None:
             context = context.to(h.dtype)
@@ -266,4 +309,8 @@ class TemporalCondition(nn.Module):
             h = h + self.text((weight * context).sum(dim=1))
         if self.pooled is not None and y is not None:
             h = h + self.pooled(y.to(h.dtype))
+        if self.clip_position is not None and position is not None:
+            # A product, since a direction is one of the text's word and the time: left early, right late.
+            scale, shift = self.clip_position(position).chunk(2, dim=-1)
+            h = torch.addcmul(shift, h, 1 + scale)
         return self.out(h)

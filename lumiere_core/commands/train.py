@@ -59,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("sigma-shift", float, "above 1: more training on high noise"),
         ("object-weight", float, "how much more errors near the main object weigh; 0: no more"),
         ("change-weight", float, "of errors in changes from frame to frame; 0: frames alone count"),
+        ("moving-share", float, "share of the scenes that at least move along a path they name"),
+        ("only", str, "train only temporal parameters with one of these words in their name"),
         ("height", int, "pixels"),
         ("width", int, "pixels"),
         ("num-frames", int, "frames of a training clip"),

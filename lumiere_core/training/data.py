@@ -21,7 +21,25 @@ def generator_at(options: TrainOptions, step: int, stream: int) -> torch.Generat
 def scenes_at(options: TrainOptions, step: int) -> list[world.Scene]:
     """Return the training scenes of a step; held-out scenes never occur."""
     first = (options.seed * 1_000_003 + step) * options.batch_size
-    return [world.sample_scene(first + i, split="train") for i in range(options.batch_size)]
+    seeds = range(first, first + options.batch_size)
+    if not options.moving_share:
+        return [world.sample_scene(seed, split="train") for seed in seeds]
+    chance = torch.rand(options.batch_size, generator=generator_at(options, step, 5)).tolist()
+    return [
+        _moving_scene(seed)
+        if share < options.moving_share
+        else world.sample_scene(seed, split="train")
+        for seed, share in zip(seeds, chance, strict=True)
+    ]
+
+
+def _moving_scene(seed: int) -> world.Scene:
+    """Return a training scene whose caption says which way it goes: its picture depends on the moment."""
+    for turn in range(64):
+        scene = world.sample_scene(_mix(seed ^ turn << 40) >> 2, split="train")
+        if scene.attributes["direction"] != "none" or scene.attributes["motion"] == "growing":
+            break
+    return scene
 
 
 def prompts_of(scenes: list[world.Scene], options: TrainOptions, step: int) -> list[str]:
@@ -49,6 +67,12 @@ def images_at(
     return drawn if masks else (drawn, None)
 
 
+def window_starts(options: TrainOptions, step: int, count: int) -> Tensor:
+    """Return (count,) frames, not whole numbers, after which the windows of a step's clips begin."""
+    slack = max(0.0, world.CLIP_SECONDS * options.fps - options.num_frames)
+    return torch.rand(count, generator=generator_at(options, step, 2)) * slack
+
+
 def clips_at(
     scenes: list[world.Scene], options: TrainOptions, step: int, masks: bool = False
 ) -> tuple[Tensor, Tensor | None]:
@@ -56,9 +80,7 @@ def clips_at(
 
     The window is the whole clip where that fits.
     """
-    length = options.num_frames / options.fps
-    slack = max(0.0, world.CLIP_SECONDS - length)
-    starts = torch.rand(len(scenes), generator=generator_at(options, step, 2)) * slack
+    starts = window_starts(options, step, len(scenes)) / options.fps
     times = starts[:, None] + torch.arange(options.num_frames) / options.fps
     drawn = world.render_frames(
         [scene for scene in scenes for _ in range(options.num_frames)], times.flatten(),

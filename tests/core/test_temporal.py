@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lumiere_core.temporal import TemporalState, initial_state
+from lumiere_core.temporal import TemporalState, clip_position, initial_state
 from lumiere_core.temporal_layers import AttentionInflationBlock, ConvInflationBlock
 from lumiere_core.unet import block_names
 
@@ -118,3 +118,37 @@ def test_condition_is_one_vector_a_frame(tiny):
     )
     assert torch.allclose(state.condition[2:3], alone.condition, atol=1e-6)
     assert (state.condition[0] - state.condition[1]).abs().max() > 1e-3
+
+
+def test_clip_position_says_how_far_into_the_clip_a_frame_is():
+    start = torch.zeros(1)
+    whole = clip_position(80, 80, start)[0]
+    assert whole[[0, 40, 79]].tolist() == pytest.approx([0.0, 0.5, 0.9875])
+    assert torch.equal(clip_position(16, 80, start)[0], whole[:16])  # the beginning of a clip
+    assert torch.equal(clip_position(8, 80, torch.tensor([0.0, 30.0]))[1], whole[30:38])  # a window
+    assert clip_position(160, 80, start)[0, [0, 80]].tolist() == [0.0, 0.5]  # stretched
+
+
+def test_the_condition_tells_the_frames_of_a_clip_apart(tiny):
+    config = tiny.temporal_config(coordinates=True)
+    inputs = tiny.inputs(clips=1)
+    given = [v.repeat_interleave(8, dim=0) for v in (inputs.timesteps, inputs.context, inputs.y)]
+
+    def conditions(layers, clips=1):
+        rows = (v.repeat(clips, *[1] * (v.ndim - 1)) for v in given)
+        return layers.begin(8, *rows, torch.float32).condition
+
+    layers = tiny.temporal(config=config)
+    once, twice = conditions(layers), conditions(layers, 2)
+    assert torch.pdist(once).min() > 1e-3
+    assert torch.allclose(twice, once.repeat(2, 1), atol=1e-6)  # each clip begins anew
+    same = conditions(tiny.temporal())
+    assert torch.allclose(same, same[:1].expand_as(same))
+
+
+def test_where_a_window_begins_changes_the_answer(tiny):
+    net = tiny.spacetime(trained=True, temporal={"coordinates": True})
+    inputs = tiny.inputs(clips=2)
+    early, late = (net(*inputs, starts=torch.tensor([0.0, n])) for n in (0.0, 4.0))
+    assert torch.equal(early, net(*inputs))
+    assert torch.allclose(early[0], late[0], atol=1e-6) and (early[1] - late[1]).abs().max() > 1e-4

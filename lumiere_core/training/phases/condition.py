@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ... import world
-from ...checkpoint import load_into
 from ...conditioning import Condition, key_frames
-from ...config import TemporalConfig
 from ...pipeline import Request
 from ...world.dice import Dice
-from ..data import clips_at, generator_at
+from ..data import clips_at, generator_at, window_starts
 from ..masks import NEEDS_OBJECT, draw_known, draw_task
 from ..options import TrainOptions
-from .build import Arguments, image_model, start_parts, text_encoder
-from .temporal import TemporalPhase, new_temporal
+from .build import Arguments, image_model, text_encoder
+from .temporal import TemporalPhase, start_layers
 
 DEFAULTS = {"batch_size": 2, "sigma_shift": 4.0, "learning_rate": 1e-3}
 
@@ -50,13 +47,9 @@ class ConditionPhase(TemporalPhase):
         )
         condition = Condition(clips, known[:, None].to(clips)).tensor()
         objects = covers if weighted else None
-        return self.diffusion_loss(clips, context, pooled, step, objects, condition=condition)
-
-    def network(
-        self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, condition: Tensor
-    ) -> Tensor:
-        return self.network_module(
-            x, timestep, context, pooled, self.options.checkpointing, condition
+        starts = window_starts(self.options, step, len(scenes)).to(clips.device)
+        return self.diffusion_loss(
+            clips, context, pooled, step, objects, condition=condition, starts=starts
         )
 
     def preview_condition(self, index: int, request: Request) -> Condition | None:
@@ -71,13 +64,5 @@ class ConditionPhase(TemporalPhase):
 def build(arguments: Arguments, options: TrainOptions, config: dict[str, Any]) -> ConditionPhase:
     """Return the phase with the temporal layers of `--init-from`; a conv_cond that they lack starts at zero."""
     text, (unet, schedule) = text_encoder(arguments), image_model(arguments)
-    start = start_parts(arguments, "temporal")
-    temporal_config = (
-        start.temporal_config if start else TemporalConfig.from_dict(config.get("temporal", {}))
-    )
-    temporal_config = dataclasses.replace(temporal_config, conv_cond=True)
-    layers = new_temporal(unet.config, temporal_config, options.seed)
-    if start:
-        fresh = {k: v for k, v in layers.state_dict().items() if k.startswith("conv_cond.")}
-        load_into(layers, fresh | start.temporal, f"temporal layers of {arguments.init_from.name}")
+    layers = start_layers(arguments, options, config, unet, conv_cond=True)
     return ConditionPhase(unet, layers, text, schedule, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ...stunet import SpaceTimeUNet
 from ...temporal import TemporalLayers, initial_state
 from ...text import TextEncoder
 from ...unet import UNet
-from ..data import clips_at
+from ..data import clips_at, window_starts
 from ..options import TrainOptions
 from .build import Arguments, image_model, start_parts, text_encoder
 from .diffusion import PREVIEW_PROMPTS, DiffusionPhase
@@ -38,6 +39,8 @@ class TemporalPhase(DiffusionPhase):
         self.options, self.module = options, temporal.to(options.device)
         if temporal.conv_cond is not None:
             temporal.conv_cond.requires_grad_(self.conditional)
+        if options.only:
+            choose_parameters(temporal, options.only)
         for frozen in (unet, text):
             frozen.to(options.device).eval().requires_grad_(False)
         self.models = Models(text, unet, temporal, schedule)
@@ -51,10 +54,15 @@ class TemporalPhase(DiffusionPhase):
         scenes, context, pooled = self.prompts(step)
         weighted = self.options.object_weight > 0
         x0, objects = clips_at(scenes, self.options, step, masks=weighted)
-        return self.diffusion_loss(x0, context, pooled, step, objects)
+        starts = window_starts(self.options, step, len(scenes)).to(x0.device)
+        return self.diffusion_loss(x0, context, pooled, step, objects, starts=starts)
 
-    def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
-        return self.network_module(x, timestep, context, pooled, self.options.checkpointing)
+    def network(
+        self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, **conditions: Tensor
+    ) -> Tensor:
+        return self.network_module(
+            x, timestep, context, pooled, self.options.checkpointing, **conditions
+        )
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
         config = {
@@ -66,6 +74,23 @@ class TemporalPhase(DiffusionPhase):
         save_file(weights, folder / "temporal.safetensors", metadata)
 
 
+def choose_parameters(layers: TemporalLayers, words: str) -> None:
+    """Freeze the parameters without one of the words, set apart by commas, in their name.
+
+    Raises:
+        ValueError: none is left to train.
+    """
+    chosen = [word.strip() for word in words.split(",") if word.strip()]
+    for name, parameter in layers.named_parameters():
+        if not any(word in name for word in chosen):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in layers.parameters()):
+        raise ValueError(
+            f"only is {words!r}, but no temporal parameter has such a name. Names are like "
+            f"{next(iter(layers.state_dict()))}; parts of them are wanted, such as modulation,condition."
+        )
+
+
 def new_temporal(unet_config: UNetConfig, config: TemporalConfig, seed: int) -> TemporalLayers:
     """Return temporal layers at the paper's initialisation."""
     layers = TemporalLayers(unet_config, config)
@@ -73,14 +98,34 @@ def new_temporal(unet_config: UNetConfig, config: TemporalConfig, seed: int) -> 
     return layers
 
 
+def start_layers(
+    arguments: Arguments, options: TrainOptions, config: dict[str, Any], unet: UNet, **parts: bool
+) -> TemporalLayers:
+    """Return fresh temporal layers, or those of `--init-from` with the parts that they lack at their start.
+
+    Args:
+        config: of the recipe; `coordinates` of its temporal layers is given to layers that lack it.
+        parts: what else the layers must have (`conv_cond`).
+    """
+    start = start_parts(arguments, "temporal")
+    asked = TemporalConfig.from_dict(config.get("temporal", {}))
+    known = start.temporal_config if start else asked
+    known = dataclasses.replace(
+        known,
+        **parts,
+        coordinates=known.coordinates or (asked.coordinates and known.condition_channels > 0),
+    )
+    layers = new_temporal(unet.config, known, options.seed)
+    if start:
+        # Zeros, but for the clip position: times zero ramps, a zero would get no gradient at all.
+        later = ("conv_cond.", ".clip_position.", ".ramps.")
+        fresh = {k: v for k, v in layers.state_dict().items() if any(part in k for part in later)}
+        load_into(layers, fresh | start.temporal, f"temporal layers of {arguments.init_from.name}")
+    return layers
+
+
 def build(arguments: Arguments, options: TrainOptions, config: dict[str, Any]) -> TemporalPhase:
     """Return the phase with fresh temporal layers, or those of `--init-from`."""
     text, (unet, schedule) = text_encoder(arguments), image_model(arguments)
-    start = start_parts(arguments, "temporal")
-    temporal_config = (
-        start.temporal_config if start else TemporalConfig.from_dict(config.get("temporal", {}))
-    )
-    layers = new_temporal(unet.config, temporal_config, options.seed)
-    if start:
-        load_into(layers, start.temporal, f"temporal layers of {arguments.init_from.name}")
+    layers = start_layers(arguments, options, config, unet)
     return TemporalPhase(unet, layers, text, schedule, options)

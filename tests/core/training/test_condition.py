@@ -128,6 +128,19 @@ def test_its_export_is_a_temporal_file_that_it_can_start_from(trainer, tmp_path)
     assert torch.equal(again.module.conv_cond.weight, models.temporal.conv_cond.weight)
 
 
+def test_layers_without_coordinates_get_them_where_the_recipe_asks(trainer, tmp_path):
+    arguments, options = files(trainer, tmp_path), trainer.options()
+    plain = temporal.build(arguments, options, {}).module
+    asked = {"temporal": {"condition_channels": 32, "coordinates": True}}
+    layers = temporal.build(arguments, options, asked).module
+    assert layers.config.coordinates and not plain.config.coordinates
+    state = layers.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in plain.state_dict().items())
+    new = set(state) - set(plain.state_dict())
+    assert {k.split(".")[-2] for k in new} == {"clip_position", "ramps"}
+    assert not any(state[k].any() for k in new if ".ramps." in k)
+
+
 def test_previews_begin_with_a_given_frame(trainer, tmp_path, monkeypatch):
     phase, seen = trainer.phase("condition", preview=True), []
     network = phase.network_module.forward
