@@ -58,8 +58,8 @@ def test_the_network_gets_the_clean_clip_where_it_is_known(trainer, monkeypatch)
     always(monkeypatch, "region")
     phase, seen = trainer.phase("condition"), []
     network = phase.network
-    phase.network = lambda *args, condition: (
-        seen.append(condition) or network(*args, condition=condition)
+    phase.network = lambda *args, condition, **more: (
+        seen.append(condition) or network(*args, condition=condition, **more)
     )
     phase.loss(0)
     scenes, _, _ = phase.prompts(0)

@@ -5,7 +5,14 @@ import dataclasses
 import torch
 
 from lumiere_core import world
-from lumiere_core.training.data import clips_at, generator_at, images_at, prompts_of, scenes_at
+from lumiere_core.training.data import (
+    clips_at,
+    generator_at,
+    images_at,
+    prompts_of,
+    scenes_at,
+    window_starts,
+)
 from lumiere_core.training.options import TrainOptions
 
 OPTIONS = TrainOptions(batch_size=4, height=16, width=16, num_frames=8, fps=16.0)
@@ -70,3 +77,30 @@ def test_streams_of_random_numbers_differ():
         for stream in range(3)
     ]
     assert len(set(first)) == 9
+
+
+def test_windows_begin_where_their_frames_are_drawn():
+    options = dataclasses.replace(OPTIONS, num_frames=4)
+    scenes = scenes_at(options, 2)
+    starts = window_starts(options, 2, 4)
+    assert starts.min() >= 0 and starts.max() <= 76 and starts.std() > 5
+    times = (starts[1] + torch.arange(4)) / options.fps
+    frames = world.render_frames([scenes[1]] * 4, times, 16, 16)
+    assert torch.allclose(clips_at(scenes, options, 2)[0][1], frames.transpose(0, 1), atol=1e-5)
+    assert not window_starts(dataclasses.replace(OPTIONS, num_frames=80), 2, 4).any()
+
+
+def test_more_scenes_move_along_a_path_where_that_is_asked_for():
+    def moving(share):
+        options = dataclasses.replace(OPTIONS, batch_size=40, moving_share=share)
+        scenes = [scene for step in range(5) for scene in scenes_at(options, step)]
+        assert scenes == [scene for step in range(5) for scene in scenes_at(options, step)]
+        assert not any(world.is_held_out(s.family, s.attributes) for s in scenes)
+        paths = (
+            s.attributes["direction"] != "none" or s.attributes["motion"] == "growing"
+            for s in scenes
+        )
+        return sum(paths) / len(scenes)
+
+    assert moving(1.0) == 1.0
+    assert moving(0.0) + 0.1 < moving(0.5) < 0.95

@@ -43,6 +43,22 @@ def test_every_temporal_parameter_gets_a_gradient_once_the_projections_moved(tra
     assert silent == []
 
 
+def test_chosen_parameters_train_alone(trainer, tmp_path):
+    options = trainer.options(only="proj, temporal_norm")
+    phase = trainer.phase("temporal", options)
+    layers = copies(phase.module)
+    train(phase, options, tmp_path, progress=False)
+    changed = {k for k, v in phase.module.state_dict().items() if not torch.equal(v, layers[k])}
+    assert changed == {k for k in layers if "proj" in k or "temporal_norm" in k}
+
+
+def test_a_choice_of_no_parameter_is_refused(trainer):
+    with pytest.raises(
+        ValueError, match="only is 'wings', .* no temporal parameter has such a name"
+    ):
+        trainer.phase("temporal", trainer.options(only="wings"))
+
+
 def test_at_the_start_only_last_projections_and_resizes_get_a_gradient(trainer):
     """Zero projections hide what is before them, so training starts at the image model and grows from it."""
     phase = trainer.phase("temporal")
@@ -166,7 +182,7 @@ def test_errors_of_changes_count_when_asked(trainer, monkeypatch):
         monkeypatch.setattr(
             phase.models.schedule, "training_pair", lambda x0, eps, t: (x0, target.expand(x0.shape))
         )
-        monkeypatch.setattr(phase, "network", lambda x, *rest: off.expand(x.shape))
+        monkeypatch.setattr(phase, "network", lambda x, *_, **__: off.expand(x.shape))
         return phase.loss(0)
 
     frames = trainer.options().num_frames
