@@ -126,9 +126,10 @@ class FromScratch(ABC):
         return unet, text
 
     def temporal_config(self) -> TemporalConfig:
-        """Return the bundled layers' configuration, at the length of these runs."""
+        """Return the bundled layers' configuration, at the length of these runs, without our coordinates."""
         return dataclasses.replace(
-            self.parts.temporal_config, frames_per_clip=self.settings.num_frames, fps=self.settings.fps
+            self.parts.temporal_config, frames_per_clip=self.settings.num_frames, fps=self.settings.fps,
+            coordinates=False,
         )  # fmt: skip
 
     def _losses(self, case: Run) -> Iterator[float]:
