@@ -165,7 +165,7 @@ class TemporalLayers(nn.Module):
 
     def begin(
         self, num_frames: int, timesteps: Tensor, context: Tensor | None, y: Tensor | None,
-        dtype: torch.dtype, starts: Tensor | None = None,
+        dtype: torch.dtype, starts: Tensor | None = None, clip_frames: int = 0,
     ) -> TemporalState:  # fmt: skip
         """Make the state of one call.
 
@@ -175,6 +175,7 @@ class TemporalLayers(nn.Module):
             context: ((b t), l, d) text states or None; y: ((b t), adm) pooled text or None.
             dtype: dtype of the features.
             starts: (b,) frames by which windows begin later than their clips; None = at the beginning.
+            clip_frames: of the clips that the windows are from; 0 = no longer than trained.
         """
         condition = None
         if self.condition is not None:
@@ -182,7 +183,8 @@ class TemporalLayers(nn.Module):
             embedding = timestep_embedding(timesteps, channels).to(dtype)
             if starts is None:
                 starts = torch.zeros(timesteps.shape[0] // num_frames, device=timesteps.device)
-            place = clip_position(num_frames, self.config.frames_per_clip, starts)
+            whole = max(num_frames, clip_frames, self.config.frames_per_clip)
+            place = clip_position(num_frames, whole, starts)
             place = position_embedding(place.flatten(), channels).to(dtype)
             condition = self.condition(embedding, context, y, place)
         return TemporalState(num_frames, condition)
@@ -218,16 +220,15 @@ class TemporalLayers(nn.Module):
         return h
 
 
-def clip_position(num_frames: int, trained_frames: int, starts: Tensor) -> Tensor:
-    """Return (b, num_frames) places of frames in a clip: 0 is the first, 1 one past the last of a trained length.
-
-    A shorter clip is the beginning of one; a longer one is stretched over the trained range.
+def clip_position(num_frames: int, clip_frames: int, starts: Tensor) -> Tensor:
+    """Return (b, num_frames) places of frames in a clip: 0 is the first, 1 one past the last.
 
     Args:
+        clip_frames: of the whole clip; the trained length for a shorter one, which is the beginning of such a clip.
         starts: (b,) frames by which windows begin later than their clips.
     """
     frames = torch.arange(num_frames, dtype=torch.float32, device=starts.device)
-    return (starts[:, None] + frames) / max(num_frames, trained_frames)
+    return (starts[:, None] + frames) / clip_frames
 
 
 def position_embedding(places: Tensor, channels: int) -> Tensor:

@@ -31,6 +31,9 @@ from .run import RUN
 KEY = "lumiere"  # of wrappers, the additional model, the attachment and our entry in transformer_options
 LAYERS = "lumiere_layers"
 CONDITION = "lumiere_condition"
+PLACE = (
+    "lumiere_place"  # of a window of our own: its first frame and the frames of the clip it is from
+)
 PATCH = "forward_timestep_embed_patch"
 
 
@@ -150,7 +153,9 @@ class Clips:
         steps, text, pooled = padded(timesteps), padded(context), padded(y)
         unet = executor.class_obj
         with host.attention_options(options):
-            state = layers.begin(length, steps, text, pooled, x.dtype)
+            first, whole = window_place(options)
+            starts = torch.full((clips,), float(first), device=steps.device)
+            state = layers.begin(length, steps, text, pooled, x.dtype, starts, whole)
             known = padded(options.get(CONDITION))
             if known is not None:
                 clip, mask = known.to(x).split([known.shape[1] - 1, 1], dim=1)
@@ -161,6 +166,14 @@ class Clips:
         if RUN in options:
             options[RUN].temporal_calls += state.calls
         return out.unflatten(0, (clips, length))[:, :frames].flatten(0, 1)
+
+
+def window_place(options: dict) -> tuple[int, int]:
+    """Return the first frame of a window, ours or the host's, and the frames of its clip; (0, 0) for a whole clip."""
+    if PLACE in options:
+        return options[PLACE]
+    window = options.get("context_window")  # of the host's Context Windows
+    return (0, 0) if window is None else (window.index_list[0], window.total_frames)
 
 
 def strided_control(

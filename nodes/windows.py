@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..lumiere_core.multidiffusion import Blend, Window, plan_windows, window_weights
 from .clips import KEY as LUMIERE
+from .clips import PLACE
 from .run import WINDOWS
 
 OPTION = "lumiere_window"  # in transformer_options: the frame numbers of the window that is being denoised
@@ -202,7 +203,11 @@ def _denoise(run: _Run, executor, model, conds, x_in, timestep, model_options):
         numbers = torch.tensor(window, device=x_in.device)
         options = {
             **model_options,
-            "transformer_options": {**model_options.get("transformer_options", {}), OPTION: window},
+            "transformer_options": {
+                **model_options.get("transformer_options", {}),
+                OPTION: window,
+                PLACE: (window[0] % run.frames, run.frames),
+            },
         }
         controls: dict[int, Any] = {}  # shared by the prompts of a window, or they are not batched
         cut = _Cut(model, x_in, run.axis, numbers, run.windows.overlap)

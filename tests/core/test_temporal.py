@@ -126,7 +126,7 @@ def test_clip_position_says_how_far_into_the_clip_a_frame_is():
     assert whole[[0, 40, 79]].tolist() == pytest.approx([0.0, 0.5, 0.9875])
     assert torch.equal(clip_position(16, 80, start)[0], whole[:16])  # the beginning of a clip
     assert torch.equal(clip_position(8, 80, torch.tensor([0.0, 30.0]))[1], whole[30:38])  # a window
-    assert clip_position(160, 80, start)[0, [0, 80]].tolist() == [0.0, 0.5]  # stretched
+    assert clip_position(160, 160, start)[0, [0, 80]].tolist() == [0.0, 0.5]
 
 
 def test_the_condition_tells_the_frames_of_a_clip_apart(tiny):
@@ -144,6 +144,17 @@ def test_the_condition_tells_the_frames_of_a_clip_apart(tiny):
     assert torch.allclose(twice, once.repeat(2, 1), atol=1e-6)  # each clip begins anew
     same = conditions(tiny.temporal())
     assert torch.allclose(same, same[:1].expand_as(same))
+
+
+def test_a_window_of_a_long_clip_has_the_places_of_that_clip(tiny):
+    """A clip of twice the trained length is stretched over the trained range."""
+    layers = tiny.temporal(config=tiny.temporal_config(coordinates=True, frames_per_clip=8))
+    given = [v.repeat_interleave(16, dim=0) for v in list(tiny.inputs(clips=1))[1:]]
+    whole = layers.begin(16, *given, torch.float32).condition
+    half = [v[:8] for v in given]
+    window = layers.begin(8, *half, torch.float32, torch.tensor([4.0]), 16).condition
+    assert torch.allclose(window, whole[4:12], atol=1e-6)
+    assert torch.allclose(layers.begin(8, *half, torch.float32).condition, whole[::2], atol=1e-5)
 
 
 def test_where_a_window_begins_changes_the_answer(tiny):
