@@ -68,7 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("precision", str, "float32 or bfloat16 (autocast)"),
         ("device", str, "for example cpu or cuda"),
         ("save-every", float, "seconds between checkpoints"),
-        ("sample-every", int, "steps between sample pictures"),
+        (
+            "sample-every",
+            int,
+            "steps between sample pictures; 0: at the end; -1: none (minutes, on a CPU)",
+        ),
         ("accumulate", int, "batches whose gradients are added up before a step"),
         (
             "optimizer",

@@ -158,14 +158,15 @@ def train(
             if team.any(time.monotonic() - saved > options.save_every):
                 save()
                 saved = time.monotonic()
-            if team.draws and options.sample_every and step % options.sample_every == 0:
+            if team.draws and options.sample_every > 0 and step % options.sample_every == 0:
                 _preview(phase, ema, folder, step)
         bar.close()
         save()
         weights = {k: whole(v) for k, v in ema.values.items()}
         if team.first:
             phase.export(weights, folder, facts_at(step))
-            if team.draws and not interrupt.raised:  # who interrupts wants the process to end
+            # Who interrupts wants the process to end.
+            if team.draws and not interrupt.raised and options.sample_every >= 0:
                 _preview(phase, ema, folder, step)
     return step
 

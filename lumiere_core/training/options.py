@@ -40,7 +40,7 @@ class TrainOptions:
     precision: str = "float32"  # or "bfloat16" autocast
     device: str = "cpu"
     save_every: float = 60.0  # seconds between full-state checkpoints
-    sample_every: int = 0  # steps between sample pictures; 0 = only at the end
+    sample_every: int = 0  # steps between sample pictures; 0 = only at the end, -1 = none
     accumulate: int = 1  # batches whose gradients are added up before a step
     optimizer: str = (
         "AdamW"  # or "Muon", or any class that can be imported: "bitsandbytes.optim.AdamW8bit"

@@ -119,6 +119,15 @@ def test_a_failing_preview_is_reported_and_never_ends_a_run(trainer, tmp_path, c
     assert "samples of step 3 failed" in caplog.text and "no space for pictures" in caplog.text
 
 
+@pytest.mark.parametrize(("every", "drawn"), [(4, [4, 6]), (0, [6]), (-1, [])])
+def test_samples_come_as_often_as_is_said(trainer, tmp_path, every, drawn):
+    options = trainer.options(sample_every=every)
+    phase, seen = trainer.phase("text", options), []
+    phase.preview = lambda folder, step: seen.append(step)
+    train(phase, options, tmp_path, progress=False)
+    assert seen == drawn
+
+
 def test_an_interrupted_run_draws_no_samples(trainer, tmp_path):
     options = trainer.options()
     phase, drawn = trainer.phase("text", options), []
