@@ -90,7 +90,7 @@ class SSRNetwork(nn.Module):
 
     def forward(
         self, x: Tensor, low: Tensor, timesteps: Tensor, context: Tensor, y: Tensor,
-        checkpointing: bool = False,
+        checkpointing: bool = False, starts: Tensor | None = None, clip_frames: int = 0,
     ) -> Tensor:  # fmt: skip
         """Return the (b, 3, t, H, W) clean clip.
 
@@ -99,10 +99,13 @@ class SSRNetwork(nn.Module):
             low: (b, 3, t, H, W) from `upsample`.
             timesteps: (b,); context: (b, l, d); y: (b, adm) from `pooled_with_level`.
             checkpointing: recompute activations in the backward pass.
+            starts: (b,) first frames of windows, and `clip_frames` of their clips; see `SpaceTimeUNet`.
         """
         both = torch.cat([x, low], dim=1)
         if self.clips is not None:
-            return low + self.clips(both, timesteps, context, y, checkpointing)
+            return low + self.clips(
+                both, timesteps, context, y, checkpointing, starts=starts, clip_frames=clip_frames
+            )
         t = x.shape[2]
         timesteps, context, y = (v.repeat_interleave(t, dim=0) for v in (timesteps, context, y))
         return low + unfold(self.unet(fold(both), timesteps, context, y), t)

@@ -38,6 +38,7 @@ class SpaceTimeUNet(nn.Module):
         checkpointing: bool = False,
         condition: Tensor | None = None,
         starts: Tensor | None = None,
+        clip_frames: int = 0,
     ) -> Tensor:
         """Return the (b, c, t, h, w) model output for noised clips of any number of frames.
 
@@ -52,6 +53,7 @@ class SpaceTimeUNet(nn.Module):
             condition: (b, c + 1, t, h, w), `Condition.tensor()`; None = nothing is known. One frame is the image
                 model alone, so it is not used there.
             starts: (b,) frames by which windows begin later than their clips; None = at the beginning.
+            clip_frames: of the clips that the windows are from; 0 = no longer than trained.
         """
         b, _, t, height, width = x.shape
         if t == 1:
@@ -69,7 +71,7 @@ class SpaceTimeUNet(nn.Module):
 
         timesteps, context, y = per_frame(timesteps), per_frame(context), per_frame(y)
         emb = self.unet.embed(timesteps, y, x.dtype)
-        state = self.temporal.begin(length, timesteps, context, y, x.dtype, starts)
+        state = self.temporal.begin(length, timesteps, context, y, x.dtype, starts, clip_frames)
         call = _Call(self.temporal, state, emb, context, checkpointing and torch.is_grad_enabled())
 
         h = patchify(images, self.unet.config.patch_size)

@@ -84,7 +84,8 @@ def upscale(
         condition = unfold(upsample(low[list(window)], config.scale), len(window))
         timestep = schedule.timestep(sigma).to(x.dtype)
         text = context[which : which + 1], y[which : which + 1]
-        answer = network(schedule.network_input(x, sigma), condition, timestep, *text)
+        place = {"starts": torch.full((1,), float(window[0]), device=device), "clip_frames": t}
+        answer = network(schedule.network_input(x, sigma), condition, timestep, *text, **place)
         return schedule.denoised(x, answer, sigma)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

@@ -138,7 +138,9 @@ class MotionPhase(TemporalPhase):
         modules.attach()
         self.models = Models(text, unet, None, schedule)
 
-    def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+    def network(
+        self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, **places: Tensor
+    ) -> Tensor:
         frames = x.shape[2]
         each = [v.repeat_interleave(frames, dim=0) for v in (timestep, context, pooled)]
         y = self.unet(rearrange(x, "b c t h w -> (b t) c h w"), *each)
