@@ -26,14 +26,11 @@ from torch import Tensor
 from ..lumiere_core.temporal import TemporalLayers, TemporalState
 from ..lumiere_core.video import clip_count, padded_frames
 from . import host
-from .run import RUN
+from .run import RUN, WINDOW, WINDOWS
 
 KEY = "lumiere"  # of wrappers, the additional model, the attachment and our entry in transformer_options
 LAYERS = "lumiere_layers"
 CONDITION = "lumiere_condition"
-PLACE = (
-    "lumiere_place"  # of a window of our own: its first frame and the frames of the clip it is from
-)
 PATCH = "forward_timestep_embed_patch"
 
 
@@ -170,8 +167,9 @@ class Clips:
 
 def window_place(options: dict) -> tuple[int, int]:
     """Return the first frame of a window, ours or the host's, and the frames of its clip; (0, 0) for a whole clip."""
-    if PLACE in options:
-        return options[PLACE]
+    run, numbers = options.get(WINDOWS), options.get(WINDOW)
+    if run is not None and numbers is not None:
+        return numbers[0] % run.frames, run.frames
     window = options.get("context_window")  # of the host's Context Windows
     return (0, 0) if window is None else (window.index_list[0], window.total_frames)
 

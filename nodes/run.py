@@ -16,6 +16,7 @@ from .preview import preview_image, tile_frames
 RUN = "lumiere_run"
 NEEDS_CONDITION = "lumiere_condition"  # in a conditioning: without conv_cond it would do nothing
 WINDOWS = "lumiere_windows"  # of the wrappers and the attachment of `windows.py`, and its entry for one run
+WINDOW = "lumiere_window"  # in transformer_options: the frame numbers of the window that is being denoised
 PREVIEW_SIZE = 512
 
 # Memory of the temporal parts over the image model's peak. Measured: none (SD1.5 shape, 32 frames; lumiere-mini, 80

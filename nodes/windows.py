@@ -22,10 +22,8 @@ from torch import Tensor
 
 from ..lumiere_core.multidiffusion import Blend, Window, plan_windows, window_weights
 from .clips import KEY as LUMIERE
-from .clips import PLACE
-from .run import WINDOWS
+from .run import WINDOW, WINDOWS
 
-OPTION = "lumiere_window"  # in transformer_options: the frame numbers of the window that is being denoised
 MIB = 1 << 20
 # What a run holds of the whole clip, in float32 copies: noise, empty clip, the sampler's x, estimates and their
 # temporaries, the sum of the windows' answers. `make bench` measured 6.2 for Lumiere Super Resolution.
@@ -203,11 +201,7 @@ def _denoise(run: _Run, executor, model, conds, x_in, timestep, model_options):
         numbers = torch.tensor(window, device=x_in.device)
         options = {
             **model_options,
-            "transformer_options": {
-                **model_options.get("transformer_options", {}),
-                OPTION: window,
-                PLACE: (window[0] % run.frames, run.frames),
-            },
+            "transformer_options": {**model_options.get("transformer_options", {}), WINDOW: window},
         }
         controls: dict[int, Any] = {}  # shared by the prompts of a window, or they are not batched
         cut = _Cut(model, x_in, run.axis, numbers, run.windows.overlap)

@@ -118,8 +118,10 @@ def start_layers(
     layers = new_temporal(unet.config, known, options.seed)
     if start:
         # Zeros, but for the clip position: times zero ramps, a zero would get no gradient at all.
-        later = ("conv_cond.", ".clip_position.", ".ramps.")
-        fresh = {k: v for k, v in layers.state_dict().items() if any(part in k for part in later)}
+        has = start.temporal_config
+        later = {"conv_cond.": has.conv_cond, ".clip_position.": has.coordinates, ".ramps.": has.coordinates}  # fmt: skip
+        lacking = [part for part, there in later.items() if not there]
+        fresh = {k: v for k, v in layers.state_dict().items() if any(part in k for part in lacking)}
         load_into(layers, fresh | start.temporal, f"temporal layers of {arguments.init_from.name}")
     return layers
 
