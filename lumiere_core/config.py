@@ -136,6 +136,7 @@ class TemporalConfig(_Config):
     fps: float = 16.0
     position_frames: int = 0  # length of a learned table of positions in the attention; 0 = rotary
     coordinates: bool = False  # the blocks are told places in the clip and in the frame
+    shared_noise: float = 0.0  # share of the noise's variance that all frames of a clip have in common
     conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)
 
     def __post_init__(self) -> None:
@@ -147,6 +148,11 @@ class TemporalConfig(_Config):
             raise ValueError(
                 "coordinates reach the blocks through the condition vector, but condition_channels is 0; give it "
                 "a width."
+            )
+        if not 0 <= self.shared_noise < 1:
+            raise ValueError(
+                f"shared_noise is {self.shared_noise}; at least 0 and less than 1 is wanted (at 1 the difference of "
+                "two frames would be known at any noise level)."
             )
         if self.stride not in (1, 2, 4):
             raise ValueError(

@@ -153,6 +153,8 @@ def generate(
     context, pooled = models.encode([request.prompt, request.negative])
     network = models.network()
     schedule = models.schedule
+    clip = models.temporal is not None and request.num_frames > 1
+    shared = models.temporal.config.shared_noise if clip else 0.0
     shape = (models.unet.config.in_channels, request.height, request.width)
     known: dict[str, Tensor] = {}
     if condition is not None:
@@ -166,7 +168,7 @@ def generate(
             known["condition"] = condition.tensor()
 
     def noise(step: int) -> Tensor:
-        frames = frame_noise(request.seed, request.num_frames, shape, step)
+        frames = frame_noise(request.seed, request.num_frames, shape, step, shared)
         return frames.transpose(0, 1)[None].to(device)
 
     def estimate(x: Tensor, sigma: Tensor, which: int) -> Tensor:

@@ -23,7 +23,7 @@ from ..lumiere_core.config import TemporalConfig, UNetConfig
 from ..lumiere_core.temporal import TemporalLayers, initial_state
 from . import host
 from .clips import KEY, Clips, add_handlers, find_layers, warn_of_hidden_handlers
-from .run import WatchRun, budget
+from .run import ShareNoise, WatchRun, budget
 
 StateDict = dict[str, Tensor]
 CONCAT_KEYS = ("masked_image", "mask_inverted")  # C and M, in the host's words
@@ -122,6 +122,9 @@ def inflate(
         inflated.remove_wrappers_with_key(kind, KEY)
         inflated.add_wrapper_with_key(kind, KEY, wrapper)
     inflated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, watch)
+    inflated.add_wrapper_with_key(
+        WrappersMP.OUTER_SAMPLE, KEY, ShareNoise(frames_per_clip, config.shared_noise)
+    )
     add_handlers(inflated)
     return inflated
 

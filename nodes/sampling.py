@@ -18,9 +18,10 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core import guidance
-from ..lumiere_core.noise import frame_noise, frame_seed
+from ..lumiere_core.noise import COMMON, frame_noise, frame_seed, mix_noise
 from ..lumiere_core.video import clip_count
 from .inflate import inflation_of
+from .run import OWN_NOISE
 
 # These draw their noise from one random path over all noise levels, not step by step.
 BROWNIAN = ("dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde")
@@ -124,7 +125,10 @@ class LumiereSampler(io.ComfyNode):
         inflation = inflation_of(model)
         frames = (inflation.frames_per_clip if inflation else 0) or samples.shape[0]
         clips = clip_count(samples.shape[0], frames)
-        noise = ClipNoise(seed, clips, frames)
+        share = inflation.temporal_config.shared_noise if inflation and frames > 1 else 0.0
+        noise = ClipNoise(seed, clips, frames, share=share)
+        model = model.clone()
+        model.model_options["transformer_options"][OWN_NOISE] = True
         if 0 < dynamic_threshold < 1:
             model = with_dynamic_threshold(model, dynamic_threshold, frames)
         sigmas = comfy.samplers.KSampler(
@@ -155,16 +159,22 @@ class ClipNoise:
         seed: of the first clip; clip k has seed + k.
         clips, frames: of the batch, clip-major.
         numbers: of the frames whose noise each frame of a clip gets; None = its own.
+        share: of the variance, what all frames of a clip have in common.
     """
 
     def __init__(
-        self, seed: int, clips: int, frames: int, numbers: list[int] | None = None
-    ) -> None:
+        self, seed: int, clips: int, frames: int, numbers: list[int] | None = None,
+        share: float = 0.0,
+    ) -> None:  # fmt: skip
         self.seeds, self.numbers = [seed + k for k in range(clips)], numbers or list(range(frames))
+        self.share = share
 
     def at_step(self, shape: torch.Size, step: int) -> Tensor:
         """Return (clips * frames, c, h, w) noise on the CPU; step 0 is the initial noise."""
-        return torch.cat([frame_noise(s, self.numbers, tuple(shape[1:]), step) for s in self.seeds])
+        size = tuple(shape[1:])
+        return torch.cat(
+            [frame_noise(s, self.numbers, size, step, self.share) for s in self.seeds]
+        )
 
     def initial(self, samples: Tensor) -> Tensor:
         """Return the noise that the run starts from."""
@@ -189,11 +199,19 @@ class ClipNoise:
         steps = itertools.count(1)
         return lambda sigma, following: self.at_step(x.shape, next(steps)).to(x)
 
-    def _path(self, x: Tensor, sigmas: Tensor) -> BrownianTreeNoiseSampler:
-        """One random path for each frame, over all noise levels."""
+    def _path(self, x: Tensor, sigmas: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """One random path for each frame, over all noise levels, and one for what a clip's frames have in common."""
         seeds = [frame_seed(s, frame, 1) for s in self.seeds for frame in self.numbers]
         low, high = sigmas[sigmas > 0].min(), sigmas.max()
-        return BrownianTreeNoiseSampler(x, low, high, seed=seeds, cpu=True)
+        own = BrownianTreeNoiseSampler(x, low, high, seed=seeds, cpu=True)
+        if not self.share:
+            return own
+        frames = len(self.numbers)
+        seeds = [frame_seed(s, COMMON, 1) for s in self.seeds]
+        common = BrownianTreeNoiseSampler(x[::frames], low, high, seed=seeds, cpu=True)
+        return lambda *sigma: mix_noise(
+            own(*sigma), common(*sigma).repeat_interleave(frames, 0), self.share
+        )
 
 
 def with_dynamic_threshold(model, percentile: float, frames: int):

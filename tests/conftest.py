@@ -63,7 +63,7 @@ def tiny_model(seed=0, conv_cond=False, **unet):
     )  # fmt: skip
     temporal_config = config.TemporalConfig(
         depth=1, num_head_channels=32, condition_channels=32, frames_per_clip=16,
-        conv_cond=conv_cond, coordinates=True,
+        conv_cond=conv_cond, coordinates=True, shared_noise=0.8,
     )  # fmt: skip
     text_config = config.TextConfig(width=32, depth=1, num_heads=2, tokens=4, max_bytes=64)
     modules = {

@@ -34,10 +34,10 @@ def scenes_at(options: TrainOptions, step: int) -> list[world.Scene]:
 
 
 def _moving_scene(seed: int) -> world.Scene:
-    """Return a training scene whose caption says which way it goes: its picture depends on the moment."""
+    """Return a training scene whose caption says how it moves or which way it goes."""
     for turn in range(64):
         scene = world.sample_scene(_mix(seed ^ turn << 40) >> 2, split="train")
-        if scene.attributes["direction"] != "none" or scene.attributes["motion"] == "growing":
+        if scene.attributes["direction"] != "none" or scene.attributes["motion"] != "none":
             break
     return scene
 

@@ -46,7 +46,8 @@ class TrainOptions:
         "AdamW"  # or "Muon", or any class that can be imported: "bitsandbytes.optim.AdamW8bit"
     )
     change_weight: float = 0.0  # of errors in changes from frame to frame; 0 = frames alone count
-    moving_share: float = 0.0  # of the scenes at least, that move along a path their caption names
+    moving_share: float = 0.0  # of the scenes at least, whose caption names a motion or a direction
+    pure_noise: float = 0.0  # share of the samples of which nothing is left: what sampling starts from
     only: str = ""  # train only temporal parameters with one of these words in their name; "" = all
     stills: float = 0.0  # share of clips that are one frame, repeated (phase temporal on own clips)
 
@@ -60,7 +61,7 @@ class TrainOptions:
         "decay_from",
     )
     # Younger than the first saved states: at its default such an option leaves the identity as it was.
-    _LATER = ("accumulate", "optimizer", "stills", "change_weight", "moving_share", "only")
+    _LATER = ("accumulate", "optimizer", "stills", "change_weight", "moving_share", "only", "pure_noise")
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "height", "width", "num_frames", "accumulate"):

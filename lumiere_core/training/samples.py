@@ -47,8 +47,9 @@ def sample_clip(
         return classifier_free(estimate(x, sigma, embedding), estimate(x, sigma, empty), cfg)
 
     sigmas = SCHEDULERS["karras"](steps, schedule).to(device)
-    noise = frame_noise(seed, shape[1], (shape[0], *shape[2:])).transpose(0, 1)[None].to(device)
-    return sample_ddim(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas)[0]
+    shared = phase.module.config.shared_noise
+    noise = frame_noise(seed, shape[1], (shape[0], *shape[2:]), share=shared).transpose(0, 1)[None]
+    return sample_ddim(denoise, noise.to(device) * (1 + sigmas[0] ** 2).sqrt(), sigmas)[0]
 
 
 def write_samples(phase: OwnClipsPhase, folder: Path, step: int) -> None:

@@ -51,6 +51,7 @@ def test_image_configurations_that_make_no_network(changes, message):
         ({"temporal_kernel": 4}, "odd, got spatial 3, temporal 4"),
         ({"spatial_kernel": 2}, "odd, got spatial 2, temporal 3"),
         ({"stride": 3}, "stride is 3"),
+        ({"shared_noise": 1.0}, "at least 0 and less than 1"),
         ({"coordinates": True}, "condition_channels is 0; give it a width"),
     ],
 )

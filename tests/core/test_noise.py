@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from lumiere_core.noise import frame_noise
+from lumiere_core.noise import COMMON, frame_noise
 
 SHAPE = (3, 8, 8)
 
@@ -36,6 +36,20 @@ def test_noise_is_standard_normal_and_white():
     assert noise.mean().item() == pytest.approx(0, abs=0.02)
     assert noise.std().item() == pytest.approx(1, abs=0.02)
     assert (noise[1:] * noise[:-1]).mean().item() == pytest.approx(0, abs=0.02)
+
+
+def test_frames_have_the_share_that_is_asked_for_in_common():
+    noise = frame_noise(3, 12, (3, 32, 32), step=2, share=0.8).flatten(1)
+    assert noise.std().item() == pytest.approx(1, abs=0.03)
+    apart = ~torch.eye(12, dtype=torch.bool)
+    assert torch.allclose(torch.corrcoef(noise)[apart], torch.tensor(0.8), atol=0.03)
+
+
+def test_what_frames_have_in_common_depends_on_the_seed_and_the_step_alone():
+    clip = frame_noise(7, 40, SHAPE, step=3, share=0.8)
+    assert torch.equal(frame_noise(7, range(14, 30), SHAPE, step=3, share=0.8), clip[14:30])
+    own, common = frame_noise(7, 40, SHAPE, step=3), frame_noise(7, [COMMON], SHAPE, step=3)
+    assert torch.allclose(clip, own * 0.2**0.5 + common * 0.8**0.5)
 
 
 def test_the_global_generator_is_left_alone():

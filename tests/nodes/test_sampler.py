@@ -1,5 +1,6 @@
 """The Lumiere Sampler: noise, thresholding, previews, errors in the middle of a run."""
 
+import argparse
 import gc
 from pathlib import Path
 
@@ -87,6 +88,44 @@ def test_initial_noise_of_the_host_begins_alike(studio):
 
     long, short = (prepare_noise(torch.zeros(n, 3, 16, 16), 3) for n in (20, 7))
     assert torch.equal(long[:7], short)
+
+
+@pytest.mark.parametrize("node", ["KSampler", "LumiereSampler"])
+def test_frames_begin_with_as_much_noise_in_common_as_the_layers_were_trained_on(
+    host, studio, node
+):
+    """Of the MODEL, not of the sampler node: every node of the host draws it for each frame alone."""
+    noise = host.module("lumiere_core.noise")
+    two, _, _ = studio.load("tiny.safetensors", frames_per_clip=3)
+    model, seen = two.clone(), []
+
+    def spy(apply, arguments):
+        seen.append(arguments["input"][:6].clone())  # the first calls hold positive and negative
+        return apply(arguments["input"], arguments["timestep"], **arguments["c"])
+
+    model.set_model_unet_function_wrapper(spy)
+    studio.sample(model, 6, node=node, seed=9, cfg=1.0)
+    own = noise.frame_noise(9, 3, (3, 16, 16)), noise.frame_noise(10, 3, (3, 16, 16))
+    if node == "KSampler":
+        from comfy.sample import prepare_noise
+
+        own = prepare_noise(torch.zeros(6, 3, 16, 16), 9).split(3)
+    common = [noise.frame_noise(seed, [noise.COMMON], (3, 16, 16)) for seed in (9, 10)]
+    wanted = torch.cat([noise.mix_noise(*pair, 0.8) for pair in zip(own, common, strict=True)])
+    assert torch.allclose(seen[0] / seen[0].std(), wanted / wanted.std(), atol=1e-4)
+
+
+def test_a_latent_that_gets_no_noise_gets_none_in_common_either(host):
+    run, seen = host.module("nodes.run"), []
+
+    def executor(noise, *_, **__):
+        seen.append(noise)
+
+    executor.class_obj = argparse.Namespace(model_options={})
+    share = run.ShareNoise(0, 0.8)
+    share(executor, torch.zeros(4, 3, 8, 8), None, None, None, seed=3)
+    share(executor, torch.ones(4, 3, 8, 8), None, None, None, seed=3)
+    assert not seen[0].any() and seen[1].std() > 0.5
 
 
 def test_clips_of_a_batch_are_those_of_the_next_seeds(studio):

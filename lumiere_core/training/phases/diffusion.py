@@ -84,7 +84,15 @@ class DiffusionPhase(ABC):
             x0.device
         )
         eps = self.noise(x0.shape, random).to(x0.device)
+        alone = torch.zeros(count, dtype=torch.bool)
+        if self.options.pure_noise:
+            alone = torch.rand(count, generator=random) < self.options.pure_noise
+            timestep = timestep.where(~alone.to(x0.device), schedule.steps - 1)
         noised, target = schedule.training_pair(x0, eps, timestep)
+        if alone.any():
+            # The last level still shows a clip to who can average 80 frames; sampling starts without one
+            # (Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed").
+            noised[alone] = eps[alone]
         answer = self.network(noised, timestep, context, pooled, **conditions)
         off = answer.float() - target
         error = off.square()

@@ -30,7 +30,7 @@ from ..clips import Clips, open_clips
 from ..memory import predicted_bytes, readable
 from ..options import TrainOptions
 from ..samples import write_samples
-from .temporal import new_temporal
+from .temporal import new_temporal, training_noise
 
 logger = logging.getLogger("lumiere")
 
@@ -107,10 +107,12 @@ class OwnClipsPhase:
             latents = latents[:, frame : frame + 1].expand(-1, length, -1, -1)
         embedding = self._empty(latents) if drop < options.text_dropout else clip.tensors
         y = embedding.get("y")
+        noise = torch.randn(latents[None].shape, generator=random)
+        noise = training_noise(noise, self.module.config.shared_noise, random)[0]
         # Steps of the golden ratio fill the range evenly, however the samples are shared out over batches.
         start = (_mix(options.seed) % 10**6) / 10**6
         return Sample(
-            latents, torch.randn(latents.shape, generator=random), embedding["context"].float(),
+            latents, noise, embedding["context"].float(),
             None if y is None else y.float(), (start + number * GOLDEN) % 1.0, number,
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...checkpoint import load_into, metadata_for, save_file, to_half
 from ...config import TemporalConfig, UNetConfig
+from ...noise import mix_noise
 from ...pipeline import Models
 from ...schedule import Schedule
 from ...stunet import SpaceTimeUNet
@@ -23,6 +24,7 @@ from .build import Arguments, image_model, start_parts, text_encoder
 from .diffusion import PREVIEW_PROMPTS, DiffusionPhase
 
 DEFAULTS = {"batch_size": 2, "sigma_shift": 4.0}
+LESS_SHARED = 0.2  # of the clips
 
 
 class TemporalPhase(DiffusionPhase):
@@ -64,6 +66,10 @@ class TemporalPhase(DiffusionPhase):
             x, timestep, context, pooled, self.options.checkpointing, **conditions
         )
 
+    def noise(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+        noise = super().noise(shape, random)
+        return training_noise(noise, self.module.config.shared_noise, random)
+
     def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
         config = {
             "unet": self.models.unet.config.to_dict(),
@@ -72,6 +78,18 @@ class TemporalPhase(DiffusionPhase):
         metadata = metadata_for("lumiere temporal layers", config, **facts)
         weights = to_half({f"temporal.{k}": v for k, v in state.items()})
         save_file(weights, folder / "temporal.safetensors", metadata)
+
+
+def training_noise(noise: Tensor, share: float, random: torch.Generator) -> Tensor:
+    """Return (b, c, t, h, w) noise whose frames have the share of the variance in common; in some clips less.
+
+    Less, because samplers that add noise of their own at each step lose the common part as they go.
+    """
+    if not share or noise.shape[2] == 1:
+        return noise
+    less, part = torch.rand(2, noise.shape[0], 1, 1, 1, 1, generator=random)
+    common = torch.randn(noise[:, :, :1].shape, generator=random)
+    return mix_noise(noise, common, share * torch.where(less < LESS_SHARED, part, 1.0))
 
 
 def choose_parameters(layers: TemporalLayers, words: str) -> None:
@@ -114,6 +132,7 @@ def start_layers(
         known,
         **parts,
         coordinates=known.coordinates or (asked.coordinates and known.condition_channels > 0),
+        shared_noise=asked.shared_noise if "shared_noise" in config.get("temporal", {}) else known.shared_noise,
     )
     layers = new_temporal(unet.config, known, options.seed)
     if start:

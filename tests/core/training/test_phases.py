@@ -11,6 +11,7 @@ from lumiere_core.schedule import Schedule
 from lumiere_core.training.loop import train
 from lumiere_core.training.phases.diffusion import object_weights
 from lumiere_core.training.phases.image import new_unet
+from lumiere_core.training.phases.temporal import LESS_SHARED, training_noise
 
 
 def copies(module):
@@ -191,3 +192,35 @@ def test_errors_of_changes_count_when_asked(trainer, monkeypatch):
     assert torch.allclose(loss(0.0, steady), loss(3.0, steady))
     assert torch.allclose(loss(0.0, steady), loss(0.0, flickering))
     assert torch.allclose(loss(3.0, flickering), loss(0.0, steady) * (1 + 3 * 4))
+
+
+def test_nothing_of_the_clip_is_left_in_pure_noise(trainer, monkeypatch):
+    """Sampling starts from noise alone; the last noise level still shows a clip to who can average it."""
+
+    def network_input(share, brightness):
+        phase, seen = trainer.phase("temporal", trainer.options(pure_noise=share)), []
+
+        def network(x, timestep, *_, **__):
+            seen.extend([x, timestep])
+            return x
+
+        monkeypatch.setattr(phase, "network", network)
+        phase.diffusion_loss(torch.full((2, 3, 8, 16, 16), brightness), None, None, step=0)
+        return seen
+
+    (dark, level), (bright, _) = network_input(1.0, -1.0), network_input(1.0, 1.0)
+    assert torch.equal(dark, bright) and (level == 999).all()
+    assert dark.std().item() == pytest.approx(1, abs=0.05)
+    assert not torch.equal(network_input(0.0, -1.0)[0], network_input(0.0, 1.0)[0])
+
+
+def test_training_noise_is_shared_as_the_layers_say_and_less_in_some_clips():
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randn(200, 3, 4, 16, 16, generator=generator)
+    assert training_noise(own, 0.0, generator) is own
+    assert training_noise(own[:, :, :1], 0.8, generator).equal(own[:, :, :1])
+    noise = training_noise(own, 0.8, generator)
+    assert noise.std().item() == pytest.approx(1, abs=0.01)
+    shares = (noise[:, :, 0] * noise[:, :, 3]).flatten(1).mean(dim=1)
+    full = (shares > 0.65).float().mean().item()
+    assert full == pytest.approx(1 - LESS_SHARED * 0.8, abs=0.08) and shares.max() < 1.0
