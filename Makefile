@@ -71,11 +71,11 @@ train_phase = $(VENV_PYTHON) -m lumiere_core train $(1) --output $(RUN)/$(2) \
 train: setup ## Train lumiere-mini again, in runs/mini (days on a CPU; the same command goes on)
 	$(call train_phase,text,text) --config $(RECIPE) $(TEXT_ARGS)
 	$(call train_phase,image,image) --config $(RECIPE) $(text) $(IMAGE_ARGS)
-	$(call train_phase,temporal,temporal) --config $(RECIPE) $(text) $(image) $(TEMPORAL_ARGS)
+	$(call train_phase,temporal,temporal) --config $(RECIPE) $(text) $(image) --pure-noise 0.08 $(TEMPORAL_ARGS)
 	$(call train_phase,temporal,motion) --config $(RECIPE) $(text) $(image) --only modulation,condition. \
 	  --num-frames 4 --batch-size 24 --moving-share 0.75 --sigma-shift 20 --learning-rate 2e-3 --steps 1000 \
 	  --init-from $(RUN)/temporal/temporal.safetensors $(MOTION_ARGS)
-	$(call train_phase,condition,condition) --config $(RECIPE) $(text) $(image) \
+	$(call train_phase,condition,condition) --config $(RECIPE) $(text) $(image) --pure-noise 0.08 \
 	  --init-from $(RUN)/motion/temporal.safetensors $(CONDITION_ARGS)
 	$(call train_phase,ssr,ssr-spatial) --config $(SSR_RECIPE) $(text) $(SSR_SPATIAL_ARGS)
 	$(call train_phase,ssr,ssr) --config $(SSR_RECIPE) $(text) --num-frames 8 --batch-size 2 --change-weight 2 \
