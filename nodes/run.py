@@ -15,7 +15,9 @@ from ..lumiere_core.video import clip_count
 from .preview import preview_image, tile_frames
 
 RUN = "lumiere_run"
-OWN_NOISE = "lumiere_own_noise"  # in transformer_options: the frames' noise has its common part already
+OWN_NOISE = (
+    "lumiere_own_noise"  # in transformer_options: the frames' noise has its common part already
+)
 NEEDS_CONDITION = "lumiere_condition"  # in a conditioning: without conv_cond it would do nothing
 WINDOWS = "lumiere_windows"  # of the wrappers and the attachment of `windows.py`, and its entry for one run
 WINDOW = "lumiere_window"  # in transformer_options: the frame numbers of the window that is being denoised
@@ -232,7 +234,15 @@ class ShareNoise:
             common = torch.cat(common).repeat_interleave(frames, 0)
             noise = mix_noise(noise, common.to(noise), self.share)
         return executor(
-            noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs
+            noise,
+            latent_image,
+            sampler,
+            sigmas,
+            denoise_mask,
+            callback,
+            disable_pbar,
+            seed,
+            **kwargs,
         )
 
 

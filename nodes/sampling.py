@@ -172,9 +172,7 @@ class ClipNoise:
     def at_step(self, shape: torch.Size, step: int) -> Tensor:
         """Return (clips * frames, c, h, w) noise on the CPU; step 0 is the initial noise."""
         size = tuple(shape[1:])
-        return torch.cat(
-            [frame_noise(s, self.numbers, size, step, self.share) for s in self.seeds]
-        )
+        return torch.cat([frame_noise(s, self.numbers, size, step, self.share) for s in self.seeds])
 
     def initial(self, samples: Tensor) -> Tensor:
         """Return the noise that the run starts from."""

@@ -45,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=float, metavar="M", help="with --all: stop after M minutes"
     )
+    parser.add_argument(
+        "--part", type=part, default=(1, 1), metavar="K/N",
+        help="with --all: the K-th of N equal parts of the cases; start N processes to share the work",
+    )  # fmt: skip
     parser.add_argument("--only", metavar="TEXT", help="with --all: cases whose prompt holds TEXT")
     parser.add_argument("--weights", default="lumiere-mini", help="file, folder, or lumiere-mini")
     parser.add_argument("--device", default="cpu")
@@ -59,6 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", type=Path, help="folder that keeps the clips, and is read first")
     parser.add_argument("--threads", type=int, help="CPU threads; default: all")
     parser.add_argument("--train", action="store_true", help="oracle: train its network anew first")
+
+
+def part(text: str) -> tuple[int, int]:
+    """Read "2/3", the second of three parts."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}; K/N is wanted, such as 1/2 and 2/2 for two processes"
+        )
+    return int(number), int(count)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -102,9 +116,10 @@ def run_missing(evaluation, store: Store, cases: list[Case], options: argparse.N
     evaluation that has an order for that itself says so (`in_order`).
     """
     done = store.of_run(evaluation.run)
-    missing = [case for case in cases if case.id not in done]
     if not getattr(evaluation, "in_order", False):
-        missing.sort(key=lambda case: hash_text(case.id))
+        cases = sorted(cases, key=lambda case: hash_text(case.id))
+    number, count = options.part
+    missing = [case for case in cases[number - 1 :: count] if case.id not in done]
     if options.only:
         missing = [case for case in missing if options.only in case.prompt]
     missing = missing[: options.limit]

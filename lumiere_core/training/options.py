@@ -47,7 +47,9 @@ class TrainOptions:
     )
     change_weight: float = 0.0  # of errors in changes from frame to frame; 0 = frames alone count
     moving_share: float = 0.0  # of the scenes at least, whose caption names a motion or a direction
-    pure_noise: float = 0.0  # share of the samples of which nothing is left: what sampling starts from
+    pure_noise: float = (
+        0.0  # share of the samples of which nothing is left: what sampling starts from
+    )
     only: str = ""  # train only temporal parameters with one of these words in their name; "" = all
     stills: float = 0.0  # share of clips that are one frame, repeated (phase temporal on own clips)
 
@@ -61,7 +63,15 @@ class TrainOptions:
         "decay_from",
     )
     # Younger than the first saved states: at its default such an option leaves the identity as it was.
-    _LATER = ("accumulate", "optimizer", "stills", "change_weight", "moving_share", "only", "pure_noise")
+    _LATER = (
+        "accumulate",
+        "optimizer",
+        "stills",
+        "change_weight",
+        "moving_share",
+        "only",
+        "pure_noise",
+    )
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "height", "width", "num_frames", "accumulate"):

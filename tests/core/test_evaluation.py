@@ -137,6 +137,20 @@ def test_evaluate_runs_what_is_missing_and_resumes(evaluate, tmp_path):
     assert len((tmp_path / "lines.jsonl").read_text().splitlines()) == 6
 
 
+def test_parts_share_the_cases(evaluate):
+    _, _, first = evaluate("--all", "--part", "1/2")
+    _, _, second = evaluate("--all", "--part", "2/2")
+    assert (len(first), len(second)) == (3, 3)
+    assert sorted(first + second) == ["0", "1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/0"])
+def test_a_part_that_is_none_is_refused(evaluate, part, capsys):
+    with pytest.raises(SystemExit):
+        evaluate("--all", "--part", part)
+    assert "K/N is wanted" in capsys.readouterr().err
+
+
 def test_evaluate_checks_stored_lines(evaluate, tmp_path):
     evaluate("--all")
     status, text, ran = evaluate("--check", "3")

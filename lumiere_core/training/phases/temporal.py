@@ -132,7 +132,9 @@ def start_layers(
         known,
         **parts,
         coordinates=known.coordinates or (asked.coordinates and known.condition_channels > 0),
-        shared_noise=asked.shared_noise if "shared_noise" in config.get("temporal", {}) else known.shared_noise,
+        shared_noise=asked.shared_noise
+        if "shared_noise" in config.get("temporal", {})
+        else known.shared_noise,
     )
     layers = new_temporal(unet.config, known, options.seed)
     if start:
