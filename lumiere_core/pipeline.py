@@ -66,7 +66,7 @@ class Request:
     height: int = 64  # pixels
     width: int = 64
     steps: int = 20
-    cfg: float = 2.0  # guidance scale; 1 = none
+    cfg: float = 3.0  # guidance scale; 1 = none
     sampler: str = "ddim"
     scheduler: str = "karras"
     threshold: float = 0.0  # percentile of dynamic thresholding, for example 0.995; 0 = none

@@ -90,7 +90,7 @@ class LumiereSampler(io.ComfyNode):
                 ),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps."),
                 io.Float.Input(
-                    "cfg", default=2.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                    "cfg", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01,
                     tooltip="Classifier-free guidance scale: how much the prompt counts. 1 is none and twice as fast.",
                 ),
                 io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES, default="euler"),

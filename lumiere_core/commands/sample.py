@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, help="pixels; default: the trained size")
     parser.add_argument("--width", type=int, help="pixels; default: the trained size")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--cfg", type=float, default=2.0, help="guidance scale; 1 = none")
+    parser.add_argument("--cfg", type=float, default=3.0, help="guidance scale; 1 = none")
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
     parser.add_argument(

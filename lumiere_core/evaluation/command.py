@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--frames", type=int, default=80)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--cfg", type=float, default=2.0, help="guidance scale; 1 = none")
+    parser.add_argument("--cfg", type=float, default=3.0, help="guidance scale; 1 = none")
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
     parser.add_argument(

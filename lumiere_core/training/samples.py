@@ -56,7 +56,7 @@ def write_samples(phase: OwnClipsPhase, folder: Path, step: int) -> None:
     """Write step_N.mp4 and step_N.png: for the first captions, the real clip and what the model makes."""
     cache = phase.clips.cache
     rgb = cache.dataset["rgb"]
-    cfg = 2.0 if cache.backbone["ratio"] == 1 else 7.0
+    cfg = 3.0 if cache.backbone["ratio"] == 1 else 7.0
     videos, words = [], []
     for index in range(min(SHOWN, len(phase.clips))):
         clip = phase.clips[index * max(1, len(phase.clips) // SHOWN)]
