@@ -126,10 +126,10 @@ class FromScratch(ABC):
         return unet, text
 
     def temporal_config(self) -> TemporalConfig:
-        """Return the bundled layers' configuration, at the length of these runs, without our coordinates."""
+        """Return the bundled layers' configuration, at the length of these runs, without what is ours."""
         return dataclasses.replace(
             self.parts.temporal_config, frames_per_clip=self.settings.num_frames, fps=self.settings.fps,
-            coordinates=False,
+            coordinates=False, shared_noise=0.0,
         )  # fmt: skip
 
     def _losses(self, case: Run) -> Iterator[float]:

@@ -33,12 +33,14 @@ class TemporalPhase(DiffusionPhase):
     name = "temporal"
     conditional = False  # conv_cond, if the layers have one, trains in the phase `condition` only
     preview_prompts = PREVIEW_PROMPTS[2::2] + PREVIEW_PROMPTS[3::4]
+    shared_noise = 0.0
 
     def __init__(
         self, unet: UNet, temporal: TemporalLayers, text: TextEncoder, schedule: Schedule,
         options: TrainOptions,
     ) -> None:  # fmt: skip
         self.options, self.module = options, temporal.to(options.device)
+        self.shared_noise = temporal.config.shared_noise
         if temporal.conv_cond is not None:
             temporal.conv_cond.requires_grad_(self.conditional)
         if options.only:
@@ -68,7 +70,7 @@ class TemporalPhase(DiffusionPhase):
 
     def noise(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
         noise = super().noise(shape, random)
-        return training_noise(noise, self.module.config.shared_noise, random)
+        return training_noise(noise, self.shared_noise, random)
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
         config = {
