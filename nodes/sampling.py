@@ -127,8 +127,7 @@ class LumiereSampler(io.ComfyNode):
         clips = clip_count(samples.shape[0], frames)
         share = inflation.temporal_config.shared_noise if inflation and frames > 1 else 0.0
         noise = ClipNoise(seed, clips, frames, share=share)
-        model = model.clone()
-        model.model_options["transformer_options"][OWN_NOISE] = True
+        model = with_own_noise(model)
         if 0 < dynamic_threshold < 1:
             model = with_dynamic_threshold(model, dynamic_threshold, frames)
         sigmas = comfy.samplers.KSampler(
@@ -210,6 +209,13 @@ class ClipNoise:
         return lambda *sigma: mix_noise(
             own(*sigma), common(*sigma).repeat_interleave(frames, 0), self.share
         )
+
+
+def with_own_noise(model):
+    """Return a clone of a MODEL whose run starts from the noise given, whatever its temporal layers have in common."""
+    model = model.clone()
+    model.model_options["transformer_options"][OWN_NOISE] = True
+    return model
 
 
 def with_dynamic_threshold(model, percentile: float, frames: int):

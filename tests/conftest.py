@@ -119,6 +119,7 @@ def as_ssr(state, metadata, scale=4):
     config = json.loads(metadata["lumiere.config"])
     config["ssr"] = {"scale": scale, "max_noise": 0.3, "level_channels": 32}
     config["schedule"]["prediction"] = "x0"
+    config["temporal"]["shared_noise"] = 0.0  # that of this stage is an option of its node
     del config["size"]
     metadata["lumiere.config"] = json.dumps(config)
 
