@@ -136,9 +136,7 @@ class TemporalConfig(_Config):
     fps: float = 16.0
     position_frames: int = 0  # length of a learned table of positions in the attention; 0 = rotary
     coordinates: bool = False  # the blocks are told places in the clip and in the frame
-    shared_noise: float = (
-        0.0  # share of the noise's variance that all frames of a clip have in common
-    )
+    shared_noise: float = 0.0  # share of the noise's variance that all frames have in common
     conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)
 
     def __post_init__(self) -> None:

@@ -23,7 +23,8 @@ from ..lumiere_core.config import TemporalConfig, UNetConfig
 from ..lumiere_core.temporal import TemporalLayers, initial_state
 from . import host
 from .clips import KEY, Clips, add_handlers, find_layers, warn_of_hidden_handlers
-from .run import ShareNoise, WatchRun, budget
+from .noise import ShareNoise
+from .run import WatchRun, budget
 
 StateDict = dict[str, Tensor]
 CONCAT_KEYS = ("masked_image", "mask_inverted")  # C and M, in the host's words

@@ -10,14 +10,10 @@ import torch
 from comfy.cli_args import LatentPreviewMethod, args
 from torch import Tensor
 
-from ..lumiere_core.noise import COMMON, frame_noise, mix_noise
 from ..lumiere_core.video import clip_count
 from .preview import preview_image, tile_frames
 
 RUN = "lumiere_run"
-OWN_NOISE = (
-    "lumiere_own_noise"  # in transformer_options: the frames' noise has its common part already
-)
 NEEDS_CONDITION = "lumiere_condition"  # in a conditioning: without conv_cond it would do nothing
 WINDOWS = "lumiere_windows"  # of the wrappers and the attachment of `windows.py`, and its entry for one run
 WINDOW = "lumiere_window"  # in transformer_options: the frame numbers of the window that is being denoised
@@ -206,44 +202,6 @@ class _Steps:
         if self.bar is None:
             self.bar = comfy.utils.ProgressBar(total)
         self.bar.update_absolute(step + 1, total, ("JPEG", image, PREVIEW_SIZE))
-
-
-class ShareNoise:
-    """OUTER_SAMPLE: give the host's noise the common part that the temporal layers were trained with.
-
-    The host draws noise for every frame of the batch; its samplers and masks then use what is made of it here.
-
-    Args:
-        frames_per_clip: 0 = the whole batch is one clip.
-        share: `TemporalConfig.shared_noise`.
-    """
-
-    def __init__(self, frames_per_clip: int, share: float) -> None:
-        self.frames_per_clip, self.share = frames_per_clip, share
-
-    def __call__(
-        self, executor, noise: Tensor, latent_image, sampler, sigmas, denoise_mask=None, callback=None,
-        disable_pbar=False, seed=None, **kwargs,
-    ):  # fmt: skip
-        options = executor.class_obj.model_options.get("transformer_options", {})
-        frames = self.frames_per_clip or noise.shape[0]
-        # Without noise (add_noise: disable) the latent brings what an earlier sampler left.
-        if self.share and frames > 1 and not options.get(OWN_NOISE) and noise.any():
-            seeds = [(seed or 0) + k for k in range(clip_count(noise.shape[0], frames))]
-            common = [frame_noise(s, [COMMON], tuple(noise.shape[1:])) for s in seeds]
-            common = torch.cat(common).repeat_interleave(frames, 0)
-            noise = mix_noise(noise, common.to(noise), self.share)
-        return executor(
-            noise,
-            latent_image,
-            sampler,
-            sigmas,
-            denoise_mask,
-            callback,
-            disable_pbar,
-            seed,
-            **kwargs,
-        )
 
 
 def budget(executor, model, noise_shape, conds, *args, **kwargs):

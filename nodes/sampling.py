@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import itertools
-from collections.abc import Callable
-
 import comfy.model_management as model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
 import torch
-from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core import guidance
-from ..lumiere_core.noise import COMMON, frame_noise, frame_seed, mix_noise
 from ..lumiere_core.video import clip_count
 from .inflate import inflation_of
-from .run import OWN_NOISE
-
-# These draw their noise from one random path over all noise levels, not step by step.
-BROWNIAN = ("dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde")
+from .noise import OWN_NOISE, ClipNoise
 
 
 class EmptyLumiereLatentVideo(io.ComfyNode):
@@ -127,7 +117,8 @@ class LumiereSampler(io.ComfyNode):
         clips = clip_count(samples.shape[0], frames)
         share = inflation.temporal_config.shared_noise if inflation and frames > 1 else 0.0
         noise = ClipNoise(seed, clips, frames, share=share)
-        model = with_own_noise(model)
+        model = model.clone()
+        model.model_options["transformer_options"][OWN_NOISE] = True
         if 0 < dynamic_threshold < 1:
             model = with_dynamic_threshold(model, dynamic_threshold, frames)
         sigmas = comfy.samplers.KSampler(
@@ -149,73 +140,6 @@ class LumiereSampler(io.ComfyNode):
         )
         out = {k: v for k, v in latent_image.items() if not k.startswith("downscale_ratio")}
         return io.NodeOutput({**out, "samples": result})
-
-
-class ClipNoise:
-    """All noise of one run: that of a frame depends on the seed, the step and the frame's number only.
-
-    Args:
-        seed: of the first clip; clip k has seed + k.
-        clips, frames: of the batch, clip-major.
-        numbers: of the frames whose noise each frame of a clip gets; None = its own.
-        share: of the variance, what all frames of a clip have in common.
-    """
-
-    def __init__(
-        self, seed: int, clips: int, frames: int, numbers: list[int] | None = None,
-        share: float = 0.0,
-    ) -> None:  # fmt: skip
-        self.seeds, self.numbers = [seed + k for k in range(clips)], numbers or list(range(frames))
-        self.share = share
-
-    def at_step(self, shape: torch.Size, step: int) -> Tensor:
-        """Return (clips * frames, c, h, w) noise on the CPU; step 0 is the initial noise."""
-        size = tuple(shape[1:])
-        return torch.cat([frame_noise(s, self.numbers, size, step, self.share) for s in self.seeds])
-
-    def initial(self, samples: Tensor) -> Tensor:
-        """Return the noise that the run starts from."""
-        return self.at_step(samples.shape, 0)
-
-    def sampler(self, name: str) -> comfy.samplers.KSAMPLER:
-        """Return a sampler of the host that adds this noise, if it adds any."""
-        sampler = comfy.samplers.sampler_object(name)
-        function = sampler.sampler_function
-        if "noise_sampler" in inspect.signature(function).parameters:
-            source = self._path if name.removesuffix("_gpu") in BROWNIAN else self._steps
-
-            @functools.wraps(function)
-            def with_clip_noise(model, x, sigmas, **kwargs):
-                return function(model, x, sigmas, noise_sampler=source(x, sigmas), **kwargs)
-
-            sampler.sampler_function = with_clip_noise
-        return sampler
-
-    def _steps(self, x: Tensor, sigmas: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """New noise at every call; a sampler calls in the same order whatever the clip's length."""
-        steps = itertools.count(1)
-        return lambda sigma, following: self.at_step(x.shape, next(steps)).to(x)
-
-    def _path(self, x: Tensor, sigmas: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """One random path for each frame, over all noise levels, and one for what a clip's frames have in common."""
-        seeds = [frame_seed(s, frame, 1) for s in self.seeds for frame in self.numbers]
-        low, high = sigmas[sigmas > 0].min(), sigmas.max()
-        own = BrownianTreeNoiseSampler(x, low, high, seed=seeds, cpu=True)
-        if not self.share:
-            return own
-        frames = len(self.numbers)
-        seeds = [frame_seed(s, COMMON, 1) for s in self.seeds]
-        common = BrownianTreeNoiseSampler(x[::frames], low, high, seed=seeds, cpu=True)
-        return lambda *sigma: mix_noise(
-            own(*sigma), common(*sigma).repeat_interleave(frames, 0), self.share
-        )
-
-
-def with_own_noise(model):
-    """Return a clone of a MODEL whose run starts from the noise given, whatever its temporal layers have in common."""
-    model = model.clone()
-    model.model_options["transformer_options"][OWN_NOISE] = True
-    return model
 
 
 def with_dynamic_threshold(model, percentile: float, frames: int):

@@ -19,7 +19,7 @@ from ..lumiere_core.schedule import Schedule
 from ..lumiere_core.ssr import NOISE_STREAM, augment, pooled_with_level
 from ..lumiere_core.upscale import NOISES, noise_numbers
 from .backbone import LumiereModel, LumiereModelConfig, LumiereUNet
-from .sampling import ClipNoise
+from .noise import ClipNoise
 
 GRAIN = "lumiere_grain"  # in a conditioning: the frame numbers of a clip's augmentation noise
 

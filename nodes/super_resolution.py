@@ -19,7 +19,7 @@ from ..lumiere_core.multidiffusion import OVERLAP, WEIGHTINGS
 from ..lumiere_core.upscale import NOISES, noise_numbers
 from ..lumiere_core.video import clip_count
 from .inflate import inflation_of
-from .sampling import ClipNoise
+from .noise import ClipNoise
 from .ssr_model import GRAIN, LumiereSSRModel
 from .windows import Windows, with_windows
 

@@ -47,9 +47,7 @@ class TrainOptions:
     )
     change_weight: float = 0.0  # of errors in changes from frame to frame; 0 = frames alone count
     moving_share: float = 0.0  # of the scenes at least, whose caption names a motion or a direction
-    pure_noise: float = (
-        0.0  # share of the samples of which nothing is left: what sampling starts from
-    )
+    pure_noise: float = 0.0  # share of the samples that are noise alone, as sampling starts
     only: str = ""  # train only temporal parameters with one of these words in their name; "" = all
     stills: float = 0.0  # share of clips that are one frame, repeated (phase temporal on own clips)
 

@@ -65,7 +65,7 @@ def test_every_sampler_of_the_host_is_known(host):
         in inspect.signature(comfy.samplers.sampler_object(name).sampler_function).parameters
     }
     brownian = {
-        n for n in takes_noise if n.removesuffix("_gpu") in host.module("nodes.sampling").BROWNIAN
+        n for n in takes_noise if n.removesuffix("_gpu") in host.module("nodes.noise").BROWNIAN
     }
     source = inspect.getsource(comfy.samplers.k_diffusion_sampling)
     for name in takes_noise:
@@ -76,8 +76,8 @@ def test_every_sampler_of_the_host_is_known(host):
 
 
 def test_initial_noise_is_core_s(host, studio):
-    sampling, noise = host.module("nodes.sampling"), host.module("lumiere_core.noise")
-    ours = sampling.ClipNoise(9, clips=2, frames=3).initial(torch.zeros(6, 3, 16, 16))
+    nodes_noise, noise = host.module("nodes.noise"), host.module("lumiere_core.noise")
+    ours = nodes_noise.ClipNoise(9, clips=2, frames=3).initial(torch.zeros(6, 3, 16, 16))
     assert torch.equal(ours[:3], noise.frame_noise(9, 3, (3, 16, 16)))
     assert torch.equal(ours[3:], noise.frame_noise(10, 3, (3, 16, 16)))
 
@@ -116,13 +116,13 @@ def test_frames_begin_with_as_much_noise_in_common_as_the_layers_were_trained_on
 
 
 def test_a_latent_that_gets_no_noise_gets_none_in_common_either(host):
-    run, seen = host.module("nodes.run"), []
+    noise, seen = host.module("nodes.noise"), []
 
     def executor(noise, *_, **__):
         seen.append(noise)
 
     executor.class_obj = argparse.Namespace(model_options={})
-    share = run.ShareNoise(0, 0.8)
+    share = noise.ShareNoise(0, 0.8)
     share(executor, torch.zeros(4, 3, 8, 8), None, None, None, seed=3)
     share(executor, torch.ones(4, 3, 8, 8), None, None, None, seed=3)
     assert not seen[0].any() and seen[1].std() > 0.5
