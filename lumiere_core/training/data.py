@@ -18,6 +18,17 @@ def generator_at(options: TrainOptions, step: int, stream: int) -> torch.Generat
     )
 
 
+def on_device(random: torch.Generator, device: torch.device) -> torch.Generator:
+    """Return a generator for large draws: the given one on a CPU, elsewhere one of the device with a seed from it.
+
+    A processor takes longer to draw the noise of a batch of clips than a GPU to train on it.
+    """
+    if device.type == "cpu":
+        return random
+    seed = int(torch.randint(2**62, (), generator=random))
+    return torch.Generator(device).manual_seed(seed)
+
+
 def scenes_at(options: TrainOptions, step: int) -> list[world.Scene]:
     """Return the training scenes of a step; held-out scenes never occur."""
     first = (options.seed * 1_000_003 + step) * options.batch_size

@@ -191,19 +191,20 @@ def _step(
         for piece in _pieces(phase, team.batch_number(step, turn, options.accumulate))
     ]
     autocast = options.precision == "bfloat16"
-    total = 0.0
+    losses = []
     for index, piece in enumerate(pieces):
         with team.exchange(last=index + 1 == len(pieces)):
             with torch.autocast(
                 torch.device(options.device).type, torch.bfloat16, enabled=autocast
             ):
                 loss = piece() / options.accumulate
-            value = loss.item()
-            if not math.isfinite(value):
-                raise FloatingPointError(f"the loss is {value} at step {step + 1}. {ADVICE}")
             loss.backward()
-        total += value
-    norm = float(nn.utils.clip_grad_norm_(phase.module.parameters(), options.gradient_clip))
+        losses.append(loss.detach())
+    norm = nn.utils.clip_grad_norm_(phase.module.parameters(), options.gradient_clip)
+    # Read together, so that a GPU is waited for once a step.
+    total, norm = torch.stack([torch.stack(losses).sum(), whole(norm).to(losses[0])]).tolist()
+    if not math.isfinite(total):
+        raise FloatingPointError(f"the loss is {total} at step {step + 1}. {ADVICE}")
     if not math.isfinite(norm):  # one step with it would ruin every weight
         raise FloatingPointError(f"the gradient's norm is {norm} at step {step + 1}. {ADVICE}")
     optimizer.step()

@@ -18,15 +18,17 @@ NARROW = 16  # a shorter side than this leaves little to orthogonalise: AdamW ta
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """Return (rows, columns) with the same singular vectors and singular values near 1 (0.7 to 1.2)."""
+    """Return (…, rows, columns) with the same singular vectors and singular values near 1 (0.7 to 1.2)."""
     a, b, c = NEWTON_SCHULZ
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = matrix if wide else matrix.mT
-    x = x / (x.norm() + 1e-7)
+    shape = matrix.shape
+    x = matrix.reshape(-1, *shape[-2:])
+    wide = shape[-2] <= shape[-1]
+    x = x if wide else x.mT
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x if wide else x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.mT).reshape(shape)
 
 
 class Muon(torch.optim.Optimizer):
@@ -57,17 +59,26 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon takes no closure: call backward first, then step().")
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                if hasattr(parameter, "full_tensor"):
-                    raise ValueError(
-                        "Muon needs whole weights, and FSDP spreads them over processes. Train with DDP, or choose "
-                        "AdamW."
-                    )
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                update = _muon if _is_matrix(parameter) else _adam
-                update(parameter, self.state[parameter], group)
+            changing = [p for p in group["params"] if p.grad is not None]
+            if any(hasattr(parameter, "full_tensor") for parameter in changing):
+                raise ValueError(
+                    "Muon needs whole weights, and FSDP spreads them over processes. Train with DDP, or choose AdamW."
+                )
+            if changing:
+                torch._foreach_mul_(changing, 1 - group["lr"] * group["weight_decay"])
+            # Alike weights are worked together: a GPU takes as long for many small matrices as for one.
+            kinds: dict[tuple, list[Tensor]] = {}
+            for parameter in changing:
+                kinds.setdefault(_kind(parameter), []).append(parameter)
+            for (update, *_), alike in kinds.items():
+                update(alike, [self.state[parameter] for parameter in alike], group)
+
+
+def _kind(parameter: Tensor) -> tuple:
+    """Return the function that updates a parameter and what it must have in common with others of a batch."""
+    if _is_matrix(parameter):
+        return _muon, parameter.device, parameter.dtype, parameter.flatten(1).shape
+    return _adam, parameter.device, parameter.dtype
 
 
 def _is_matrix(parameter: Tensor) -> bool:
@@ -77,28 +88,42 @@ def _is_matrix(parameter: Tensor) -> bool:
     return min(rows, parameter.numel() // rows) >= NARROW
 
 
-def _muon(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-    if not state:
-        state["momentum"] = torch.zeros_like(parameter)
-    average = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-    direction = parameter.grad.lerp(average, group["momentum"]).flatten(1)
+def _muon(parameters: list[Tensor], states: list[dict[str, Any]], group: dict[str, Any]) -> None:
+    for parameter, state in zip(parameters, states, strict=True):
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+    gradients, averages = [p.grad for p in parameters], [state["momentum"] for state in states]
+    torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+    directions = torch._foreach_lerp(gradients, averages, group["momentum"])
+    direction = torch.stack([direction.flatten(1) for direction in directions])
     # An orthogonal (m, n) matrix has elements of about 1 / sqrt(max(m, n)); AdamW's steps are about 0.2 of its rate.
-    size = 0.2 * max(direction.shape) ** 0.5
-    parameter.add_(orthogonalised(direction).view_as(parameter), alpha=-group["lr"] * size)
+    size = 0.2 * max(direction.shape[1:]) ** 0.5
+    steps = orthogonalised(direction).unbind()
+    steps = [step.view_as(p) for step, p in zip(steps, parameters, strict=True)]
+    torch._foreach_add_(parameters, steps, alpha=-group["lr"] * size)
 
 
-def _adam(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-    if not state:
-        state |= {
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-            "step": torch.zeros(()),
-        }
-    state["step"] += 1
-    steps, (beta1, beta2) = state["step"].item(), group["betas"]
-    average = state["exp_avg"].lerp_(parameter.grad, 1 - beta1)
-    square = (
-        state["exp_avg_sq"].mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
-    )
-    scale = (square / (1 - beta2**steps)).sqrt_().add_(group["eps"])
-    parameter.addcdiv_(average / (1 - beta1**steps), scale, value=-group["lr"])
+def _adam(parameters: list[Tensor], states: list[dict[str, Any]], group: dict[str, Any]) -> None:
+    beta1, beta2 = group["betas"]
+    rates, scales = [], []
+    for parameter, state in zip(parameters, states, strict=True):
+        if not state:
+            state |= {
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+                "step": torch.zeros(()),
+            }
+        state["step"] = state["step"].cpu() + 1  # a loaded state may count on the device
+        steps = state["step"].item()
+        rates.append(-group["lr"] / (1 - beta1**steps))
+        scales.append((1 - beta2**steps) ** 0.5)
+    gradients = [p.grad for p in parameters]
+    averages = [state["exp_avg"] for state in states]
+    squares = [state["exp_avg_sq"] for state in states]
+    torch._foreach_lerp_(averages, gradients, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_div_(roots, scales)
+    torch._foreach_add_(roots, group["eps"])
+    torch._foreach_addcdiv_(parameters, averages, roots, rates)

@@ -15,6 +15,7 @@ from ..data import clips_at, generator_at, window_starts
 from ..masks import NEEDS_OBJECT, draw_known, draw_task
 from ..options import TrainOptions
 from .build import Arguments, image_model, text_encoder
+from .diffusion import Batch
 from .temporal import TemporalPhase, start_layers
 
 DEFAULTS = {"batch_size": 2, "sigma_shift": 4.0, "learning_rate": 1e-3}
@@ -31,7 +32,7 @@ class ConditionPhase(TemporalPhase):
     file = "temporal.safetensors"  # of the export: temporal layers, as any
     conditional = True
 
-    def loss(self, step: int) -> Tensor:
+    def draw(self, step: int) -> Batch:
         scenes, context, pooled = self.prompts(step)
         seeds = torch.randint(2**62, (len(scenes),), generator=generator_at(self.options, step, 4))
         dice = [Dice(seed) for seed in seeds.tolist()]
@@ -39,18 +40,18 @@ class ConditionPhase(TemporalPhase):
         weighted = self.options.object_weight > 0
         masks = weighted or any(task in NEEDS_OBJECT for task in tasks)
         clips, covers = clips_at(scenes, self.options, step, masks)
-        known = torch.stack(
-            [
-                draw_known(task, die, tuple(clips.shape[2:]), lambda row=row: covers[row, 0].cpu())
-                for row, (task, die) in enumerate(zip(tasks, dice, strict=True))
-            ]
-        )
+        size = tuple(clips.shape[2:])
+        with torch.device(clips.device):  # where masks are made
+            known = torch.stack(
+                [
+                    draw_known(task, die, size, lambda row=row: covers[row, 0])
+                    for row, (task, die) in enumerate(zip(tasks, dice, strict=True))
+                ]
+            )
         condition = Condition(clips, known[:, None].to(clips)).tensor()
         objects = covers if weighted else None
         starts = window_starts(self.options, step, len(scenes)).to(clips.device)
-        return self.diffusion_loss(
-            clips, context, pooled, step, objects, condition=condition, starts=starts
-        )
+        return Batch(clips, context, pooled, objects, {"condition": condition, "starts": starts})
 
     def preview_condition(self, index: int, request: Request) -> Condition | None:
         """Every other sample begins with the first frame of the prompt's own scene."""

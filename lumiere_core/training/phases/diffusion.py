@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,7 +16,8 @@ from ...framing import grown
 from ...media import contact_sheet, evenly_spaced, save_image
 from ...pipeline import Models, Request, generate
 from ...schedule import shifted_timesteps
-from ..data import generator_at, prompts_of, scenes_at
+from ..ahead import DEPTH, Ahead
+from ..data import generator_at, on_device, prompts_of, scenes_at
 from ..options import TrainOptions
 
 PREVIEW_PROMPTS = (
@@ -49,6 +52,17 @@ def object_weights(objects: Tensor, near: Tensor, weight: float) -> Tensor:
     return weights / weights.flatten(1).mean(dim=1).reshape(-1, *([1] * (objects.ndim - 1)))
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on, but for its noise."""
+
+    x0: Tensor  # (b, c, …) clean data
+    context: Tensor  # (b, l, d) text states
+    pooled: Tensor  # (b, adm)
+    objects: Tensor | None = None  # (b, 1, …) coverage of the main objects, for `options.object_weight`
+    conditions: dict[str, Tensor] = field(default_factory=dict)  # what else `network` is given
+
+
 class DiffusionPhase(ABC):
     """What the phases that train a denoiser share: text, noise, the loss and the sample pictures."""
 
@@ -56,6 +70,22 @@ class DiffusionPhase(ABC):
     models: Models
     preview_frames = 1
     preview_prompts = PREVIEW_PROMPTS
+
+    @cached_property
+    def batches(self) -> Ahead[Batch]:
+        """The batches by number; for a GPU they are drawn ahead."""
+        waits = torch.device(self.options.device).type != "cpu"
+        return Ahead(self.draw, DEPTH if waits else 0)
+
+    @abstractmethod
+    def draw(self, step: int) -> Batch:
+        """Return batch number `step`; it follows from (options.seed, step) alone."""
+
+    def loss(self, step: int) -> Tensor:
+        batch = self.batches(step)
+        return self.diffusion_loss(
+            batch.x0, batch.context, batch.pooled, step, batch.objects, **batch.conditions
+        )
 
     def prompts(self, step: int) -> tuple[list[world.Scene], Tensor, Tensor]:
         """Return the scenes of a step and their text states."""
@@ -83,7 +113,7 @@ class DiffusionPhase(ABC):
         timestep = shifted_timesteps(uniform, schedule.steps, self.options.sigma_shift).to(
             x0.device
         )
-        eps = self.noise(x0.shape, random).to(x0.device)
+        eps = self.noise(x0.shape, on_device(random, x0.device))
         alone = torch.zeros(count, dtype=torch.bool)
         if self.options.pure_noise:
             alone = torch.rand(count, generator=random) < self.options.pure_noise
@@ -107,7 +137,7 @@ class DiffusionPhase(ABC):
 
     def noise(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
         """Return the (b, c, …) noise of a batch."""
-        return torch.randn(shape, generator=random)
+        return torch.randn(shape, generator=random, device=random.device)
 
     @abstractmethod
     def network(

@@ -17,7 +17,7 @@ from ...unet import UNet
 from ..data import images_at
 from ..options import TrainOptions
 from .build import Arguments, start_parts, text_encoder
-from .diffusion import DiffusionPhase
+from .diffusion import Batch, DiffusionPhase
 
 DEFAULTS: dict[str, Any] = {}
 
@@ -35,11 +35,11 @@ class ImagePhase(DiffusionPhase):
     def samples_per_step(self) -> int:
         return self.options.batch_size
 
-    def loss(self, step: int) -> Tensor:
+    def draw(self, step: int) -> Batch:
         scenes, context, pooled = self.prompts(step)
         weighted = self.options.object_weight > 0
         x0, objects = images_at(scenes, self.options, step, masks=weighted)
-        return self.diffusion_loss(x0, context, pooled, step, objects)
+        return Batch(x0, context, pooled, objects)
 
     def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         return self.module(x, timestep, context, pooled)

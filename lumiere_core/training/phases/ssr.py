@@ -24,11 +24,11 @@ from ...text import TextEncoder
 from ...unet import UNet
 from ...upscale import UpscaleRequest, upscale
 from ...video import fold, to_uint8, unfold
-from ..data import generator_at
+from ..data import generator_at, on_device
 from ..degrade import degrade
 from ..options import TrainOptions
 from .build import Arguments, start_parts, text_encoder
-from .diffusion import DiffusionPhase
+from .diffusion import Batch, DiffusionPhase
 from .image import new_unet
 from .temporal import new_temporal
 
@@ -77,19 +77,20 @@ class SSRPhase(DiffusionPhase):
     def samples_per_step(self) -> int:
         return self.options.batch_size * self.options.num_frames
 
-    def loss(self, step: int) -> Tensor:
+    def draw(self, step: int) -> Batch:
         scenes, context, pooled = self.prompts(step)
         with torch.no_grad():
             high, low = self.pairs(scenes, step)
             random = generator_at(self.options, step, 5)
             count, t = high.shape[0], self.options.num_frames
             level = (torch.rand(count, generator=random) * 2 - 1).clamp(min=0)
-            grain = self.noise((count, low.shape[-3], t, *low.shape[-2:]), random)
-            low = augment(low, fold(grain).to(low), level.repeat_interleave(t), self.config)
+            grain = self.noise(
+                (count, low.shape[-3], t, *low.shape[-2:]), on_device(random, low.device)
+            )
+            low = augment(low, fold(grain), level.repeat_interleave(t), self.config)
             condition = unfold(upsample(low, self.config.scale), t)
             y = pooled_with_level(pooled, level, self.config)
-
-        return self.diffusion_loss(high, context, y, step, low=condition)
+        return Batch(high, context, y, conditions={"low": condition})
 
     def network(
         self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, low: Tensor
@@ -100,7 +101,7 @@ class SSRPhase(DiffusionPhase):
     def noise(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
         """Return noise that is the same in all frames of a clip, as `upscale` gives it by default."""
         b, c, t, h, w = shape
-        return torch.randn((b, c, 1, h, w), generator=random).expand(shape)
+        return torch.randn((b, c, 1, h, w), generator=random, device=random.device).expand(shape)
 
     def pairs(self, scenes: list[world.Scene], step: int) -> tuple[Tensor, Tensor]:
         """Return large crops (b, 3, t, H, W) and their degraded small ones ((b t), 3, h, w)."""

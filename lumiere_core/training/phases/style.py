@@ -27,7 +27,7 @@ from ..data import drop_prompts, generator_at, images_at, scenes_at
 from ..options import TrainOptions
 from ..pictures import crops, load_pictures
 from .build import Arguments, image_model, start_parts, text_encoder
-from .diffusion import DiffusionPhase
+from .diffusion import Batch, DiffusionPhase
 
 DEFAULTS: dict[str, Any] = {
     "steps": 400, "batch_size": 8, "learning_rate": 4e-3, "warmup": 20, "ema_decay": 0.98,
@@ -103,14 +103,14 @@ class StylePhase(DiffusionPhase):
     def samples_per_step(self) -> int:
         return self.options.batch_size
 
-    def loss(self, step: int) -> Tensor:
-        x0, captions, objects = self.batch(step)
+    def draw(self, step: int) -> Batch:
+        x0, captions, objects = self.pictured(step)
         with torch.no_grad():
             context, pooled = self.models.encode(captions)
         weighted = objects if self.options.object_weight > 0 else None
-        return self.diffusion_loss(x0, context, pooled, step, weighted)
+        return Batch(x0, context, pooled, weighted)
 
-    def batch(self, step: int) -> tuple[Tensor, list[str], Tensor | None]:
+    def pictured(self, step: int) -> tuple[Tensor, list[str], Tensor | None]:
         """Return (b, 3, h, w) stylised pictures, their captions, and the objects of the world's."""
         options, random = self.options, generator_at(self.options, step, 4)
         if self.pictures is not None:

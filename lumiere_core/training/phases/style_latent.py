@@ -19,7 +19,7 @@ from ...schedule import Schedule
 from ...unet import UNet
 from ..data import generator_at
 from ..latent_pictures import LatentPictures
-from .diffusion import DiffusionPhase
+from .diffusion import Batch, DiffusionPhase
 from .style import AUTO, WORDS_SHARE, Options
 
 DEFAULTS: dict[str, Any] = {
@@ -51,14 +51,14 @@ class LatentStylePhase(DiffusionPhase):
     def samples_per_step(self) -> int:
         return self.options.batch_size
 
-    def loss(self, step: int) -> Tensor:
+    def draw(self, step: int) -> Batch:
         x0, context, y = self.pictures.batch(
             self.options.batch_size, self.options.text_dropout, WORDS_SHARE,
             generator_at(self.options, step, 4),
         )  # fmt: skip
         device = self.options.device
         context, y = context.to(device), None if y is None else y.to(device)
-        return self.diffusion_loss(x0.to(device), context, y, step)
+        return Batch(x0.to(device), context, y)
 
     def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         merged = self.module.merged(self.unet)

@@ -21,7 +21,7 @@ from ...unet import UNet
 from ..data import clips_at, window_starts
 from ..options import TrainOptions
 from .build import Arguments, image_model, start_parts, text_encoder
-from .diffusion import PREVIEW_PROMPTS, DiffusionPhase
+from .diffusion import PREVIEW_PROMPTS, Batch, DiffusionPhase
 
 DEFAULTS = {"batch_size": 2, "sigma_shift": 4.0}
 LESS_SHARED = 0.2  # of the clips
@@ -54,12 +54,12 @@ class TemporalPhase(DiffusionPhase):
     def samples_per_step(self) -> int:
         return self.options.batch_size * self.options.num_frames
 
-    def loss(self, step: int) -> Tensor:
+    def draw(self, step: int) -> Batch:
         scenes, context, pooled = self.prompts(step)
         weighted = self.options.object_weight > 0
         x0, objects = clips_at(scenes, self.options, step, masks=weighted)
         starts = window_starts(self.options, step, len(scenes)).to(x0.device)
-        return self.diffusion_loss(x0, context, pooled, step, objects, starts=starts)
+        return Batch(x0, context, pooled, objects, {"starts": starts})
 
     def network(
         self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, **conditions: Tensor
@@ -89,8 +89,8 @@ def training_noise(noise: Tensor, share: float, random: torch.Generator) -> Tens
     """
     if not share or noise.shape[2] == 1:
         return noise
-    less, part = torch.rand(2, noise.shape[0], 1, 1, 1, 1, generator=random)
-    common = torch.randn(noise[:, :, :1].shape, generator=random)
+    less, part = torch.rand(2, noise.shape[0], 1, 1, 1, 1, generator=random, device=random.device)
+    common = torch.randn(noise[:, :, :1].shape, generator=random, device=random.device)
     return mix_noise(noise, common, share * torch.where(less < LESS_SHARED, part, 1.0))
 
 
