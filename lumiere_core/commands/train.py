@@ -102,7 +102,7 @@ def main(options: argparse.Namespace) -> int:
     from ..training.memory import measured_bytes, readable
     from ..training.options import TrainOptions
     from ..training.parallel import Team, join, joined, leave, share
-    from .device import check_device
+    from .device import check_device, tune
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -118,6 +118,7 @@ def main(options: argparse.Namespace) -> int:
         }
     )
     check_device(chosen.device)
+    tune(chosen.device)
     weights = options.output if options.output.suffix == ".safetensors" else None
     folder = options.output.with_suffix("") if weights else options.output
     before = measured_bytes(chosen.device)
