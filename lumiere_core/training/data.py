@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -68,14 +70,29 @@ def drop_prompts(captions: list[str], options: TrainOptions, step: int) -> list[
 
 
 def images_at(
-    scenes: list[world.Scene], options: TrainOptions, step: int, masks: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Return (b, 3, h, w), each scene at a random moment, and with `masks` its object (b, 1, h, w)."""
-    moments = torch.rand(len(scenes), generator=generator_at(options, step, 2))
-    drawn = world.render_frames(
-        scenes, moments * world.CLIP_SECONDS, options.height, options.width, options.device, masks
+    scenes: Sequence[list[world.Scene]], options: TrainOptions, steps: Sequence[int],
+    masks: bool = False,
+) -> list[tuple[Tensor, Tensor | None]]:  # fmt: skip
+    """Return (b, 3, h, w) of each step, each scene at a random moment, and with `masks` its object (b, 1, h, w)."""
+    moments = torch.cat(
+        [
+            torch.rand(len(chosen), generator=generator_at(options, step, 2))
+            for chosen, step in zip(scenes, steps, strict=True)
+        ]
     )
-    return drawn if masks else (drawn, None)
+    drawn = world.render_frames(
+        [scene for chosen in scenes for scene in chosen], moments * world.CLIP_SECONDS,
+        options.height, options.width, options.device, masks,
+    )  # fmt: skip
+    images, objects = drawn if masks else (drawn, None)
+    return _by_step(images, objects, [len(chosen) for chosen in scenes])
+
+
+def _by_step(
+    drawn: Tensor, objects: Tensor | None, counts: Sequence[int]
+) -> list[tuple[Tensor, Tensor | None]]:
+    parts = [None] * len(counts) if objects is None else objects.split(counts)
+    return list(zip(drawn.split(counts), parts, strict=True))
 
 
 def window_starts(options: TrainOptions, step: int, count: int) -> Tensor:
@@ -85,20 +102,27 @@ def window_starts(options: TrainOptions, step: int, count: int) -> Tensor:
 
 
 def clips_at(
-    scenes: list[world.Scene], options: TrainOptions, step: int, masks: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Return (b, 3, t, h, w), a window of each scene, and with `masks` its object (b, 1, t, h, w).
+    scenes: Sequence[list[world.Scene]], options: TrainOptions, steps: Sequence[int],
+    masks: bool = False,
+) -> list[tuple[Tensor, Tensor | None]]:  # fmt: skip
+    """Return (b, 3, t, h, w) of each step, a window of each scene, and with `masks` its object (b, 1, t, h, w).
 
     The window is the whole clip where that fits.
     """
-    starts = window_starts(options, step, len(scenes)) / options.fps
-    times = starts[:, None] + torch.arange(options.num_frames) / options.fps
+    starts = torch.cat(
+        [
+            window_starts(options, step, len(chosen))
+            for chosen, step in zip(scenes, steps, strict=True)
+        ]
+    )
+    times = starts[:, None] / options.fps + torch.arange(options.num_frames) / options.fps
     drawn = world.render_frames(
-        [scene for scene in scenes for _ in range(options.num_frames)], times.flatten(),
-        options.height, options.width, options.device, masks,
+        [s for chosen in scenes for scene in chosen for s in [scene] * options.num_frames],
+        times.flatten(), options.height, options.width, options.device, masks,
     )  # fmt: skip
     frames, objects = drawn if masks else (drawn, None)
-    return _clips(frames, options), None if objects is None else _clips(objects, options)
+    objects = None if objects is None else _clips(objects, options)
+    return _by_step(_clips(frames, options), objects, [len(chosen) for chosen in scenes])
 
 
 def _clips(frames: Tensor, options: TrainOptions) -> Tensor:

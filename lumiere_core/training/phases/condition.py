@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from ... import world
 from ...conditioning import Condition, key_frames
 from ...pipeline import Request
 from ...world.dice import Dice
-from ..data import clips_at, generator_at, window_starts
-from ..masks import NEEDS_OBJECT, draw_known, draw_task
+from ..data import clips_at, generator_at
+from ..masks import draw_known, draw_task
 from ..options import TrainOptions
 from .build import Arguments, image_model, text_encoder
 from .diffusion import Batch
@@ -32,15 +33,21 @@ class ConditionPhase(TemporalPhase):
     file = "temporal.safetensors"  # of the export: temporal layers, as any
     conditional = True
 
-    def draw(self, step: int) -> Batch:
-        scenes, context, pooled = self.prompts(step)
-        seeds = torch.randint(2**62, (len(scenes),), generator=generator_at(self.options, step, 4))
+    def draw(self, steps: Sequence[int]) -> list[Batch]:
+        scenes = self.scenes(steps)
+        clips = clips_at(scenes, self.options, steps, masks=True)
+        return [
+            self._batch(*drawn, *self.prompts(chosen, step), step)
+            for step, chosen, drawn in zip(steps, scenes, clips, strict=True)
+        ]
+
+    def _batch(
+        self, clips: Tensor, covers: Tensor, context: Tensor, pooled: Tensor, step: int
+    ) -> Batch:
+        count, size = clips.shape[0], tuple(clips.shape[2:])
+        seeds = torch.randint(2**62, (count,), generator=generator_at(self.options, step, 4))
         dice = [Dice(seed) for seed in seeds.tolist()]
         tasks = [draw_task(die) for die in dice]
-        weighted = self.options.object_weight > 0
-        masks = weighted or any(task in NEEDS_OBJECT for task in tasks)
-        clips, covers = clips_at(scenes, self.options, step, masks)
-        size = tuple(clips.shape[2:])
         with torch.device(clips.device):  # where masks are made
             known = torch.stack(
                 [
@@ -49,9 +56,9 @@ class ConditionPhase(TemporalPhase):
                 ]
             )
         condition = Condition(clips, known[:, None].to(clips)).tensor()
-        objects = covers if weighted else None
-        starts = window_starts(self.options, step, len(scenes)).to(clips.device)
-        return Batch(clips, context, pooled, objects, {"condition": condition, "starts": starts})
+        objects = covers if self.options.object_weight > 0 else None
+        conditions = {"condition": condition, "starts": self.starts(step)}
+        return Batch(clips, context, pooled, objects, conditions)
 
     def preview_condition(self, index: int, request: Request) -> Condition | None:
         """Every other sample begins with the first frame of the prompt's own scene."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from ... import world
 from ...conditioning import Condition
@@ -16,9 +19,12 @@ from ...framing import grown
 from ...media import contact_sheet, evenly_spaced, save_image
 from ...pipeline import Models, Request, generate
 from ...schedule import shifted_timesteps
-from ..ahead import DEPTH, Ahead
-from ..data import generator_at, on_device, prompts_of, scenes_at
+from ..ahead import Ahead
+from ..data import generator_at, on_device, prompts_of
 from ..options import TrainOptions
+from ..parallel import joined
+from ..precision import Lowered
+from ..scenes import Scenes
 
 PREVIEW_PROMPTS = (
     "a red ball on grass",
@@ -52,6 +58,12 @@ def object_weights(objects: Tensor, near: Tensor, weight: float) -> Tensor:
     return weights / weights.flatten(1).mean(dim=1).reshape(-1, *([1] * (objects.ndim - 1)))
 
 
+def _in(dtype: torch.dtype, value: Any) -> Any:
+    """Return features in a dtype; numbers of whole samples, such as noise levels, as they are."""
+    features = isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1
+    return value.to(dtype) if features else value
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one step trains on, but for its noise."""
@@ -59,8 +71,17 @@ class Batch:
     x0: Tensor  # (b, c, …) clean data
     context: Tensor  # (b, l, d) text states
     pooled: Tensor  # (b, adm)
-    objects: Tensor | None = None  # (b, 1, …) coverage of the main objects, for `options.object_weight`
+    objects: Tensor | None = (
+        None  # (b, 1, …) coverage of the main objects, for `options.object_weight`
+    )
     conditions: dict[str, Tensor] = field(default_factory=dict)  # what else `network` is given
+
+    def used(self) -> Batch:
+        """Return this batch, made in another queue of a GPU, for use in the current one."""
+        for value in (*vars(self).values(), *self.conditions.values()):
+            if isinstance(value, Tensor) and value.is_cuda:
+                value.record_stream(torch.cuda.current_stream(value.device))
+        return self
 
 
 class DiffusionPhase(ABC):
@@ -68,31 +89,63 @@ class DiffusionPhase(ABC):
 
     options: TrainOptions
     models: Models
+    _lowered: Lowered | None = None
     preview_frames = 1
     preview_prompts = PREVIEW_PROMPTS
 
     @cached_property
     def batches(self) -> Ahead[Batch]:
         """The batches by number; for a GPU they are drawn ahead."""
-        waits = torch.device(self.options.device).type != "cpu"
-        return Ahead(self.draw, DEPTH if waits else 0)
+        return Ahead(self.draw, self.options.device)
+
+    @cached_property
+    def scenes(self) -> Scenes:
+        """The scenes of the batches; for a GPU other processes choose them."""
+        return Scenes(self.options)
 
     @abstractmethod
-    def draw(self, step: int) -> Batch:
-        """Return batch number `step`; it follows from (options.seed, step) alone."""
+    def draw(self, steps: Sequence[int]) -> list[Batch]:
+        """Return the batches of these numbers; each follows from (options.seed, its number) alone."""
 
     def loss(self, step: int) -> Tensor:
-        batch = self.batches(step)
+        batch = self.batches(step).used()
         return self.diffusion_loss(
             batch.x0, batch.context, batch.pooled, step, batch.objects, **batch.conditions
         )
 
-    def prompts(self, step: int) -> tuple[list[world.Scene], Tensor, Tensor]:
-        """Return the scenes of a step and their text states."""
-        scenes = scenes_at(self.options, step)
+    def prompts(self, scenes: list[world.Scene], step: int) -> tuple[Tensor, Tensor]:
+        """Return the text states of a step's scenes."""
         with torch.no_grad():
-            context, pooled = self.models.encode(prompts_of(scenes, self.options, step))
-        return scenes, context, pooled
+            return self.models.encode(prompts_of(scenes, self.options, step))
+
+    @property
+    def lowered(self) -> bool:
+        """Whether the network runs in bfloat16 as a whole, and not by autocast."""
+        options = self.options
+        on_gpu = torch.device(options.device).type == "cuda"
+        # Recomputed layers would see the weights themselves, and DDP wants to see its own call.
+        return (
+            options.precision == "bfloat16" and on_gpu and not (options.checkpointing or joined())
+        )
+
+    def answer(self, network: nn.Module, *inputs: Any, **named: Any) -> Tensor:
+        """Call the network, in the precision that is asked for.
+
+        Args:
+            named: `weights`, by name, stand in for the network's own; None = none.
+        """
+        if self.lowered:
+            if self._lowered is None:
+                self._lowered = Lowered(network)
+            inputs = tuple(_in(torch.bfloat16, value) for value in inputs)
+            named = {k: v if k == "weights" else _in(torch.bfloat16, v) for k, v in named.items()}
+            return self._lowered(*inputs, **named)
+        weights = named.pop("weights", None)
+        return (
+            functional_call(network, weights, inputs, named)
+            if weights
+            else network(*inputs, **named)
+        )
 
     def diffusion_loss(
         self, x0: Tensor, context: Tensor, pooled: Tensor, step: int, objects: Tensor | None = None,

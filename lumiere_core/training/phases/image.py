@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,16 @@ class ImagePhase(DiffusionPhase):
     def samples_per_step(self) -> int:
         return self.options.batch_size
 
-    def draw(self, step: int) -> Batch:
-        scenes, context, pooled = self.prompts(step)
-        weighted = self.options.object_weight > 0
-        x0, objects = images_at(scenes, self.options, step, masks=weighted)
-        return Batch(x0, context, pooled, objects)
+    def draw(self, steps: Sequence[int]) -> list[Batch]:
+        scenes = self.scenes(steps)
+        images = images_at(scenes, self.options, steps, masks=self.options.object_weight > 0)
+        return [
+            Batch(x0, *self.prompts(chosen, step), objects)
+            for step, chosen, (x0, objects) in zip(steps, scenes, images, strict=True)
+        ]
 
     def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
-        return self.module(x, timestep, context, pooled)
+        return self.answer(self.module, x, timestep, context, pooled)
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
         config = {

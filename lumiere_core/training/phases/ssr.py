@@ -6,6 +6,7 @@ on crops of short segments around the frozen spatial part (`--num-frames 8 --ini
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,14 @@ class SSRPhase(DiffusionPhase):
     def samples_per_step(self) -> int:
         return self.options.batch_size * self.options.num_frames
 
-    def draw(self, step: int) -> Batch:
-        scenes, context, pooled = self.prompts(step)
+    def draw(self, steps: Sequence[int]) -> list[Batch]:
+        return [
+            self._batch(scenes, step)
+            for step, scenes in zip(steps, self.scenes(steps), strict=True)
+        ]
+
+    def _batch(self, scenes: list[world.Scene], step: int) -> Batch:
+        context, pooled = self.prompts(scenes, step)
         with torch.no_grad():
             high, low = self.pairs(scenes, step)
             random = generator_at(self.options, step, 5)
@@ -96,7 +103,8 @@ class SSRPhase(DiffusionPhase):
         self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, low: Tensor
     ) -> Tensor:
         """Return the clean clip; `pooled` holds the noise level too, `low` is the enlarged small clip."""
-        return self.network_module(x, low, timestep, context, pooled, self.options.checkpointing)
+        inputs = x, low, timestep, context, pooled, self.options.checkpointing
+        return self.answer(self.network_module, *inputs)
 
     def noise(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
         """Return noise that is the same in all frames of a clip, as `upscale` gives it by default."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ...checkpoint import WEIGHTS, load_into, metadata_for, save_file, sha256, to_half
 from ...lora import LAYERS, LowRank
@@ -23,7 +23,7 @@ from ...schedule import Schedule
 from ...text import TextEncoder
 from ...unet import UNet
 from ...world.styles import STYLES, stylise
-from ..data import drop_prompts, generator_at, images_at, scenes_at
+from ..data import drop_prompts, generator_at, images_at
 from ..options import TrainOptions
 from ..pictures import crops, load_pictures
 from .build import Arguments, image_model, start_parts, text_encoder
@@ -103,40 +103,45 @@ class StylePhase(DiffusionPhase):
     def samples_per_step(self) -> int:
         return self.options.batch_size
 
-    def draw(self, step: int) -> Batch:
-        x0, captions, objects = self.pictured(step)
-        with torch.no_grad():
-            context, pooled = self.models.encode(captions)
-        weighted = objects if self.options.object_weight > 0 else None
-        return Batch(x0, context, pooled, weighted)
+    def draw(self, steps: Sequence[int]) -> list[Batch]:
+        weighted = self.options.object_weight > 0
+        batches = []
+        for x0, captions, objects in self.pictured(steps):
+            with torch.no_grad():
+                context, pooled = self.models.encode(captions)
+            batches.append(Batch(x0, context, pooled, objects if weighted else None))
+        return batches
 
-    def pictured(self, step: int) -> tuple[Tensor, list[str], Tensor | None]:
-        """Return (b, 3, h, w) stylised pictures, their captions, and the objects of the world's."""
-        options, random = self.options, generator_at(self.options, step, 4)
-        if self.pictures is not None:
-            objects = None
-            x0, captions = crops(
-                self.pictures, options.batch_size, options.height, options.width, random
-            )
-            x0 = x0.to(options.device)
-        else:
-            scenes = scenes_at(options, step)
-            plain, objects = images_at(scenes, options, step, masks=True)
-            x0 = stylise(plain, options.style, objects, random)
-            captions = [scene.caption for scene in scenes]
-        named = torch.rand(len(captions), generator=random) < WORDS_SHARE
-        captions = [
-            with_words(caption, options.style_words) if says else caption
-            for caption, says in zip(captions, named.tolist(), strict=True)
-        ]
-        return x0, drop_prompts(captions, options, step), objects
+    def pictured(self, steps: Sequence[int]) -> list[tuple[Tensor, list[str], Tensor | None]]:
+        """Return, for each step, (b, 3, h, w) stylised pictures, their captions, and the objects of the world's."""
+        options, batches = self.options, []
+        if self.pictures is None:
+            scenes = self.scenes(steps)
+            drawn = images_at(scenes, options, steps, masks=True)
+        for index, step in enumerate(steps):
+            random, objects = generator_at(options, step, 4), None
+            if self.pictures is not None:
+                size = options.batch_size, options.height, options.width
+                x0, captions = crops(self.pictures, *size, random)
+                x0 = x0.to(options.device)
+            else:
+                plain, objects = drawn[index]
+                x0 = stylise(plain, options.style, objects, random)
+                captions = [scene.caption for scene in scenes[index]]
+            named = torch.rand(len(captions), generator=random) < WORDS_SHARE
+            captions = [
+                with_words(caption, options.style_words) if says else caption
+                for caption, says in zip(captions, named.tolist(), strict=True)
+            ]
+            batches.append((x0, drop_prompts(captions, options, step), objects))
+        return batches
 
     def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         inputs = (x, timestep, context, pooled)
         if self.deltas is None:
-            return self.module(*inputs)
-        merged = self.deltas.merged(self.models.unet)
-        return functional_call(self.models.unet, merged, inputs)
+            return self.answer(self.module, *inputs)
+        unet = self.models.unet
+        return self.answer(unet, *inputs, weights=self.deltas.merged(unet))
 
     def preview(self, folder: Path, step: int) -> None:
         plain = self.models

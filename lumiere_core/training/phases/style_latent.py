@@ -5,11 +5,11 @@ The host's VAE and text encoder made the latents and text states beforehand; not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ...checkpoint import metadata_for, save_file
 from ...host_process import run_verb
@@ -51,7 +51,10 @@ class LatentStylePhase(DiffusionPhase):
     def samples_per_step(self) -> int:
         return self.options.batch_size
 
-    def draw(self, step: int) -> Batch:
+    def draw(self, steps: Sequence[int]) -> list[Batch]:
+        return [self._batch(step) for step in steps]
+
+    def _batch(self, step: int) -> Batch:
         x0, context, y = self.pictures.batch(
             self.options.batch_size, self.options.text_dropout, WORDS_SHARE,
             generator_at(self.options, step, 4),
@@ -62,7 +65,7 @@ class LatentStylePhase(DiffusionPhase):
 
     def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         merged = self.module.merged(self.unet)
-        return functional_call(self.unet, merged, (x, timestep, context, pooled))
+        return self.answer(self.unet, x, timestep, context, pooled, weights=merged)
 
     def preview(self, folder: Path, step: int) -> None:
         """Nothing: pictures would need the host's VAE; look at the LoRA in a workflow."""

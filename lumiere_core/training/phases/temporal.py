@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +55,24 @@ class TemporalPhase(DiffusionPhase):
     def samples_per_step(self) -> int:
         return self.options.batch_size * self.options.num_frames
 
-    def draw(self, step: int) -> Batch:
-        scenes, context, pooled = self.prompts(step)
-        weighted = self.options.object_weight > 0
-        x0, objects = clips_at(scenes, self.options, step, masks=weighted)
-        starts = window_starts(self.options, step, len(scenes)).to(x0.device)
-        return Batch(x0, context, pooled, objects, {"starts": starts})
+    def draw(self, steps: Sequence[int]) -> list[Batch]:
+        scenes = self.scenes(steps)
+        clips = clips_at(scenes, self.options, steps, masks=self.options.object_weight > 0)
+        return [
+            Batch(x0, *self.prompts(chosen, step), objects, {"starts": self.starts(step)})
+            for step, chosen, (x0, objects) in zip(steps, scenes, clips, strict=True)
+        ]
+
+    def starts(self, step: int) -> Tensor:
+        """Return (b,) frames by which the windows of a step begin later than their clips."""
+        options = self.options
+        return window_starts(options, step, options.batch_size).to(options.device)
 
     def network(
         self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, **conditions: Tensor
     ) -> Tensor:
-        return self.network_module(
-            x, timestep, context, pooled, self.options.checkpointing, **conditions
-        )
+        inputs = x, timestep, context, pooled, self.options.checkpointing
+        return self.answer(self.network_module, *inputs, **conditions)
 
     def noise(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
         noise = super().noise(shape, random)

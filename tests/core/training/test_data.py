@@ -23,9 +23,11 @@ def test_a_steps_batch_is_always_the_same():
         scenes = scenes_at(OPTIONS, step)
         assert scenes == scenes_at(OPTIONS, step)
         for make in (images_at, clips_at):
-            first, again = (make(scenes, OPTIONS, step, masks=True) for _ in range(2))
-            assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
-            assert torch.equal(first[0], make(scenes, OPTIONS, step)[0])
+            ((images, objects),) = make([scenes], OPTIONS, [step], masks=True)
+            steps = [step + 1, step]
+            both = make([scenes_at(OPTIONS, s) for s in steps], OPTIONS, steps, masks=True)
+            assert torch.equal(images, both[1][0]) and torch.equal(objects, both[1][1])
+            assert torch.equal(images, make([scenes], OPTIONS, [step])[0][0])
         assert prompts_of(scenes, OPTIONS, step) == prompts_of(scenes, OPTIONS, step)
 
 
@@ -43,8 +45,8 @@ def test_no_scene_is_seen_twice_and_none_is_held_out():
 
 def test_shapes_and_range():
     scenes = scenes_at(OPTIONS, 0)
-    images, image_objects = images_at(scenes, OPTIONS, 0, masks=True)
-    clips, clip_objects = clips_at(scenes, OPTIONS, 0, masks=True)
+    ((images, image_objects),) = images_at([scenes], OPTIONS, [0], masks=True)
+    ((clips, clip_objects),) = clips_at([scenes], OPTIONS, [0], masks=True)
     assert images.shape == (4, 3, 16, 16) and clips.shape == (4, 3, 8, 16, 16)
     assert image_objects.shape == (4, 1, 16, 16) and clip_objects.shape == (4, 1, 8, 16, 16)
     for value in (images, clips):
@@ -56,7 +58,7 @@ def test_clips_are_windows_of_the_scene_at_its_frame_rate():
     options = dataclasses.replace(OPTIONS, num_frames=80)
     scenes = scenes_at(options, 3)[:1]
     whole = world.render_clip(scenes[0], 80, 16.0, 16, 16)
-    assert torch.allclose(clips_at(scenes, options, 3)[0][0], whole, atol=1e-4)
+    assert torch.allclose(clips_at([scenes], options, [3])[0][0][0], whole, atol=1e-4)
 
 
 def test_prompts_are_dropped_at_the_wanted_rate():
@@ -86,7 +88,9 @@ def test_windows_begin_where_their_frames_are_drawn():
     assert starts.min() >= 0 and starts.max() <= 76 and starts.std() > 5
     times = (starts[1] + torch.arange(4)) / options.fps
     frames = world.render_frames([scenes[1]] * 4, times, 16, 16)
-    assert torch.allclose(clips_at(scenes, options, 2)[0][1], frames.transpose(0, 1), atol=1e-5)
+    assert torch.allclose(
+        clips_at([scenes], options, [2])[0][0][1], frames.transpose(0, 1), atol=1e-5
+    )
     assert not window_starts(dataclasses.replace(OPTIONS, num_frames=80), 2, 4).any()
 
 

@@ -75,15 +75,15 @@ def test_rank_0_trains_the_whole_image_model(make, tmp_path):
 
 def test_batches_are_the_world_s_in_the_style(make):
     phase = make(batch_size=16, text_dropout=0.0)
-    x0, captions, _ = phase.pictured(0)
+    x0, captions, _ = phase.pictured([0])[0]
     named = [caption.endswith(", in glowing neon style") for caption in captions]
     assert 2 < sum(named) < 14
     plain = [caption.removesuffix(", in glowing neon style") for caption in captions]
     scenes = [world.sample_scene(i, split="train") for i in range(16)]
     assert plain == [scene.caption for scene in scenes]
-    again, _, objects = phase.pictured(0)
+    again, _, objects = phase.pictured([0])[0]
     assert torch.equal(x0, again) and objects.shape == (16, 1, 16, 16)
-    assert not torch.equal(x0, phase.pictured(1)[0])
+    assert not torch.equal(x0, phase.pictured([1])[0][0])
     assert (stylise(x0, "neon") - x0).abs().mean() > 0.01
 
 
@@ -92,7 +92,7 @@ def test_pictures_train_too(make, tmp_path, tiny):
     folder.mkdir()
     Image.new("RGB", (20, 20), (0, 200, 0)).save(folder / "a_leaf.png")
     phase = make(images=str(folder), style="green", words="in green", text_dropout=0.0)
-    x0, captions, objects = phase.pictured(0)
+    x0, captions, objects = phase.pictured([0])[0]
     assert objects is None and set(captions) == {"a leaf", "a leaf, in green"}
     assert torch.allclose(x0[:, 1], torch.tensor(200 / 127.5 - 1), atol=1e-3)
     train(phase, phase.options, tmp_path / "run", progress=False)
