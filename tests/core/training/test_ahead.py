@@ -3,7 +3,6 @@
 import threading
 
 import pytest
-import torch
 
 from lumiere_core.training.ahead import Ahead
 from lumiere_core.training.data import scenes_at
