@@ -60,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("object-weight", float, "how much more errors near the main object weigh; 0: no more"),
         ("change-weight", float, "of errors in changes from frame to frame; 0: frames alone count"),
         ("moving-share", float, "share of the scenes whose caption at least names how it moves"),
+        (
+            "moving",
+            str,
+            "motions or families of those scenes, such as bouncing,swinging; default: any",
+        ),
         ("pure-noise", float, "share of the samples that are noise alone, as sampling starts"),
         ("only", str, "train only temporal parameters with one of these words in their name"),
         ("height", int, "pixels"),

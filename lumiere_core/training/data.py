@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from einops import rearrange
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from .. import world
 from ..noise import _mix
-from .options import TrainOptions
+from .options import TrainOptions, listed
 
 
 def generator_at(options: TrainOptions, step: int, stream: int) -> torch.Generator:
@@ -39,20 +40,46 @@ def scenes_at(options: TrainOptions, step: int) -> list[world.Scene]:
         return [world.sample_scene(seed, split="train") for seed in seeds]
     chance = torch.rand(options.batch_size, generator=generator_at(options, step, 5)).tolist()
     return [
-        _moving_scene(seed)
+        _moving_scene(seed, options.moving)
         if share < options.moving_share
         else world.sample_scene(seed, split="train")
         for seed, share in zip(seeds, chance, strict=True)
     ]
 
 
-def _moving_scene(seed: int) -> world.Scene:
-    """Return a training scene whose caption says how it moves or which way it goes."""
+def _moving_scene(seed: int, moving: str) -> world.Scene:
+    """Return a training scene whose caption says how it moves or which way it goes.
+
+    Args:
+        moving: see `TrainOptions.moving`.
+    """
+    wanted = wanted_scenes(moving)
     for turn in range(64):
         scene = world.sample_scene(_mix(seed ^ turn << 40) >> 2, split="train")
-        if scene.attributes["direction"] != "none" or scene.attributes["motion"] != "none":
+        motion, direction = scene.attributes["motion"], scene.attributes["direction"]
+        if wanted & {motion, scene.family} if wanted else {motion, direction} != {"none"}:
             break
     return scene
+
+
+@lru_cache
+def wanted_scenes(moving: str) -> frozenset[str]:
+    """Return the motions and families of `TrainOptions.moving`.
+
+    Raises:
+        ValueError: the world has no such motion and no such family.
+    """
+    wanted = frozenset(listed(moving))
+    known = set(world.FAMILIES) | {
+        motion
+        for family in world.FAMILIES.values()
+        for motion in family.attributes.get("motion", ())
+    }
+    if wanted - known:
+        raise ValueError(
+            f"moving names {sorted(wanted - known)}; motions and families of the world are {sorted(known)}."
+        )
+    return wanted
 
 
 def prompts_of(scenes: list[world.Scene], options: TrainOptions, step: int) -> list[str]:

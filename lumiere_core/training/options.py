@@ -47,6 +47,7 @@ class TrainOptions:
     )
     change_weight: float = 0.0  # of errors in changes from frame to frame; 0 = frames alone count
     moving_share: float = 0.0  # of the scenes at least, whose caption names a motion or a direction
+    moving: str = ""  # motions or families that those scenes are of, set apart by commas; "" = any
     pure_noise: float = 0.0  # share of the samples that are noise alone, as sampling starts
     only: str = ""  # train only temporal parameters with one of these words in their name; "" = all
     stills: float = 0.0  # share of clips that are one frame, repeated (phase temporal on own clips)
@@ -67,6 +68,7 @@ class TrainOptions:
         "stills",
         "change_weight",
         "moving_share",
+        "moving",
         "only",
         "pure_noise",
     )
@@ -94,3 +96,8 @@ class TrainOptions:
             for name in mine | earlier
             if name not in self._FREE and earlier.get(name) != mine.get(name)
         ]
+
+
+def listed(words: str) -> list[str]:
+    """Return the words of an option, which commas set apart."""
+    return [word.strip() for word in words.split(",") if word.strip()]

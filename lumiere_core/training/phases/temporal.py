@@ -20,7 +20,7 @@ from ...temporal import TemporalLayers, initial_state
 from ...text import TextEncoder
 from ...unet import UNet
 from ..data import clips_at, window_starts
-from ..options import TrainOptions
+from ..options import TrainOptions, listed
 from .build import Arguments, image_model, start_parts, text_encoder
 from .diffusion import PREVIEW_PROMPTS, Batch, DiffusionPhase
 
@@ -106,7 +106,7 @@ def choose_parameters(layers: TemporalLayers, words: str) -> None:
     Raises:
         ValueError: none is left to train.
     """
-    chosen = [word.strip() for word in words.split(",") if word.strip()]
+    chosen = listed(words)
     for name, parameter in layers.named_parameters():
         if not any(word in name for word in chosen):
             parameter.requires_grad_(False)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import torch
 
 from lumiere_core import world
@@ -105,3 +106,15 @@ def test_more_captions_name_a_motion_where_that_is_asked_for():
 
     assert moving(1.0) == 1.0
     assert moving(0.0) + 0.05 < moving(0.5) < 0.95
+
+
+def test_those_captions_name_the_motions_that_are_asked_for():
+    wanted = {"bouncing", "walking figure"}
+    options = dataclasses.replace(
+        OPTIONS, batch_size=20, moving_share=1.0, moving="bouncing, walking figure"
+    )
+    scenes = scenes_at(options, 1)
+    assert all({s.family, s.attributes["motion"]} & wanted for s in scenes)
+    assert {s.family for s in scenes} == {"shape", "walking figure"}
+    with pytest.raises(ValueError, match="jumping.*bouncing"):
+        scenes_at(dataclasses.replace(options, moving="jumping"), 1)
