@@ -11,9 +11,10 @@ from datetime import datetime, timezone
 
 from torch import Tensor
 
-from ..conditioning import Condition
+from ..blend import blend_known
+from ..conditioning import Condition, hold_known
 from ..json_lines import Record
-from ..video import from_uint8
+from ..video import from_uint8, to_uint8
 from . import condition_measures as measures
 from .clips import ClipMaker, device_name, mean_levels
 from .condition_cases import (
@@ -28,7 +29,7 @@ from .condition_cases import (
 from .oracle import judge, oracle_version
 from .table import Bar, share_bar
 
-VERSION = 2  # counted up when a case, the sampling or a measure changes
+VERSION = 3  # counted up when a case, the sampling or a measure changes
 COPY = 8.0  # levels that the network's own copy of what is known may be off
 SEAM = 1.5  # step across the border over the truth's
 LEAST_STEP = 4.0  # levels: the truth's step counts as this much at least, for one on plain colours cannot be seen
@@ -95,7 +96,12 @@ class Conditioning:
         made = generate(
             self.clips.models(), request, condition=condition, source=source, keep_copy=keep
         )
-        return made.cpu(), last[0]
+        made = made.cpu()
+        if condition is not None:  # as the templates do
+            made = to_uint8(
+                hold_known(blend_known(from_uint8(made)[None], condition), condition)[0]
+            )
+        return made, last[0]
 
     def bars(self, records: list[Record]) -> list[Bar]:
         """What is asked of the model, task by task."""
