@@ -4,6 +4,7 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .nodes import host
 from .nodes.apply import LumiereApplyTemporal
+from .nodes.blend import LumiereBlendKnown
 from .nodes.builder import LumiereConditionBuilder
 from .nodes.condition import LumiereApplyCondition
 from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
@@ -40,6 +41,7 @@ class LumiereExtension(ComfyExtension):
             LumiereConditionBuilder,
             LumiereApplyCondition,
             LumiereWorldClip,
+            LumiereBlendKnown,
         ]
 
 

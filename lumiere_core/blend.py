@@ -19,11 +19,7 @@ from .conditioning import Condition
 
 REACH = 100
 TOLERANCE = 0.15  # of the whole range from black to white
-AXES = (
-    (2, 1.0),
-    (3, 0.04),
-    (4, 0.04),
-)  # time weighs more: a given frame says more of the next than of its neighbours
+SPACE = 0.04  # weight of neighbours in the frame over those in time: a given frame says most of the very next one
 
 
 def blend_known(
@@ -48,7 +44,9 @@ def blend_known(
     total = torch.full_like(made[:, :1], 1e-6)  # no division by zero where edges are all around
     border = torch.zeros_like(made)
     pairs = []
-    for axis, share in AXES:
+    # A pixel that is known in no frame learns nothing from other frames; there all neighbours count alike.
+    in_time = torch.where(known.any(dim=2, keepdim=True), 1.0, SPACE)
+    for axis, share in ((2, in_time), (3, SPACE), (4, SPACE)):
         size = made.shape[axis] - 1
         if size == 0:
             continue
