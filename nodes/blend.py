@@ -80,7 +80,9 @@ class LumiereBlendKnown(io.ComfyNode):
         try:
             made = blend(device)
         except model_management.OOM_EXCEPTION:
-            logging.warning("Lumiere: not enough memory to blend on the GPU; it goes on on the CPU.")
+            logging.warning(
+                "Lumiere: not enough memory to blend on the GPU; it goes on on the CPU."
+            )
             model_management.soft_empty_cache()
             made = blend(torch.device("cpu"))
         return io.NodeOutput(video_to_images(made.to(images.device)))

@@ -49,7 +49,9 @@ def test_a_seam_is_closed_on_both_sides_of_a_hole():
     truth = torch.full((1, 3, 1, 24, 24), 0.2)
     condition = known_outside(truth, 8, 16)
     blended = blend_known(truth + 0.1, condition)
-    assert (blended[..., 8] - 0.2).abs().max() < 0.01 and (blended[..., 15] - 0.2).abs().max() < 0.01
+    assert (blended[..., 8] - 0.2).abs().max() < 0.01 and (
+        blended[..., 15] - 0.2
+    ).abs().max() < 0.01
     assert (blended[..., 12] - 0.2).abs().max() < 0.02  # from both sides, so all over a small hole
 
 

@@ -36,7 +36,10 @@ def test_a_tinted_hole_is_fitted_and_inputs_stay(host):
 
 def test_it_is_core_s(host):
     blend_core = host.module("lumiere_core.blend")
-    conditioning, video = host.module("lumiere_core.conditioning"), host.module("lumiere_core.video")
+    conditioning, video = (
+        host.module("lumiere_core.conditioning"),
+        host.module("lumiere_core.video"),
+    )
     made, given = clip(seed=1), clip(seed=2)
     mask = torch.ones(5, 16, 16)
     mask[0] = 0
