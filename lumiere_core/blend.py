@@ -20,6 +20,7 @@ from .conditioning import Condition
 REACH = 100
 TOLERANCE = 0.15  # of the whole range from black to white
 SPACE = 0.04  # weight of neighbours in the frame over those in time: a given frame says most of the very next one
+BORDER = 0.2  # of neighbours in the frame of which one is known
 
 
 def blend_known(
@@ -51,8 +52,9 @@ def blend_known(
         if size == 0:
             continue
         step = there.diff(dim=axis)
-        weight = share * torch.exp(-step.square().mean(1, keepdim=True) / (2 * spread))
         crossing = known.narrow(axis, 0, size) != known.narrow(axis, 1, size)
+        weight = share if axis == 2 else torch.where(crossing, BORDER, share)
+        weight = weight * torch.exp(-step.square().mean(1, keepdim=True) / (2 * spread))
         total.narrow(axis, 0, size).add_(weight)
         total.narrow(axis, 1, size).add_(weight)
         # Beside what is known the correction that is wanted closes the step; elsewhere it is the neighbours' mean.

@@ -29,7 +29,7 @@ from .condition_cases import (
 from .oracle import judge, oracle_version
 from .table import Bar, share_bar
 
-VERSION = 3  # counted up when a case, the sampling or a measure changes
+VERSION = 4  # counted up when a case, the sampling or a measure changes
 COPY = 8.0  # levels that the network's own copy of what is known may be off
 SEAM = 1.5  # step across the border over the truth's
 LEAST_STEP = 4.0  # levels: the truth's step counts as this much at least, for one on plain colours cannot be seen
