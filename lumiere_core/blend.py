@@ -25,23 +25,22 @@ BORDER = 0.2  # of neighbours in the frame of which one is known
 
 def blend_known(
     made: Tensor, condition: Condition, reach: int = REACH, tolerance: float = TOLERANCE,
-    scale: float = 2.0, on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Tensor:  # fmt: skip
     """Return a clip whose made part meets what is known; what is known is not put in.
 
     Args:
-        made: (b, c, t, h, w).
+        made: (b, c, t, h, w) in [-1, 1].
         condition: what is known of it.
-        reach: steps of one pixel, or one frame, by which the correction spreads. It fades on its way: about a tenth of
-            the steps is felt.
+        reach: steps in which the correction spreads, as heat does: 100 are felt over some ten frames, four times as
+            many twice as far.
         tolerance: difference between neighbours, as a share of the whole range, above which they are taken for two
             sides of an edge.
-        scale: the whole range of values; 2 for [-1, 1].
         on_step: called with the number of each step; may raise to stop.
     """
     known = condition.known > 0.5
     there = torch.where(known, condition.clip.to(made), made)
-    spread = (tolerance * scale) ** 2
+    spread = (2 * tolerance) ** 2
     total = torch.full_like(made[:, :1], 1e-6)  # no division by zero where edges are all around
     border = torch.zeros_like(made)
     pairs = []
@@ -61,14 +60,14 @@ def blend_known(
         border.narrow(axis, 0, size).addcmul_(weight * crossing, step)
         border.narrow(axis, 1, size).addcmul_(weight * crossing, step, value=-1)
         pairs.append((axis, size, weight * ~crossing))
-    share = torch.where(known, 0.0, 1 / total)
-    correction = border * share
+    part = torch.where(known, 0.0, 1 / total)
+    correction = border * part
     for number in range(reach):
         following = border.clone()
         for axis, size, weight in pairs:
             following.narrow(axis, 0, size).addcmul_(weight, correction.narrow(axis, 1, size))
             following.narrow(axis, 1, size).addcmul_(weight, correction.narrow(axis, 0, size))
-        correction = following.mul_(share)
+        correction = following.mul_(part)
         if on_step is not None:
             on_step(number)
     return made + correction

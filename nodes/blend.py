@@ -40,8 +40,8 @@ class LumiereBlendKnown(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "reach", default=REACH, min=0, max=10000,
-                    tooltip="Steps in which the correction spreads, one pixel or frame each; it fades on its way, and about "
-                    "a tenth of the steps is felt. 0: only where both meet.",
+                    tooltip="Steps in which the correction spreads and fades: 100 are felt over some ten frames, four times as "
+                    "many twice as far. 0: only where both meet.",
                 ),
                 io.Float.Input(
                     "tolerance", default=TOLERANCE, min=0.01, max=1.0, step=0.01,

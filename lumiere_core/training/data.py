@@ -53,7 +53,7 @@ def _moving_scene(seed: int, moving: str) -> world.Scene:
     Args:
         moving: see `TrainOptions.moving`.
     """
-    wanted = wanted_scenes(moving)
+    wanted = _wanted_scenes(moving)
     for turn in range(64):
         scene = world.sample_scene(_mix(seed ^ turn << 40) >> 2, split="train")
         motion, direction = scene.attributes["motion"], scene.attributes["direction"]
@@ -63,7 +63,7 @@ def _moving_scene(seed: int, moving: str) -> world.Scene:
 
 
 @lru_cache
-def wanted_scenes(moving: str) -> frozenset[str]:
+def _wanted_scenes(moving: str) -> frozenset[str]:
     """Return the motions and families of `TrainOptions.moving`.
 
     Raises:
