@@ -59,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("sigma-shift", float, "above 1: more training on high noise"),
         ("object-weight", float, "how much more errors near the main object weigh; 0: no more"),
         ("change-weight", float, "of errors in changes from frame to frame; 0: frames alone count"),
+        (
+            "motion-weight",
+            float,
+            "of errors in how frames differ from their mean: slow motion, too",
+        ),
         ("moving-share", float, "share of the scenes whose caption at least names how it moves"),
         (
             "moving",
@@ -71,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("width", int, "pixels"),
         ("num-frames", int, "frames of a training clip"),
         ("seed", int, ""),
-        ("precision", str, "float32 or bfloat16 (autocast)"),
+        ("precision", str, "float32 or bfloat16"),
         ("device", str, "for example cpu or cuda"),
         ("save-every", float, "seconds between checkpoints"),
         (

@@ -37,7 +37,7 @@ class TrainOptions:
     fps: float = 16.0
     seed: int = 0
     checkpointing: bool = False  # recompute activations in the backward pass
-    precision: str = "float32"  # or "bfloat16" autocast
+    precision: str = "float32"  # or "bfloat16"
     device: str = "cpu"
     save_every: float = 60.0  # seconds between full-state checkpoints
     sample_every: int = 0  # steps between sample pictures; 0 = only at the end, -1 = none
@@ -46,6 +46,7 @@ class TrainOptions:
         "AdamW"  # or "Muon", or any class that can be imported: "bitsandbytes.optim.AdamW8bit"
     )
     change_weight: float = 0.0  # of errors in changes from frame to frame; 0 = frames alone count
+    motion_weight: float = 0.0  # of errors in how frames differ from the clip's mean; 0 = no more
     moving_share: float = 0.0  # of the scenes at least, whose caption names a motion or a direction
     moving: str = ""  # motions or families that those scenes are of, set apart by commas; "" = any
     pure_noise: float = 0.0  # share of the samples that are noise alone, as sampling starts
@@ -67,6 +68,7 @@ class TrainOptions:
         "optimizer",
         "stills",
         "change_weight",
+        "motion_weight",
         "moving_share",
         "moving",
         "only",

@@ -121,12 +121,8 @@ class DiffusionPhase(ABC):
     @property
     def lowered(self) -> bool:
         """Whether the network runs in bfloat16 as a whole, and not by autocast."""
-        options = self.options
-        on_gpu = torch.device(options.device).type == "cuda"
         # Recomputed layers would see the weights themselves, and DDP wants to see its own call.
-        return (
-            options.precision == "bfloat16" and on_gpu and not (options.checkpointing or joined())
-        )
+        return self.options.precision == "bfloat16" and not (self.options.checkpointing or joined())
 
     def answer(self, network: nn.Module, *inputs: Any, **named: Any) -> Tensor:
         """Call the network, in the precision that is asked for.
@@ -186,6 +182,9 @@ class DiffusionPhase(ABC):
         if self.options.change_weight and off.ndim == 5 and off.shape[2] > 1:
             changes = off.diff(dim=2).square().flatten(1).mean(dim=1)
             error = error + self.options.change_weight * changes
+        if self.options.motion_weight and off.ndim == 5 and off.shape[2] > 1:
+            moving = off - off.mean(dim=2, keepdim=True)
+            error = error + self.options.motion_weight * moving.square().flatten(1).mean(dim=1)
         return (error * schedule.loss_weight(timestep)).mean()
 
     def noise(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:

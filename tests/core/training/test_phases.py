@@ -174,11 +174,12 @@ def test_object_weight_changes_the_loss(trainer, name):
     assert plain != weighted and weighted > 0
 
 
-def test_errors_of_changes_count_when_asked(trainer, monkeypatch):
+@pytest.mark.parametrize("option, gain", [("change_weight", 4), ("motion_weight", 1)])
+def test_errors_of_motion_count_when_asked(trainer, monkeypatch, option, gain):
     """An answer that is off by the same in all frames costs no more; one that flickers does."""
 
     def loss(weight, off):
-        phase = trainer.phase("temporal", trainer.options(change_weight=weight))
+        phase = trainer.phase("temporal", trainer.options(**{option: weight}))
         target = torch.zeros(())
         monkeypatch.setattr(
             phase.models.schedule, "training_pair", lambda x0, eps, t: (x0, target.expand(x0.shape))
@@ -191,7 +192,7 @@ def test_errors_of_changes_count_when_asked(trainer, monkeypatch):
     flickering = steady * torch.tensor([(-1.0) ** i for i in range(frames)]).reshape(1, 1, -1, 1, 1)
     assert torch.allclose(loss(0.0, steady), loss(3.0, steady))
     assert torch.allclose(loss(0.0, steady), loss(0.0, flickering))
-    assert torch.allclose(loss(3.0, flickering), loss(0.0, steady) * (1 + 3 * 4))
+    assert torch.allclose(loss(3.0, flickering), loss(0.0, steady) * (1 + 3 * gain))
 
 
 def test_nothing_of_the_clip_is_left_in_pure_noise(trainer, monkeypatch):
