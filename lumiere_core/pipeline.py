@@ -13,7 +13,15 @@ from .checkpoint import Parts, bundled_files, bundled_names, load_into, load_par
 from .conditioning import Condition, hold_known
 from .guidance import classifier_free, dynamic_threshold
 from .noise import frame_noise
-from .sampling import SAMPLERS, SCHEDULERS, OnStep, sample_ddim, sample_ddpm
+from .sampling import (
+    SAMPLERS,
+    SCHEDULERS,
+    OnStep,
+    sample_ddim,
+    sample_ddpm,
+    sample_restarted,
+    with_restarts,
+)
 from .schedule import Schedule
 from .stunet import SpaceTimeUNet
 from .temporal import TemporalLayers
@@ -71,6 +79,7 @@ class Request:
     scheduler: str = "karras"
     threshold: float = 0.0  # percentile of dynamic thresholding, for example 0.995; 0 = none
     denoise: float = 1.0  # less keeps that much of a source clip's structure (SDEdit)
+    restarts: int = 0  # see sampling.with_restarts: rhythms want about 12
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.steps < 1:
@@ -81,6 +90,8 @@ class Request:
             raise ValueError(
                 f"the size is {self.width}x{self.height} pixels; at least 1x1 is wanted."
             )
+        if self.restarts < 0:
+            raise ValueError(f"restarts is {self.restarts}; 0 (none) or more is wanted.")
         if not 0 < self.denoise <= 1:
             raise ValueError(f"denoise is {self.denoise}; more than 0 and at most 1 is wanted.")
         if not 0 <= self.threshold <= 1:
@@ -92,6 +103,13 @@ class Request:
                 f"got sampler {self.sampler!r} and scheduler {self.scheduler!r}; "
                 f"wanted one of {SAMPLERS} and one of {tuple(SCHEDULERS)}."
             )
+
+    def sigmas(self, schedule: Schedule) -> Tensor:
+        """Return the noise levels of the steps and a final 0, on the CPU; they rise at restarts."""
+        # As the host: for less denoising, the last steps of a longer run.
+        longer = int(self.steps / self.denoise)
+        sigmas = SCHEDULERS[self.scheduler](longer, schedule)[-self.steps - 1 :]
+        return with_restarts(sigmas, self.restarts)
 
 
 def load_models(weights: str | Path = BUNDLED, device: str = "cpu") -> tuple[Models, Parts]:
@@ -193,20 +211,24 @@ def generate(
             keep_copy(denoised)
         return denoised if condition is None else hold_known(denoised, condition)
 
+    sigmas = request.sigmas(schedule).to(device)
     if request.denoise < 1:
         if source is None:
             raise ValueError(f"denoise is {request.denoise}, but there is no source clip to keep.")
-        # As the host: the last steps of a longer run.
-        longer = int(request.steps / request.denoise)
-        sigmas = SCHEDULERS[request.scheduler](longer, schedule)[-request.steps - 1 :].to(device)
         x = source.to(device) + start * sigmas[0]
     else:
-        sigmas = SCHEDULERS[request.scheduler](request.steps, schedule).to(device)
         x = start * (1 + sigmas[0] ** 2).sqrt()
-    if request.sampler == "ddim":
-        x = sample_ddim(denoise, x, sigmas, on_step)
-    else:
-        x = sample_ddpm(denoise, x, sigmas, noise, on_step)
+
+    def sample(x: Tensor, sigmas: Tensor, before: int) -> Tensor:
+        def report(step: int, sigma: float, denoised: Tensor) -> None:
+            if on_step:
+                on_step(before + step, sigma, denoised)
+
+        if request.sampler == "ddim":
+            return sample_ddim(denoise, x, sigmas, report)
+        return sample_ddpm(denoise, x, sigmas, lambda step: noise(before + step), report)
+
+    x = sample_restarted(sample, x, sigmas, lambda number: noise(-number))
     if keep_float is not None:
         keep_float(x)
     return to_uint8(x[0])

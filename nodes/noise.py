@@ -13,6 +13,7 @@ from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler
 from torch import Tensor
 
 from ..lumiere_core.noise import COMMON, frame_noise, frame_seed, mix_noise
+from ..lumiere_core.sampling import sample_restarted
 from ..lumiere_core.video import clip_count
 
 OWN_NOISE = "lumiere_own_noise"  # in transformer_options: frames have their common noise already
@@ -47,17 +48,26 @@ class ClipNoise:
         return self.at_step(samples.shape, 0)
 
     def sampler(self, name: str) -> comfy.samplers.KSAMPLER:
-        """Return a sampler of the host that adds this noise, if it adds any."""
+        """Return a sampler of the host that adds this noise, if it adds any, and where sigmas rise (restarts)."""
         sampler = comfy.samplers.sampler_object(name)
         function = sampler.sampler_function
-        if "noise_sampler" in inspect.signature(function).parameters:
-            source = self._path if name.removesuffix("_gpu") in BROWNIAN else self._steps
+        source = self._path if name.removesuffix("_gpu") in BROWNIAN else self._steps
+        adds_noise = "noise_sampler" in inspect.signature(function).parameters
 
-            @functools.wraps(function)
-            def with_clip_noise(model, x, sigmas, **kwargs):
-                return function(model, x, sigmas, noise_sampler=source(x, sigmas), **kwargs)
+        @functools.wraps(function)
+        def with_clip_noise(model, x, sigmas, callback=None, **kwargs):
+            if adds_noise:
+                kwargs["noise_sampler"] = source(x, sigmas)  # one for all restarts
 
-            sampler.sampler_function = with_clip_noise
+            def sample(x: Tensor, part: Tensor, before: int) -> Tensor:
+                def report(state: dict) -> None:
+                    callback({**state, "i": before + state["i"]})
+
+                return function(model, x, part, callback=report if callback else None, **kwargs)
+
+            return sample_restarted(sample, x, sigmas, lambda n: self.at_step(x.shape, -n))
+
+        sampler.sampler_function = with_clip_noise
         return sampler
 
     def _steps(self, x: Tensor, sigmas: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

@@ -12,6 +12,7 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core import guidance
+from ..lumiere_core.sampling import count_steps, with_restarts
 from ..lumiere_core.video import clip_count
 from .inflate import inflation_of
 from .noise import OWN_NOISE, ClipNoise
@@ -97,6 +98,11 @@ class LumiereSampler(io.ComfyNode):
                     tooltip="Percentile of dynamic thresholding (Imagen §2.3), such as 0.995: keeps the clean estimate of "
                     "a clip in [-1, 1] at high cfg. 0 and 1 turn it off. For models that work on pixels.",
                 ),
+                io.Int.Input(
+                    "restarts", default=0, min=0, max=100, optional=True,
+                    tooltip="How often sampling goes back to strong noise (sigma 25) before it finishes, at 3 steps each. "
+                    "Rhythms, such as bouncing and swinging, want about 12; 0 is fastest.",
+                ),
             ],
             outputs=[io.Latent.Output()],
         )  # fmt: skip
@@ -104,7 +110,7 @@ class LumiereSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive, negative,
-        latent_image: dict, denoise: float, dynamic_threshold: float,
+        latent_image: dict, denoise: float, dynamic_threshold: float, restarts: int = 0,
     ) -> io.NodeOutput:  # fmt: skip
         samples = comfy.sample.fix_empty_latent_channels(
             model,
@@ -124,6 +130,9 @@ class LumiereSampler(io.ComfyNode):
         sigmas = comfy.samplers.KSampler(
             model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
         ).sigmas
+        sigmas = with_restarts(sigmas, restarts)
+        steps = count_steps(sigmas)
+        preview = latent_preview.prepare_callback(model, steps)
         result = comfy.sample.sample_custom(
             model,
             noise.initial(samples),
@@ -134,7 +143,7 @@ class LumiereSampler(io.ComfyNode):
             negative,
             samples,
             noise_mask=latent_image.get("noise_mask"),
-            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+            callback=lambda step, denoised, x, _: preview(step, denoised, x, steps),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=seed,
         )

@@ -34,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
     parser.add_argument(
+        "--restarts", type=int, default=0,
+        help="how often sampling goes back to strong noise, 3 steps each; rhythms (bouncing, swinging) want about 12",
+    )  # fmt: skip
+    parser.add_argument(
         "--threshold", type=float, default=0.0,
         help="percentile of dynamic thresholding, for example 0.995; 0 = none",
     )  # fmt: skip
@@ -53,6 +57,7 @@ def main(options: argparse.Namespace) -> int:
 
     from ..media import check_mp4, contact_sheet, evenly_spaced, save_image, write_mp4
     from ..pipeline import Request, generate, load_models
+    from ..sampling import count_steps
     from .device import check_device
 
     prompts, paths = _jobs(options)
@@ -77,6 +82,7 @@ def main(options: argparse.Namespace) -> int:
         Request(
             prompt, options.negative, options.seed, options.frames, height, width, options.steps,
             options.cfg, options.sampler, options.scheduler, options.threshold,
+            restarts=options.restarts,
         )
         for prompt in prompts
     ]  # fmt: skip
@@ -84,7 +90,8 @@ def main(options: argparse.Namespace) -> int:
     warn_outside_training(requests[0], models, parts)
     for request, path in zip(requests, paths, strict=True):
         started = time.monotonic()
-        with tqdm(total=options.steps, desc=path.stem, unit="step", file=sys.stderr) as bar:
+        steps = count_steps(request.sigmas(models.schedule))
+        with tqdm(total=steps, desc=path.stem, unit="step", file=sys.stderr) as bar:
             frames = generate(models, request, on_step=lambda *_, bar=bar: bar.update())
         metadata = {"comment": f"{stamp}; prompt: {request.prompt}; seed: {options.seed}"}
         write_mp4(path, frames, options.fps, metadata, options.scale)

@@ -43,13 +43,14 @@ class ClipMaker:
         self.folder = options.clips
         self.request = Request(
             "", num_frames=options.frames, height=height, width=width, steps=options.steps,
-            cfg=options.cfg, sampler=options.sampler, scheduler=options.scheduler,
+            cfg=options.cfg, sampler=options.sampler, scheduler=options.scheduler, restarts=options.restarts,
         )  # fmt: skip
         self.run: Record = {
             "weights": fingerprint(self.sha256), "steps": options.steps, "cfg": options.cfg,
             "sampler": options.sampler, "scheduler": options.scheduler, "frames": options.frames,
             "size": [height, width],
         }  # fmt: skip
+        self.run["restarts"] = options.restarts or None  # as in lines from before there were any
         self._models = None
 
     def make(self, name: str, prompt: str, seed: int) -> Clip:
