@@ -102,7 +102,7 @@ def styled(weights, lora_file, tmp_path, monkeypatch):
     monkeypatch.setattr("lumiere_core.style.bundled_styles", lambda: {"neon": path})
     options = argparse.Namespace(
         weights=weights, device="cpu", clips=tmp_path / "clips", frames=4, steps=1, cfg=1.0,
-        sampler="ddim", scheduler="karras",
+        sampler="ddim", scheduler="karras", restarts=0,
     )  # fmt: skip
     return StyleEvaluation(options)
 
