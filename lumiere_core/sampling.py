@@ -19,9 +19,13 @@ OnStep = Callable[[int, float, Tensor], None]
 
 def sigmas_karras(steps: int, schedule: Schedule, rho: float = 7.0) -> Tensor:
     """Return (steps + 1,) sigmas spaced as Karras et al. (2022), eq. 5, with a final 0."""
-    low, high = schedule.sigma_min ** (1 / rho), schedule.sigma_max ** (1 / rho)
-    ramp = torch.linspace(0, 1, steps)
-    return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1)])
+    return torch.cat([_ramp(schedule.sigma_max, schedule.sigma_min, steps, rho), torch.zeros(1)])
+
+
+def _ramp(high: float, low: float, count: int, rho: float = 7.0) -> Tensor:
+    """Return (count,) sigmas from high to low whose rho-th roots are evenly spaced."""
+    low, high = low ** (1 / rho), high ** (1 / rho)
+    return (high + torch.linspace(0, 1, count) * (low - high)) ** rho
 
 
 def sigmas_linear(steps: int, schedule: Schedule) -> Tensor:
@@ -101,8 +105,7 @@ def with_restarts(
     high = min(high, float(sigmas[0]))
     if not count or high <= low:
         return sigmas
-    ramp = torch.linspace(high ** (1 / 7), low ** (1 / 7), steps + 1) ** 7  # as Karras et al.
-    ramp = ramp.to(sigmas)
+    ramp = _ramp(high, low, steps + 1).to(sigmas)
     # A step from `low` to just below it would be wasted.
     above, below = sigmas[sigmas > low], sigmas[sigmas < 0.9 * low]
     return torch.cat([above, ramp[-1:], ramp.repeat(count), below])

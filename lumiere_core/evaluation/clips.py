@@ -49,8 +49,8 @@ class ClipMaker:
             "weights": fingerprint(self.sha256), "steps": options.steps, "cfg": options.cfg,
             "sampler": options.sampler, "scheduler": options.scheduler, "frames": options.frames,
             "size": [height, width],
+            "restarts": options.restarts or None,  # None, as in lines from before there were any
         }  # fmt: skip
-        self.run["restarts"] = options.restarts or None  # as in lines from before there were any
         self._models = None
 
     def make(self, name: str, prompt: str, seed: int) -> Clip:

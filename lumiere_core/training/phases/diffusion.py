@@ -179,12 +179,12 @@ class DiffusionPhase(ABC):
             near = schedule.angle(timestep).tan() <= OBJECTS_UNTIL
             error = error * object_weights(objects, near, self.options.object_weight)
         error = error.flatten(1).mean(dim=1)
-        if self.options.change_weight and off.ndim == 5 and off.shape[2] > 1:
-            changes = off.diff(dim=2).square().flatten(1).mean(dim=1)
-            error = error + self.options.change_weight * changes
-        if self.options.motion_weight and off.ndim == 5 and off.shape[2] > 1:
-            moving = off - off.mean(dim=2, keepdim=True)
-            error = error + self.options.motion_weight * moving.square().flatten(1).mean(dim=1)
+        if off.ndim == 5 and off.shape[2] > 1:
+            changes, moving = off.diff(dim=2), off - off.mean(dim=2, keepdim=True)
+            weights = self.options.change_weight, self.options.motion_weight
+            for weight, part in zip(weights, (changes, moving), strict=True):
+                if weight:
+                    error = error + weight * part.square().flatten(1).mean(dim=1)
         return (error * schedule.loss_weight(timestep)).mean()
 
     def noise(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
