@@ -82,6 +82,39 @@ def test_periods(motion):
         assert 2 * 2 - 1 <= turns <= 2 * 5 + 1
 
 
+@pytest.mark.parametrize(
+    "family, motion, phase, periods",
+    [("shape", "bouncing", 0.5, 3.0), ("shape", "swinging", 0.25, 2.6), ("walking figure", None, 0.0, 4.8),
+     ("galloping horse", None, 0.0, 7.2), ("waving flag", None, 0.0, 4.0)],
+)  # fmt: skip
+def test_rhythms_have_a_usual_way_and_one_scene_in_ten_another(family, motion, phase, periods):
+    scenes = [sample_scene(seed, "all", family) for seed in range(4000 if motion else 600)]
+    scenes = [
+        scene
+        for scene in scenes
+        if scene.attributes["motion"] == (motion or scene.attributes["motion"])
+    ]
+    usual = [scene for scene in scenes if scene.parameters["phase"] == phase]
+    assert 0.05 < 1 - len(usual) / len(scenes) < 0.15
+    tempi = [scene.parameters["periods"] / periods for scene in usual]
+    assert 0.979 < min(tempi) < 0.985 and 1.015 < max(tempi) < 1.021
+    free = [scene.parameters["periods"] / periods for scene in scenes if scene not in usual]
+    assert max(free) - min(free) > 0.15
+
+
+def test_a_ball_is_dropped_a_pendulum_let_go_at_the_right_and_a_spin_goes_with_the_clock():
+    scenes = {motion: shape_scenes(40, motion=motion, camera="static") for motion in ("bouncing", "swinging", "spinning")}  # fmt: skip
+    for motion in ("bouncing", "swinging"):
+        for scene in [s for s in scenes[motion] if s.parameters["phase"] in (0.5, 0.25)][:4]:
+            _, masks = render_clip(scene, 80, 16.0, 32, 32, masks=True)
+            x, y = centres(masks[0])
+            path = y if motion == "bouncing" else x
+            assert path[0] >= path.max() - 0.01
+    turns = [scene.parameters["turns"] for scene in scenes["spinning"]]
+    usual = [turn for turn in turns if abs(turn + 1.7) < 0.05]
+    assert len(usual) >= 30 and len(usual) < 40
+
+
 def test_only_a_spinning_shape_turns_and_only_a_growing_one_grows():
     for motion in ("spinning", "growing", "standing still"):
         for scene in shape_scenes(3, motion=motion, camera="static"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from .. import sdf
@@ -11,7 +9,7 @@ from ..backgrounds import draw_landscape, landscape_parameters
 from ..canvas import Canvas, Parameters
 from ..dice import Dice
 from ..palette import colour_parameters
-from .base import Attributes, Family, travel, travel_parameters
+from .base import Attributes, Family, cycle, cycle_parameters, travel, travel_parameters
 
 
 def _direction_phrases(*verbs: str) -> dict[str, tuple[str, ...]]:
@@ -46,8 +44,7 @@ _WALK_BACKGROUNDS = {
 def _walker_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     return {
         **travel_parameters(attributes["direction"], dice, 0.42, 0.6),
-        "steps": dice.uniform(4.0, 5.5),
-        "phase": dice.uniform(0.0, 6.28),
+        **cycle_parameters(dice.uniform(4.0, 5.5), dice.uniform(), 4.8),
         "size": dice.uniform(0.62, 0.70),
         **landscape_parameters(*_WALK_BACKGROUNDS[attributes["background"]], dice.uniform()),
         **colour_parameters(attributes["colour"], dice),
@@ -58,7 +55,7 @@ def _walker_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
 def _walker(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     size = parameters["size"] * canvas.half_height
-    beat = 2.0 * math.pi * parameters["steps"] * canvas.progress + parameters["phase"]
+    beat = cycle(canvas, parameters)
     # From here on the figure is 2 units tall, stands at 0 and looks to the right.
     x = (canvas.x - travel(canvas, parameters, 0.42)) * parameters["direction"] / size
     y = (canvas.y + 0.86 * canvas.half_height) / size
@@ -121,8 +118,7 @@ _HORSE_BACKGROUNDS = {
 def _horse_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     return {
         **travel_parameters(attributes["direction"], dice, 0.34, 0.46),
-        "strides": dice.uniform(6.5, 8.0),
-        "phase": dice.uniform(0.0, 6.28),
+        **cycle_parameters(dice.uniform(6.5, 8.0), dice.uniform(), 7.2),
         "size": dice.uniform(0.52, 0.60),
         **landscape_parameters(*_HORSE_BACKGROUNDS[attributes["background"]], dice.uniform()),
         **colour_parameters(attributes["colour"], dice),
@@ -132,7 +128,7 @@ def _horse_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
 def _horse(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     size = parameters["size"]
-    beat = 2.0 * math.pi * parameters["strides"] * canvas.progress + parameters["phase"]
+    beat = cycle(canvas, parameters)
     x = (canvas.x - travel(canvas, parameters, 0.58)) * parameters["direction"] / size
     y = (canvas.y + 0.26 * canvas.half_height) / size - 0.07 * torch.sin(beat)
     pitch = 0.10 * torch.cos(beat)  # the body rocks; joints turn, so x and y stay one-dimensional
@@ -198,8 +194,7 @@ HORSE = Family(
 def _turtle_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     return {
         **travel_parameters(attributes["direction"], dice, 0.34, 0.46),
-        "strokes": dice.uniform(2.6, 4.2),
-        "phase": dice.uniform(0.0, 6.28),
+        **cycle_parameters(dice.uniform(2.6, 4.2), dice.uniform(), 3.4),
         "size": dice.uniform(0.50, 0.58),
         "height": dice.uniform(-0.05, 0.25),
         "variation": dice.uniform(),
@@ -237,7 +232,7 @@ def _under_water(canvas: Canvas, parameters: Parameters) -> None:
 def _turtle(canvas: Canvas, parameters: Parameters) -> None:
     _under_water(canvas, parameters)
     size = parameters["size"]
-    beat = 2.0 * math.pi * parameters["strokes"] * canvas.progress + parameters["phase"]
+    beat = cycle(canvas, parameters)
     x = (canvas.x - travel(canvas, parameters, 0.55)) * parameters["direction"] / size
     y = canvas.y - (parameters["height"] + 0.04 * torch.sin(beat)) * canvas.half_height
     y = y / size

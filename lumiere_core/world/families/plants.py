@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from .. import sdf
@@ -11,15 +9,23 @@ from ..backgrounds import draw_landscape, landscape_parameters
 from ..canvas import Canvas, Parameters
 from ..dice import Dice
 from ..palette import colour_parameters
-from .base import CAMERA, DAYLIGHT, SUNNY, Attributes, Family, camera_parameters
+from .base import (
+    CAMERA,
+    DAYLIGHT,
+    SUNNY,
+    Attributes,
+    Family,
+    camera_parameters,
+    cycle,
+    cycle_parameters,
+)
 
 _FLOWER_COLOURS = ("red", "orange", "yellow", "purple", "white")
 
 
 def _flowers_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     return {
-        "phase": dice.uniform(0.0, 6.28),
-        "periods": dice.uniform(2.2, 4.0),
+        **cycle_parameters(dice.uniform(2.2, 4.0), dice.uniform(), 3.0),
         "sway": dice.uniform(0.14, 0.20),
         "height": dice.uniform(0.9, 1.1),
         **camera_parameters(attributes["camera"], dice),
@@ -35,8 +41,8 @@ def _flowers(canvas: Canvas, parameters: Parameters) -> None:
     stem_colour = canvas.tone((0.05, 0.24, 0.10), (0.18, 0.34, 0.10), (0.12, 0.42, 0.12))
     middle = canvas.tone((0.5, 0.35, 0.1), (0.7, 0.42, 0.1), (0.45, 0.25, 0.08))
     base = -canvas.half_height * 1.1
+    beat = cycle(canvas, parameters)
     for flower, (place, tall) in enumerate(((-0.52, 0.86), (0.50, 0.92), (0.0, 1.1))):
-        beat = 2.0 * math.pi * parameters["periods"] * canvas.progress + parameters["phase"]
         height = parameters["height"] * tall * canvas.half_height
         lean = parameters["sway"] * torch.sin(beat - 0.9 * flower) + 0.04
         rise = ((canvas.y - base) / height).clamp(0.0, 1.0)

@@ -19,7 +19,7 @@ from ..backgrounds import (
 from ..canvas import Canvas, Parameters, draw_by_kind
 from ..dice import Dice
 from ..palette import COLOURS, colour_parameters
-from .base import CAMERA, Attributes, Family, camera_parameters
+from .base import CAMERA, Attributes, Family, camera_parameters, rhythm
 
 SHAPES = ("ball", "square", "triangle", "star")
 MOTIONS = (
@@ -60,17 +60,29 @@ def _parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     dark = background in ("night sky", "plain black")
     size = dice.uniform(0.24, 0.38)
     travel = dice.uniform(0.38, 0.62)
-    periods = 0.0
+    periods, usual, start = 0.0, 0.0, 0.0
     if motion.startswith("moving"):
         size = dice.uniform(0.22, 0.31)
     elif motion == "bouncing":
         size, periods = dice.uniform(0.22, 0.30), dice.uniform(2.3, 4.7)
+        usual, start = 3.0, 0.5  # dropped from its highest place
     elif motion == "swinging":
         size, periods = dice.uniform(0.22, 0.30), dice.uniform(2.2, 4.0)
+        usual, start = 2.6, 0.25  # let go at the right
     elif motion == "growing":
         size = dice.uniform(0.17, 0.21)
     if attributes["camera"] != "static":
         size = dice.uniform(0.24, 0.32)
+    static = attributes["camera"] == "static"
+    offset_x = dice.uniform(-0.55, 0.55) if static else 0.0
+    offset_y = dice.uniform(-0.5, 0.4) if static else -0.1
+    phase = dice.uniform()
+    lowest, highest = dice.uniform(0.75, 1.0), dice.uniform(0.25, 0.9)
+    turns = 0.0
+    if motion == "spinning":  # the usual way is that of a clock's hands
+        turns, _ = rhythm(dice.sign() * dice.uniform(1.2, 2.6), phase, -1.7)
+    elif usual:
+        periods, phase = rhythm(periods, phase, usual)
     sign = {"moving left": -1.0, "moving right": 1.0, "moving up": 1.0, "moving down": -1.0}
     horizontal = motion in ("moving left", "moving right")
     vertical = motion in ("moving up", "moving down")
@@ -81,15 +93,15 @@ def _parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
         "extent": EXTENT[shape],
         "travel_x": sign.get(motion, 0.0) * travel if horizontal else 0.0,
         "travel_y": sign.get(motion, 0.0) * travel if vertical else 0.0,
-        "offset_x": dice.uniform(-0.55, 0.55) if attributes["camera"] == "static" else 0.0,
-        "offset_y": dice.uniform(-0.5, 0.4) if attributes["camera"] == "static" else -0.1,
+        "offset_x": offset_x,
+        "offset_y": offset_y,
         "bouncing": float(motion == "bouncing"),
         "swinging": float(motion == "swinging"),
         "periods": periods,
-        "phase": dice.uniform(),
-        "lowest": dice.uniform(0.75, 1.0),
-        "highest": dice.uniform(0.25, 0.9),
-        "turns": dice.sign() * dice.uniform(1.2, 2.6) if motion == "spinning" else 0.0,
+        "phase": phase + start,
+        "lowest": lowest,
+        "highest": highest,
+        "turns": turns,
         "rope": 0.5 if dark else -0.5,
         **camera_parameters(attributes["camera"], dice),
         **landscape_parameters(*LANDSCAPES[background], dice.uniform()),

@@ -11,7 +11,16 @@ from ..backgrounds import BACKGROUND_COLOURS, below, draw_landscape, landscape_p
 from ..canvas import Canvas, Parameters
 from ..dice import Dice
 from ..palette import COLOURS, colour_parameters
-from .base import DAYLIGHT, SUNNY, Attributes, Family, travel, travel_parameters
+from .base import (
+    DAYLIGHT,
+    SUNNY,
+    Attributes,
+    Family,
+    cycle,
+    cycle_parameters,
+    travel,
+    travel_parameters,
+)
 
 # Colours that a time of day already shows in the sky or in the dark.
 _TAKEN = {"day": (), "sunset": ("orange",), "night": ("black", "blue")}
@@ -23,8 +32,7 @@ def _boat_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     return {
         **travel_parameters(attributes["direction"], dice, 0.36, 0.5),
         "size": dice.uniform(0.46, 0.54),
-        "periods": dice.uniform(2.2, 3.6),
-        "phase": dice.uniform(0.0, 6.28),
+        **cycle_parameters(dice.uniform(2.2, 3.6), dice.uniform(), 3.0),
         **landscape_parameters("ocean", DAYLIGHT[attributes["time"]], dice.uniform()),
         **colour_parameters(attributes["colour"], dice),
     }
@@ -33,7 +41,7 @@ def _boat_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
 def _boat(canvas: Canvas, parameters: Parameters) -> None:
     draw_landscape(canvas, parameters)
     size = parameters["size"]
-    beat = 2.0 * math.pi * parameters["periods"] * canvas.progress + parameters["phase"]
+    beat = cycle(canvas, parameters)
     x = (canvas.x - travel(canvas, parameters, 0.45)) * parameters["direction"] / size
     y = (canvas.y + (0.36 - 0.035 * torch.sin(beat)) * canvas.half_height) / size
     x, y = sdf.rotate(x, y, 0.10 * torch.cos(beat))
@@ -106,8 +114,7 @@ _FLAG_BACKGROUNDS = {
 
 def _flag_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     return {
-        "periods": dice.uniform(3.0, 5.0),
-        "phase": dice.uniform(0.0, 6.28),
+        **cycle_parameters(dice.uniform(3.0, 5.0), dice.uniform(), 4.0),
         "length": dice.uniform(0.95, 1.15),
         "height": dice.uniform(0.27, 0.33),
         "place": dice.uniform(-0.08, 0.08),
@@ -123,8 +130,7 @@ def _flag(canvas: Canvas, parameters: Parameters) -> None:
     pole = canvas.cover(x.abs() - 0.045) * canvas.cover(canvas.y - 0.86 * canvas.half_height)
     length = parameters["length"]
     share = (x / length).clamp(0.0, 1.0)
-    beat = 2.0 * math.pi * (1.25 * share - parameters["periods"] * canvas.progress)
-    beat = beat + parameters["phase"]
+    beat = 2.0 * math.pi * 1.25 * share - cycle(canvas, parameters)
     wave = y - 0.15 * share.sqrt() * torch.sin(beat)
     distance = torch.maximum((wave.abs() - parameters["height"]) * 0.85,
                              (x - 0.5 * length).abs() - 0.5 * length)  # fmt: skip
