@@ -79,7 +79,7 @@ class Request:
     scheduler: str = "karras"
     threshold: float = 0.0  # percentile of dynamic thresholding, for example 0.995; 0 = none
     denoise: float = 1.0  # less keeps that much of a source clip's structure (SDEdit)
-    restarts: int = 0  # see sampling.with_restarts: rhythms want about 12
+    restarts: int = 0  # see sampling.with_restarts
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.steps < 1:

@@ -101,7 +101,7 @@ class LumiereSampler(io.ComfyNode):
                 io.Int.Input(
                     "restarts", default=0, min=0, max=100, optional=True,
                     tooltip="How often sampling goes back to strong noise (sigma 25) before it finishes, at 3 steps each. "
-                    "Rhythms, such as bouncing and swinging, want about 12; 0 is fastest.",
+                    "About 12 may help layers whose rhythms are weak; 0 is fastest.",
                 ),
             ],
             outputs=[io.Latent.Output()],

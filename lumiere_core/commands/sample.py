@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
     parser.add_argument(
         "--restarts", type=int, default=0,
-        help="how often sampling goes back to strong noise, 3 steps each; rhythms (bouncing, swinging) want about 12",
+        help="how often sampling goes back to strong noise, 3 steps each; about 12 may help layers whose rhythms are weak",
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=float, default=0.0,
