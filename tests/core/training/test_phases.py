@@ -40,8 +40,9 @@ def test_every_temporal_parameter_gets_a_gradient_once_the_projections_moved(tra
     phase = trainer.phase("temporal")
     trainer.tiny.randomise(phase.module, torch.Generator().manual_seed(0))
     phase.loss(0).backward()
-    silent = [k for k, p in phase.module.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == []
+    silent = {k for k, p in phase.module.named_parameters() if p.grad is None or not p.grad.any()}
+    # A bias before a softmax shifts all tokens alike: its gradient is zero, but for rounding.
+    assert silent <= {"condition.score.bias"}
 
 
 def test_chosen_parameters_train_alone(trainer, tmp_path):
