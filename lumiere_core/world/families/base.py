@@ -88,21 +88,21 @@ def travel_parameters(direction: str, dice: Dice, low: float = 0.36, high: float
 FREE = 0.1  # of the scenes have a tempo and a first phase of their own
 
 
-def rhythm(periods: float, phase: float, usual: float) -> tuple[float, float]:
+def rhythm(periods: float, phase: float, usual: float, start: float = 0.0) -> tuple[float, float]:
     """Return periods in a clip, and the phase at its beginning, of what moves back and forth.
 
     No caption tells either, and a clip that is made from noise must settle on one of them over all of its frames. So the
-    word has a usual way, as "moving left" has: `usual` periods, within 2 %, from phase 0. One scene in ten is free, so
+    word has a usual way, as "moving left" has: `usual` periods, within 2 %, from the phase `start`. One scene in ten is free, so
     that a given picture may show any moment.
 
     Args:
         periods, phase: drawn for a free scene; phase in [0, 1) also chooses which scenes are free.
-        usual: periods in a clip.
+        usual: periods in a clip. start: phase at its beginning.
     """
     if phase < FREE:
-        return periods, phase / FREE
+        return periods, start + phase / FREE
     share = (phase - FREE) / (1.0 - FREE)
-    return usual * (0.98 + 0.04 * share), 0.0
+    return usual * (0.98 + 0.04 * share), start
 
 
 def cycle_parameters(periods: float, phase: float, usual: float) -> dict[str, float]:

@@ -34,6 +34,9 @@ EXTENT = {
     "triangle": math.sqrt(math.pi / (3 * math.sqrt(3) / 4)),
     "star": math.sqrt(math.pi / (5 * sdf.STAR_INNER * math.sin(math.radians(36)))),
 }
+# Periods or turns in a clip and the phase at its beginning, see `rhythm`: a ball is dropped from its highest place, a
+# pendulum let go at the right, a spin goes with the clock.
+USUAL = {"bouncing": (3.0, 0.5), "swinging": (2.6, 0.25), "spinning": (-1.7, 0.0)}
 CAMERA_MOTIONS = {
     "pan left": ("bouncing", "spinning", "standing still"),
     "pan right": ("bouncing", "spinning", "standing still"),
@@ -60,29 +63,26 @@ def _parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     dark = background in ("night sky", "plain black")
     size = dice.uniform(0.24, 0.38)
     travel = dice.uniform(0.38, 0.62)
-    periods, usual, start = 0.0, 0.0, 0.0
+    static = attributes["camera"] == "static"
+    periods = turns = 0.0
     if motion.startswith("moving"):
         size = dice.uniform(0.22, 0.31)
     elif motion == "bouncing":
         size, periods = dice.uniform(0.22, 0.30), dice.uniform(2.3, 4.7)
-        usual, start = 3.0, 0.5  # dropped from its highest place
     elif motion == "swinging":
         size, periods = dice.uniform(0.22, 0.30), dice.uniform(2.2, 4.0)
-        usual, start = 2.6, 0.25  # let go at the right
     elif motion == "growing":
         size = dice.uniform(0.17, 0.21)
-    if attributes["camera"] != "static":
+    if not static:
         size = dice.uniform(0.24, 0.32)
-    static = attributes["camera"] == "static"
     offset_x = dice.uniform(-0.55, 0.55) if static else 0.0
     offset_y = dice.uniform(-0.5, 0.4) if static else -0.1
     phase = dice.uniform()
     lowest, highest = dice.uniform(0.75, 1.0), dice.uniform(0.25, 0.9)
-    turns = 0.0
-    if motion == "spinning":  # the usual way is that of a clock's hands
-        turns, _ = rhythm(dice.sign() * dice.uniform(1.2, 2.6), phase, -1.7)
-    elif usual:
-        periods, phase = rhythm(periods, phase, usual)
+    if motion == "spinning":
+        turns, phase = rhythm(dice.sign() * dice.uniform(1.2, 2.6), phase, *USUAL[motion])
+    elif motion in USUAL:
+        periods, phase = rhythm(periods, phase, *USUAL[motion])
     sign = {"moving left": -1.0, "moving right": 1.0, "moving up": 1.0, "moving down": -1.0}
     horizontal = motion in ("moving left", "moving right")
     vertical = motion in ("moving up", "moving down")
@@ -98,7 +98,7 @@ def _parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
         "bouncing": float(motion == "bouncing"),
         "swinging": float(motion == "swinging"),
         "periods": periods,
-        "phase": phase + start,
+        "phase": phase,
         "lowest": lowest,
         "highest": highest,
         "turns": turns,
