@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
+# Options that files of earlier versions name at the one value that still exists.
+RETIRED = {"position_frames": 0}
+
+
 class _Config:
     """JSON round trip shared by the configurations."""
 
@@ -21,6 +25,7 @@ class _Config:
         Raises:
             ValueError: a name that this version does not know.
         """
+        values = {k: v for k, v in values.items() if k not in RETIRED or v != RETIRED[k]}
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -134,7 +139,6 @@ class TemporalConfig(_Config):
     condition_channels: int = 0  # width of the text/noise-level vector fed to the blocks; 0 = none
     frames_per_clip: int = 80  # trained clip length, frames
     fps: float = 16.0
-    position_frames: int = 0  # length of a learned table of positions in the attention; 0 = rotary
     coordinates: bool = False  # the blocks are told places in the clip and in the frame
     shared_noise: float = 0.0  # share of the noise's variance that all frames have in common
     conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)

@@ -104,7 +104,7 @@ class TemporalLayers(nn.Module):
             elif level == coarsest:
                 inflation = AttentionInflationBlock(
                     channels, config.depth, config.num_head_channels, config.condition_channels,
-                    operations, attention, config.position_frames, config.coordinates,
+                    operations, attention, config.coordinates,
                 )  # fmt: skip
             else:
                 inflation = ConvInflationBlock(
@@ -260,8 +260,6 @@ def initial_state(layers: TemporalLayers, generator: torch.Generator) -> dict[st
             state[key] = torch.zeros(shape)
             if kind == "weight":
                 torch.nn.init.dirac_(state[key])
-        elif kind == "position":
-            state[key] = torch.randn(shape, generator=generator) * 0.02
         elif owner.endswith(("norm",)):
             state[key] = torch.ones(shape) if kind == "weight" else torch.zeros(shape)
         elif owner.endswith("modulation.linear"):

@@ -14,7 +14,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import AttentionFunction
-from .winograd import with_winograd
 
 
 class TemporalConv(nn.Module):
@@ -148,7 +147,7 @@ class ConvInflationBlock(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         ops = operations
-        self.conv = with_winograd(ops.Conv2d)(
+        self.conv = ops.Conv2d(
             channels, channels, spatial_kernel, padding=spatial_kernel // 2
         )
         self.norm = ops.GroupNorm(32, channels)
@@ -174,18 +173,14 @@ class TemporalAttention(nn.Module):
     """Self-attention over the frames of every pixel, pre-norm, with rotary position (ours: see below).
 
     The paper names no temporal position; rotary embedding of the frame number is our documented choice:
-    it needs no table, so any clip length works. A learned table (for weights that come from models that have one)
-    is stretched to the clip's length.
+    it needs no table, so any clip length works.
     """
 
     def __init__(
         self, channels: int, heads: int, condition_channels: int, operations: Any,
-        attention: AttentionFunction, position_frames: int = 0, coordinates: bool = False,
+        attention: AttentionFunction, coordinates: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.position = (
-            nn.Parameter(torch.zeros(position_frames, channels)) if position_frames else None
-        )
         ops = operations
         self.heads, self.attention = heads, attention
         self.norm = ops.GroupNorm(32, channels)
@@ -205,11 +200,7 @@ class TemporalAttention(nn.Module):
         if self.modulation is not None and condition is not None:
             y = self.modulation(y, condition)
         y = rearrange(y, "(b t) c h w -> (b h w) t c", t=num_frames)
-        if self.position is not None:
-            y = y + stretched(self.position, num_frames).to(y)
-            q, k = self.to_q(y), self.to_k(y)
-        else:
-            q, k = rotary(self.to_q(y), self.heads), rotary(self.to_k(y), self.heads)
+        q, k = rotary(self.to_q(y), self.heads), rotary(self.to_k(y), self.heads)
         y = self.to_out(self.attention(q, k, self.to_v(y), self.heads))
         return x + rearrange(y, "(b h w) t c -> (b t) c h w", h=h, w=w)
 
@@ -219,8 +210,7 @@ class AttentionInflationBlock(nn.Module):
 
     def __init__(
         self, channels: int, depth: int, head_channels: int, condition_channels: int,
-        operations: Any, attention: AttentionFunction, position_frames: int = 0,
-        coordinates: bool = False,
+        operations: Any, attention: AttentionFunction, coordinates: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         heads = max(1, channels // head_channels)
@@ -231,7 +221,6 @@ class AttentionInflationBlock(nn.Module):
                 condition_channels,
                 operations,
                 attention,
-                position_frames,
                 coordinates,
             )  # fmt: skip
             for _ in range(depth)
@@ -243,13 +232,6 @@ class AttentionInflationBlock(nn.Module):
         for layer in self.layers:
             h = layer(h, num_frames, condition)
         return x + self.proj(h)
-
-
-def stretched(table: Tensor, frames: int) -> Tensor:
-    """Interpolate a (positions, c) table to (frames, c); both ends stay."""
-    if table.shape[0] == frames:
-        return table
-    return F.interpolate(table.T[None], frames, mode="linear", align_corners=True)[0].T
 
 
 def rotary(x: Tensor, heads: int, max_period: float = 1000.0) -> Tensor:

@@ -29,7 +29,6 @@ WHAT = {  # name -> module and class with cases(), measure(case), bars(records),
     "style": ("lumiere_core.evaluation.style", "StyleEvaluation"),
     "seams": ("lumiere_core.evaluation.seams", "Seams"),
     "initialisation": ("lumiere_core.evaluation.initialisation", "Initialisation"),
-    "warm-start": ("lumiere_core.evaluation.warm_start", "WarmStart"),
 }
 NEAR = 2.0  # levels of 255 that the mean colours of a clip made again may differ by
 

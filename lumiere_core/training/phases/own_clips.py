@@ -15,10 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...animatediff import is_animatediff, warm_config, warm_start
-from ...checkpoint import load_file, load_into, load_parts, metadata_for, save_file, to_half
+from ...checkpoint import load_into, load_parts, metadata_for, save_file, to_half
 from ...config import TemporalConfig
-from ...dataset.encoders import is_lumiere
 from ...families import check_backbone, family_name
 from ...noise import _mix
 from ...schedule import Schedule, shifted_timesteps
@@ -176,28 +174,6 @@ class OwnClipsPhase:
         )
 
 
-def _from_animatediff(
-    path: Path, unet: UNet, schedule: Schedule, clips: Clips, options: TrainOptions
-) -> OwnClipsPhase:
-    """Return the phase with attention that starts from a public motion module."""
-    motion, _ = load_file(path)
-    if not is_animatediff(list(motion)):
-        raise ValueError(
-            f"{path} holds neither Lumiere weights nor an AnimateDiff motion module. Give a file of one of them."
-        )
-    settings = clips.cache.settings
-    base = TemporalConfig(
-        condition_channels=_condition_channels(unet),
-        frames_per_clip=settings.frames,
-        fps=settings.fps,
-    )
-    config = warm_config(unet.config, base)
-    layers = new_temporal(unet.config, config, options.seed)
-    layers.load_state_dict(warm_start(layers.state_dict(), motion, unet.config, config))
-    logger.warning(f"attention starts from the AnimateDiff file {path.name}: this is experimental")
-    return OwnClipsPhase(unet, layers, schedule, clips, options, f"AnimateDiff {path.name}")
-
-
 def _condition_channels(unet: UNet) -> int:
     return min(256, unet.config.model_channels * 2)
 
@@ -222,8 +198,6 @@ def build(arguments: Any, options: TrainOptions, config: dict[str, Any]) -> OwnC
         )
         layers = new_temporal(unet.config, temporal_config, options.seed)
         return OwnClipsPhase(unet, layers, schedule, clips, options)
-    if not is_lumiere(arguments.init_from):
-        return _from_animatediff(arguments.init_from, unet, schedule, clips, options)
     start = load_parts(arguments.init_from)
     start.require("temporal")
     check_backbone(start.unet_config, unet.config, arguments.init_from.name)
