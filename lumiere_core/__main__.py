@@ -7,7 +7,7 @@ if not __package__:  # started by path, perhaps isolated (-I): find the package 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     __package__ = "lumiere_core"
 
-from lumiere_core.cli import main
+from lumiere_core.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,10 +1,11 @@
-"""Loading lumiere-mini and other Lumiere checkpoints, and saving temporal layers."""
+"""Loading Lumiere checkpoints, giving an image checkpoint temporal layers, and saving those."""
 
 from __future__ import annotations
 
 import json
 import logging
 from functools import partial
+from pathlib import Path
 
 import comfy.model_management as model_management
 import comfy.sd
@@ -12,17 +13,19 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..lumiere_core import checkpoint as weights
-from ..lumiere_core.config import TextConfig
-from ..lumiere_core.ssr import ssr_config
-from . import host
-from .backbone import build_image_model
-from .clips import temporal_patcher
-from .inflate import inflate, inflation_of
-from .ssr_model import LumiereSSRModel
-from .text import build_clip, reload_text_patcher
+from ..lumiere_core.nets import checkpoint as weights
+from ..lumiere_core.nets.backbones import check_backbone
+from ..lumiere_core.nets.config import TemporalConfig, TextConfig
+from ..lumiere_core.nets.ssr import ssr_config
+from .host import models
+from .host.clip import build_clip, reload_text_patcher
+from .host.handlers import temporal_patcher
+from .host.image_model import build_image_model
+from .host.inflate import image_hashes, inflate, inflation_of, unet_config_of
+from .host.ssr_model import LumiereSSRModel
 
 PARTS = ("text", "image", "temporal")
+UNTRAINED = "untrained"
 
 
 class LumiereLoader(io.ComfyNode):
@@ -39,44 +42,57 @@ class LumiereLoader(io.ComfyNode):
             search_aliases=["lumiere checkpoint", "text to video", "load video model"],
             inputs=[
                 io.Combo.Input(
-                    "checkpoint", options=host.checkpoint_names(),
-                    tooltip=f"{host.BUNDLED} and {host.BUNDLED_SSR} (super-resolution, x4) are part of the pack; the others "
+                    "checkpoint",
+                    options=models.checkpoint_names(),
+                    tooltip=f"{models.BUNDLED} and {models.BUNDLED_SSR} (super-resolution, x4) are part of the pack; the others "
                     "lie in models/lumiere.",
                 ),
                 io.Combo.Input(
-                    "dtype", options=list(host.DTYPES), default="default", advanced=True,
+                    "dtype",
+                    options=list(models.DTYPES),
+                    default="default",
+                    advanced=True,
                     tooltip="Number format of the weights. default: what the host chooses for the device.",
                 ),
                 io.Int.Input(
-                    "frames_per_clip", default=0, min=0, max=4096, advanced=True,
+                    "frames_per_clip",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    advanced=True,
                     tooltip="Frames of one clip in a batch of several. 0: the whole batch is one clip.",
                 ),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, **_) -> list:
         """Load again when a file was written again."""
         try:
-            return [(f.name, f.stat().st_mtime_ns) for f in host.checkpoint_files(checkpoint)]
+            return [(f.name, f.stat().st_mtime_ns) for f in models.checkpoint_files(checkpoint)]
         except OSError:
             return [checkpoint]
 
     @classmethod
     def execute(cls, checkpoint: str, dtype: str, frames_per_clip: int) -> io.NodeOutput:
-        files = host.checkpoint_files(checkpoint)
+        files = models.checkpoint_files(checkpoint)
         parts = weights.load_parts(files)
         # A super-resolution stage may come without a text encoder: its clips are made by another model.
         parts.require(*(PARTS[1:] if "ssr" in parts.config else PARTS))
         model = _image_patcher(files, dtype, parts=parts)
         model.cached_patcher_init = (_image_patcher, (files, dtype))
         model = inflate(
-            model, parts.temporal, parts.temporal_config, frames_per_clip,
-            title=checkpoint, sha256=parts.sha256, image_recorded=True,
+            model,
+            parts.temporal,
+            parts.temporal_config,
+            frames_per_clip,
+            title=checkpoint,
+            sha256=parts.sha256,
+            image_recorded=True,
             trained_size=_trained_size(parts),
             reload=partial(_read_temporal, files),
-        )  # fmt: skip
+        )
         clip = None
         if parts.text is not None:
             clip = build_clip(parts.text, parts.text_config, checkpoint)
@@ -86,17 +102,13 @@ class LumiereLoader(io.ComfyNode):
         return io.NodeOutput(model, clip, vae)
 
 
-def _image_patcher(
-    files: list, dtype: str, disable_dynamic: bool = False, parts: weights.Parts | None = None
-):
+def _image_patcher(files: list, dtype: str, disable_dynamic: bool = False, parts: weights.Parts | None = None):
     parts = parts or weights.load_parts(files)
     name = ", ".join(parts.sha256)
     kind = {}
     if "ssr" in parts.config:
         kind["new_model"] = partial(LumiereSSRModel, ssr=ssr_config(parts))
-    return build_image_model(
-        parts.image, parts.unet_config, parts.schedule, name, dtype, disable_dynamic, **kind
-    )
+    return build_image_model(parts.image, parts.unet_config, parts.schedule, name, dtype, disable_dynamic, **kind)
 
 
 def _read_temporal(files: list) -> dict[str, Tensor]:
@@ -129,33 +141,105 @@ class LumiereSaveTemporal(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A MODEL with temporal layers, such as that of Load Lumiere."),
                 io.String.Input(
-                    "filename_prefix", default="lumiere/temporal",
+                    "filename_prefix",
+                    default="lumiere/temporal",
                     tooltip="Folder and beginning of the name in the output folder.",
                 ),
             ],
             outputs=[],
             is_output_node=True,
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, model, filename_prefix: str) -> io.NodeOutput:
         inflation, patcher = inflation_of(model), temporal_patcher(model)
         if inflation is None or patcher is None:
-            raise ValueError(
-                "this MODEL has no temporal layers to save. Connect one that was loaded by Load Lumiere."
-            )
+            raise ValueError("this MODEL has no temporal layers to save. Connect one that was loaded by Load Lumiere.")
         model_management.load_models_gpu([patcher], force_full_load=True)
-        state = {
-            f"temporal.{key}": value for key, value in patcher.model_state_dict_for_saving().items()
-        }
-        config = {
-            "unet": inflation.unet_config.to_dict(),
-            "temporal": inflation.temporal_config.to_dict(),
-        }
-        path, file, subfolder = host.output_path(filename_prefix, ".safetensors")
+        state = {f"temporal.{key}": value for key, value in patcher.model_state_dict_for_saving().items()}
+        config = {"unet": inflation.unet_config.to_dict(), "temporal": inflation.temporal_config.to_dict()}
+        path, file, subfolder = models.output_path(filename_prefix, ".safetensors")
         metadata = weights.metadata_for(
             f"{inflation.title} temporal layers", config, source=json.dumps(inflation.sha256)
         )
         weights.save_file(state, path, metadata)
         logging.info(f"Lumiere: temporal layers saved to {path}")
         return io.NodeOutput(ui={"text": [f"{subfolder}/{file}" if subfolder else file]})
+
+
+class LumiereApplyTemporal(io.ComfyNode):
+    """Image MODEL to video MODEL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LumiereApplyTemporal",
+            display_name="Apply Lumiere Temporal Layers",
+            category="lumiere",
+            description="Inflates an image MODEL (SD1.x, SD2.x, SDXL, the SD x4 upscaler, lumiere-mini and their "
+            "fine-tunes) over time. Frames lie in the batch axis; any sampler, LoRA or ControlNet works on the result.",
+            search_aliases=["motion module", "inflate", "animate checkpoint", "video model from image model"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="An image MODEL, such as that of Load Checkpoint, with or without LoRA."
+                ),
+                io.Combo.Input(
+                    "temporal",
+                    options=[UNTRAINED, *models.checkpoint_names()],
+                    tooltip="Trained temporal layers from models/lumiere. untrained: every frame that reaches the "
+                    "coarsest level is what the image model makes; the frames between repeat its features.",
+                ),
+                io.Int.Input(
+                    "frames_per_clip",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="Frames of one clip in a batch of several. 0: the whole batch is one clip.",
+                ),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, temporal: str, **_) -> list:
+        """Load again when a file was written again."""
+        try:
+            return [(f.name, f.stat().st_mtime_ns) for f in _files(temporal)]
+        except OSError:
+            return [temporal]
+
+    @classmethod
+    def execute(cls, model, temporal: str, frames_per_clip: int) -> io.NodeOutput:
+        image = image_hashes(model)
+        if temporal == UNTRAINED:
+            inflated = inflate(
+                model,
+                None,
+                TemporalConfig(),
+                frames_per_clip,
+                title=UNTRAINED,
+                sha256=image,
+                image_recorded=bool(image),
+            )
+            return io.NodeOutput(inflated)
+        files = _files(temporal)
+        parts = weights.load_parts(files)
+        parts.require("temporal")
+        check_backbone(parts.unet_config, unet_config_of(model), temporal)
+        height, width = parts.config.get("size", (0, 0))
+        inflated = inflate(
+            model,
+            parts.temporal,
+            parts.temporal_config,
+            frames_per_clip,
+            title=temporal,
+            sha256=image | parts.sha256,
+            image_recorded=bool(image),
+            trained_size=(width, height) if width and height else None,
+            reload=partial(_read_temporal, files),
+        )
+        return io.NodeOutput(inflated)
+
+
+def _files(temporal: str) -> list[Path]:
+    return [] if temporal == UNTRAINED else models.checkpoint_files(temporal)

@@ -11,11 +11,11 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..lumiere_core import guidance
-from ..lumiere_core.sampling import count_steps, with_restarts
-from ..lumiere_core.video import clip_count
-from .inflate import inflation_of
-from .noise import OWN_NOISE, ClipNoise
+from ..lumiere_core.clips.video import clip_count
+from ..lumiere_core.diffusion import guidance
+from ..lumiere_core.diffusion.sampling import count_steps, with_restarts
+from .host.inflate import inflation_of
+from .host.noise import OWN_NOISE, ClipNoise
 
 
 class EmptyLumiereLatentVideo(io.ComfyNode):
@@ -32,31 +32,33 @@ class EmptyLumiereLatentVideo(io.ComfyNode):
             search_aliases=["empty latent", "video size", "number of frames"],
             inputs=[
                 io.Int.Input(
-                    "width", default=64, min=16, max=4096, step=8,
-                    tooltip="Pixels. lumiere-mini was trained on 64.",
+                    "width", default=64, min=16, max=4096, step=8, tooltip="Pixels. lumiere-mini was trained on 64."
                 ),
                 io.Int.Input(
-                    "height", default=64, min=16, max=4096, step=8,
-                    tooltip="Pixels. lumiere-mini was trained on 64.",
+                    "height", default=64, min=16, max=4096, step=8, tooltip="Pixels. lumiere-mini was trained on 64."
                 ),
                 io.Int.Input(
-                    "length", default=80, min=1, max=4096,
+                    "length",
+                    default=80,
+                    min=1,
+                    max=4096,
                     tooltip="Frames of a clip: 80 are 5 seconds at 16 frames a second. Any number works; 1 is a still "
                     "image made without the temporal layers.",
                 ),
                 io.Int.Input(
-                    "batch_size", default=1, min=1, max=64,
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=64,
                     tooltip="Clips. For more than one, set frames_per_clip of the loader to length.",
                 ),
             ],
             outputs=[io.Latent.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, width: int, height: int, length: int, batch_size: int) -> io.NodeOutput:
-        samples = torch.zeros(
-            [batch_size * length, 3, height, width], device=model_management.intermediate_device()
-        )
+        samples = torch.zeros([batch_size * length, 3, height, width], device=model_management.intermediate_device())
         # The key tells the host how to turn an empty clip into the latent size of any model.
         return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": 1})
 
@@ -76,12 +78,21 @@ class LumiereSampler(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A MODEL with temporal layers, such as that of Load Lumiere."),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
                     tooltip="Clip k of a batch uses seed + k.",
                 ),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps."),
                 io.Float.Input(
-                    "cfg", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                    "cfg",
+                    default=3.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
                     tooltip="Classifier-free guidance scale: how much the prompt counts. 1 is none and twice as fast.",
                 ),
                 io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES, default="euler"),
@@ -90,28 +101,52 @@ class LumiereSampler(io.ComfyNode):
                 io.Conditioning.Input("negative"),
                 io.Latent.Input("latent_image", tooltip="The clip to denoise; frames in the batch axis."),
                 io.Float.Input(
-                    "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
                     tooltip="1 makes a new clip; less keeps that much of latent_image's structure (SDEdit).",
                 ),
                 io.Float.Input(
-                    "dynamic_threshold", default=0.0, min=0.0, max=1.0, step=0.005, round=0.001,
+                    "dynamic_threshold",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.005,
+                    round=0.001,
                     tooltip="Percentile of dynamic thresholding (Imagen §2.3), such as 0.995: keeps the clean estimate of "
                     "a clip in [-1, 1] at high cfg. 0 and 1 turn it off. For models that work on pixels.",
                 ),
                 io.Int.Input(
-                    "restarts", default=0, min=0, max=100, optional=True,
+                    "restarts",
+                    default=0,
+                    min=0,
+                    max=100,
+                    optional=True,
                     tooltip="How often sampling goes back to strong noise (sigma 25) before it finishes, at 3 steps each. "
                     "About 12 may help layers whose rhythms are weak; 0 is fastest.",
                 ),
             ],
             outputs=[io.Latent.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, model, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive, negative,
-        latent_image: dict, denoise: float, dynamic_threshold: float, restarts: int = 0,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive,
+        negative,
+        latent_image: dict,
+        denoise: float,
+        dynamic_threshold: float,
+        restarts: int = 0,
+    ) -> io.NodeOutput:
         samples = comfy.sample.fix_empty_latent_channels(
             model,
             latent_image["samples"],

@@ -6,10 +6,10 @@ import dataclasses
 
 from comfy_api.v0_0_2 import io
 
-from ..lumiere_core.checkpoint import check_state
-from ..lumiere_core.style import alphas_by_key, joined_hashes
-from .clips import KEY
-from .inflate import inflation_of, unet_config_of
+from ..lumiere_core.nets.checkpoint import check_state
+from ..lumiere_core.nets.interpolate import alphas_by_key, joined_hashes
+from .host.handlers import KEY
+from .host.inflate import inflation_of, unet_config_of
 
 PREFIX = "diffusion_model."
 LEVELS = 4  # of SD1.x and SD2.x, the most that a U-Net of the host has
@@ -36,20 +36,29 @@ class LumiereStyleInterpolate(io.ComfyNode):
                     tooltip="A fine-tune of the same image model. Its own temporal layers, if any, are ignored.",
                 ),
                 io.Float.Input(
-                    "alpha", default=0.7, min=0.0, max=1.0, step=0.01,
+                    "alpha",
+                    default=0.7,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
                     tooltip="0: the first model, 1: the style. The paper uses 0.5 to 1, chosen for each style.",
                 ),
                 *(
                     io.Float.Input(
-                        f"level_{level}", default=UNSET, min=UNSET, max=1.0, step=0.01,
-                        optional=True, advanced=True,
+                        f"level_{level}",
+                        default=UNSET,
+                        min=UNSET,
+                        max=1.0,
+                        step=0.01,
+                        optional=True,
+                        advanced=True,
                         tooltip=f"Alpha of level {level} of the U-Net (0 is the finest); below 0: as alpha.",
                     )
                     for level in range(LEVELS)
                 ),
             ],
             outputs=[io.Model.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, model, style_model, alpha: float, **levels: float) -> io.NodeOutput:

@@ -15,13 +15,13 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..lumiere_core.multidiffusion import OVERLAP, WEIGHTINGS
-from ..lumiere_core.upscale import NOISES, noise_numbers
-from ..lumiere_core.video import clip_count
-from .inflate import inflation_of
-from .noise import ClipNoise
-from .ssr_model import GRAIN, LumiereSSRModel
-from .windows import Windows, with_windows
+from ..lumiere_core.clips.video import clip_count
+from ..lumiere_core.diffusion.multidiffusion import OVERLAP, WEIGHTINGS
+from ..lumiere_core.diffusion.upscale import NOISES, noise_numbers
+from .host.inflate import inflation_of
+from .host.noise import ClipNoise
+from .host.ssr_model import GRAIN, LumiereSSRModel
+from .host.windows import Windows, with_windows
 
 CONTEXT_LENGTH = 16
 
@@ -29,20 +29,28 @@ CONTEXT_LENGTH = 16
 def _window_inputs() -> list:
     return [
         io.Int.Input(
-            "context_length", default=CONTEXT_LENGTH, min=1, max=4096,
+            "context_length",
+            default=CONTEXT_LENGTH,
+            min=1,
+            max=4096,
             tooltip="Frames of a window: what the network sees at once, and what decides the memory. A clip that is no "
             "longer is one window.",
         ),
         io.Int.Input(
-            "context_overlap", default=OVERLAP, min=0, max=4095,
+            "context_overlap",
+            default=OVERLAP,
+            min=0,
+            max=4095,
             tooltip="Frames that neighbouring windows share and whose answers are averaged at every step. 2 in the paper; "
             "must be less than context_length.",
         ),
         io.Combo.Input(
-            "weighting", options=list(WEIGHTINGS), default=WEIGHTINGS[0],
+            "weighting",
+            options=list(WEIGHTINGS),
+            default=WEIGHTINGS[0],
             tooltip="uniform: plain average, as in the paper. tapered: a frame counts less towards the ends of its window.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 class LumiereTemporalMultidiffusion(io.ComfyNode):
@@ -59,15 +67,18 @@ class LumiereTemporalMultidiffusion(io.ComfyNode):
             "(image models with motion layers, Lumiere) or with 5-D video latents.",
             search_aliases=["context windows", "long video", "sliding window", "multidiffusion"],
             inputs=[
-                io.Model.Input("model", tooltip="Any video MODEL. One whose frames do not see each other gains nothing."),
+                io.Model.Input(
+                    "model", tooltip="Any video MODEL. One whose frames do not see each other gains nothing."
+                ),
                 *_window_inputs(),
                 io.Boolean.Input(
-                    "closed_loop", default=False,
+                    "closed_loop",
+                    default=False,
                     tooltip="Windows also span the end and the beginning of the clip, for clips that loop.",
                 ),
             ],
             outputs=[io.Model.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
@@ -91,47 +102,79 @@ class LumiereSuperResolution(io.ComfyNode):
             search_aliases=["upscale video", "ssr", "upscale", "hd"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="A super-resolution MODEL: Load Lumiere with lumiere-mini-ssr, or the SD x4 upscaler.",
+                    "model",
+                    tooltip="A super-resolution MODEL: Load Lumiere with lumiere-mini-ssr, or the SD x4 upscaler.",
                 ),
                 io.Image.Input("image", tooltip="The small clip, all of its frames."),
                 io.Conditioning.Input("positive", tooltip="What the clip shows; may be the empty prompt."),
                 io.Conditioning.Input("negative", tooltip="Used where cfg is not 1."),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
                     tooltip="Of the noise, which never depends on the length of the clip.",
                 ),
                 io.Int.Input("steps", default=4, min=1, max=10000, tooltip="Denoising steps."),
                 io.Float.Input(
-                    "cfg", default=1.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                    "cfg",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
                     tooltip="Classifier-free guidance scale. 1 is none and twice as fast.",
                 ),
                 io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES, default="euler"),
                 io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES, default="karras"),
                 *_window_inputs(),
                 io.Float.Input(
-                    "noise_augmentation", default=0.0, min=0.0, max=1.0, step=0.01, round=0.001,
+                    "noise_augmentation",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    round=0.001,
                     tooltip="Share of the largest trained noise that is put on the small clip. More lets the network depart "
                     "further from it: for clips with artefacts.",
                 ),
                 io.Vae.Input(
-                    "vae", optional=True,
+                    "vae",
+                    optional=True,
                     tooltip="Only for a MODEL that works on latents (SD x4 upscaler): decodes the result, window by window.",
                 ),
                 io.Combo.Input(
-                    "noise", options=list(NOISES), default=NOISES[0], optional=True,
+                    "noise",
+                    options=list(NOISES),
+                    default=NOISES[0],
+                    optional=True,
                     tooltip="With the same noise in all frames, what stands still comes out nearly still. New noise in each frame lets "
                     "fine texture change from frame to frame.",
                 ),
             ],
             outputs=[io.Image.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, model, image: Tensor, positive, negative, seed: int, steps: int, cfg: float, sampler_name: str,
-        scheduler: str, context_length: int, context_overlap: int, weighting: str, noise_augmentation: float,
-        vae=None, noise: str = NOISES[0],
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        image: Tensor,
+        positive,
+        negative,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        context_length: int,
+        context_overlap: int,
+        weighting: str,
+        noise_augmentation: float,
+        vae=None,
+        noise: str = NOISES[0],
+    ) -> io.NodeOutput:
         scale = _scale(model, vae)
         windows = Windows(context_length, context_overlap, weighting)
         model = with_windows(model, windows)
@@ -142,15 +185,9 @@ class LumiereSuperResolution(io.ComfyNode):
         )
         inflation = inflation_of(model)
         per_clip = (inflation.frames_per_clip if inflation else 0) or frames
-        drawn = ClipNoise(
-            seed, clip_count(frames, per_clip), per_clip, noise_numbers(noise, per_clip)
-        )
-        values = {
-            "concat_image": low, "noise_augmentation": noise_augmentation, GRAIN: drawn.numbers,
-        }  # fmt: skip
-        positive, negative = (
-            node_helpers.conditioning_set_values(c, values) for c in (positive, negative)
-        )
+        drawn = ClipNoise(seed, clip_count(frames, per_clip), per_clip, noise_numbers(noise, per_clip))
+        values = {"concat_image": low, "noise_augmentation": noise_augmentation, GRAIN: drawn.numbers}
+        positive, negative = (node_helpers.conditioning_set_values(c, values) for c in (positive, negative))
         # One number stretched to the size: an empty clip needs no memory.
         latent = torch.zeros(1).expand(_latent_shape(model, low, scale))
         sigmas = comfy.samplers.KSampler(
@@ -183,9 +220,7 @@ def _scale(model, vae) -> int:
     network = model.model
     if isinstance(network, LumiereSSRModel):
         if vae is not None:
-            raise ValueError(
-                "this super-resolution MODEL works on pixels and needs no vae: disconnect the vae input."
-            )
+            raise ValueError("this super-resolution MODEL works on pixels and needs no vae: disconnect the vae input.")
         return network.ssr.scale
     if isinstance(network, comfy.model_base.SD_X4Upscaler):
         if vae is None:

@@ -11,7 +11,7 @@ from comfy.cli_args import args
 from comfy_api.v0_0_2 import Input, Types, io
 
 from ..lumiere_core.commands.sample import generated_by
-from .inflate import inflation_of
+from .host.inflate import inflation_of
 
 
 class LabelledVideo(Input.Video):
@@ -44,9 +44,7 @@ class LabelledVideo(Input.Video):
         # The host opens the final name at once: a full disk would leave half a file there.
         partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
         try:
-            self.video.save_to(
-                str(partial), format=format, codec=codec, metadata=metadata, **kwargs
-            )
+            self.video.save_to(str(partial), format=format, codec=codec, metadata=metadata, **kwargs)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -91,7 +89,7 @@ class LumiereLabelVideo(io.ComfyNode):
                 io.Model.Input("model", tooltip="The MODEL that made the clip; it knows its weights."),
             ],
             outputs=[io.Video.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, video, model) -> io.NodeOutput:

@@ -6,7 +6,7 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..lumiere_core import world
-from ..lumiere_core.video import to_uint8
+from ..lumiere_core.clips.video import to_uint8
 
 
 class LumiereWorldClip(io.ComfyNode):
@@ -23,21 +23,29 @@ class LumiereWorldClip(io.ComfyNode):
             search_aliases=["example", "test clip", "procedural"],
             inputs=[
                 io.String.Input(
-                    "prompt", default="a red ball moving right on grass", multiline=True,
+                    "prompt",
+                    default="a red ball moving right on grass",
+                    multiline=True,
                     tooltip="What it shows: a colour, a shape, a motion, a background; or a scene such as fireworks. Words "
                     "it does not know are passed over.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
                     tooltip="Chooses what the prompt leaves open, such as sizes and places.",
                 ),
                 io.Int.Input("width", default=64, min=16, max=4096, step=8, tooltip="Pixels."),
                 io.Int.Input("height", default=64, min=16, max=4096, step=8, tooltip="Pixels."),
-                io.Int.Input(
-                    "length", default=80, min=1, max=4096, tooltip="Frames; 1 is a still picture."
-                ),
+                io.Int.Input("length", default=80, min=1, max=4096, tooltip="Frames; 1 is a still picture."),
                 io.Float.Input(
-                    "fps", default=16.0, min=0.1, max=1000.0, step=0.01,
+                    "fps",
+                    default=16.0,
+                    min=0.1,
+                    max=1000.0,
+                    step=0.01,
                     tooltip="Frames a second. What is drawn moves for 5 seconds.",
                 ),
             ],
@@ -45,12 +53,10 @@ class LumiereWorldClip(io.ComfyNode):
                 io.Image.Output(display_name="images"),
                 io.Mask.Output(display_name="mask", tooltip="1 on the main object; empty where there is none."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
-    def execute(
-        cls, prompt: str, seed: int, width: int, height: int, length: int, fps: float
-    ) -> io.NodeOutput:
+    def execute(cls, prompt: str, seed: int, width: int, height: int, length: int, fps: float) -> io.NodeOutput:
         scene = world.scene_from_caption(prompt, seed)
         clip, cover = world.render_clip(scene, length, fps, height, width, masks=True)
         # Whole levels of 256, as in a file.

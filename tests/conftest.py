@@ -27,8 +27,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def headless():
-    """The pack's nodes/headless.py, loaded by path: importing nodes/ as a package needs the host first."""
-    file = ROOT / "nodes" / "headless.py"
+    """The pack's nodes/headless/boot.py, loaded by path: importing nodes/ as a package needs the host first."""
+    file = ROOT / "nodes" / "headless" / "boot.py"
     spec = importlib.util.spec_from_file_location("lumiere_headless", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -50,21 +50,35 @@ def tiny_model(seed=0, conv_cond=False, **unet):
     """Random weights of a very small Lumiere: (state dict with prefixes, metadata). Every layer matters."""
     import torch
 
-    from lumiere_core import checkpoint, config, schedule, temporal, text
-    from lumiere_core import unet as image
+    from lumiere_core.diffusion import schedule
+    from lumiere_core.nets import checkpoint, config, temporal
+    from lumiere_core.nets import text_encoder as text
+    from lumiere_core.nets import unet as image
 
     unet_config = config.UNetConfig(
         **{
-            "patch_size": 2, "model_channels": 32, "channel_mult": (1, 2), "num_res_blocks": (1, 1),
-            "transformer_depth": (0, 1), "transformer_depth_output": (0, 0, 1, 1),
-            "context_dim": 32, "num_head_channels": 32, "use_scale_shift_norm": True,
-            "adm_in_channels": 32, **unet,
+            "patch_size": 2,
+            "model_channels": 32,
+            "channel_mult": (1, 2),
+            "num_res_blocks": (1, 1),
+            "transformer_depth": (0, 1),
+            "transformer_depth_output": (0, 0, 1, 1),
+            "context_dim": 32,
+            "num_head_channels": 32,
+            "use_scale_shift_norm": True,
+            "adm_in_channels": 32,
+            **unet,
         }
-    )  # fmt: skip
+    )
     temporal_config = config.TemporalConfig(
-        depth=1, num_head_channels=32, condition_channels=32, frames_per_clip=16,
-        conv_cond=conv_cond, coordinates=True, shared_noise=0.8,
-    )  # fmt: skip
+        depth=1,
+        num_head_channels=32,
+        condition_channels=32,
+        frames_per_clip=16,
+        conv_cond=conv_cond,
+        coordinates=True,
+        shared_noise=0.8,
+    )
     text_config = config.TextConfig(width=32, depth=1, num_heads=2, tokens=4, max_bytes=64)
     modules = {
         "text": text.TextEncoder(text_config),
@@ -101,7 +115,7 @@ def write_tiny():
     """
 
     def write(path, seed=0, change=None, **unet):
-        from lumiere_core import checkpoint
+        from lumiere_core.nets import checkpoint
 
         state, metadata = tiny_model(seed, **unet)
         if change:
@@ -124,9 +138,7 @@ def as_ssr(state, metadata, scale=4):
     metadata["lumiere.config"] = json.dumps(config)
 
 
-TINY_SSR = {
-    "in_channels": 6, "adm_in_channels": 64, "patch_size": 4, "disable_self_attn": True,
-}  # fmt: skip
+TINY_SSR = {"in_channels": 6, "adm_in_channels": 64, "patch_size": 4, "disable_self_attn": True}
 
 
 @pytest.fixture(scope="session")
@@ -146,16 +158,13 @@ def write_tiny_style():
     def write(path, seed=1):
         import torch
 
-        from lumiere_core import checkpoint, config, lora
-        from lumiere_core import unet as image
+        from lumiere_core.nets import checkpoint, config, lora
+        from lumiere_core.nets import unet as image
 
         values = json.loads(tiny_model()[1]["lumiere.config"])["unet"]
         deltas = lora.LowRank(image.UNet(config.UNetConfig.from_dict(values)), rank=2)
         generator = torch.Generator().manual_seed(seed)
-        state = {
-            name: 0.1 * torch.randn(value.shape, generator=generator)
-            for name, value in deltas.named_parameters()
-        }
+        state = {name: 0.1 * torch.randn(value.shape, generator=generator) for name, value in deltas.named_parameters()}
         checkpoint.save_file(deltas.file_state(state), path, checkpoint.metadata_for("tiny", {}))
         return path
 

@@ -7,30 +7,34 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..host_process import run_verb
+from .host_process import run_verb
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "clips", type=Path,
-        help="folder of videos with .txt captions of the same name, or a .jsonl or .csv list",
-    )  # fmt: skip
+        "clips", type=Path, help="folder of videos with .txt captions of the same name, or a .jsonl or .csv list"
+    )
     parser.add_argument(
-        "--checkpoint", required=True,
+        "--checkpoint",
+        required=True,
         help="the model that is to be trained: lumiere-mini, a Lumiere file, or an SD1.x, SD2.x or SDXL checkpoint",
-    )  # fmt: skip
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder of the cache")
     parser.add_argument("--fps", type=float, default=16.0, help="frames a second of the clips")
     parser.add_argument("--frames", type=int, default=16, help="frames of a clip")
     parser.add_argument(
-        "--size", type=int,
+        "--size",
+        type=int,
         help="clips have about size x size pixels, in their own aspect ratio; default: 64 for lumiere-mini, else 512",
-    )  # fmt: skip
+    )
     parser.add_argument("--caption", help="text for videos without one; else they are left out")
     parser.add_argument(
-        "--shards", type=float, default=0.0, metavar="MB",
+        "--shards",
+        type=float,
+        default=0.0,
+        metavar="MB",
         help="put the clips into WebDataset tar files of about this size, to stream them",
-    )  # fmt: skip
+    )
 
 
 def main(options: argparse.Namespace) -> int:
@@ -49,9 +53,13 @@ def run(options: argparse.Namespace, encoders: Any) -> int:
 
     size = options.size or (64 if encoders.backbone["ratio"] == 1 else 512)
     summary = prepare(
-        options.clips, options.output, encoders, Settings(options.fps, options.frames, size),
-        caption=options.caption, shards=options.shards,
-    )  # fmt: skip
+        options.clips,
+        options.output,
+        encoders,
+        Settings(options.fps, options.frames, size),
+        caption=options.caption,
+        shards=options.shards,
+    )
     sys.stdout.write("\n".join(summary.lines()) + "\n")
     if not summary.cache.clips():
         sys.stderr.write("error: no clip is left to train on; the table says why.\n")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..checkpoint import Parts
-    from ..pipeline import Models, Request
+    from ..diffusion.generate import Models, Request
+    from ..nets.checkpoint import Parts
 
 logger = logging.getLogger("lumiere")
 
@@ -21,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", help="text of one clip")
     what.add_argument("--prompts", type=Path, help="text file, one prompt a line")
-    parser.add_argument(
-        "--output", required=True, type=Path, help="clip.mp4, or a folder (--prompts)"
-    )
+    parser.add_argument("--output", required=True, type=Path, help="clip.mp4, or a folder (--prompts)")
     parser.add_argument("--negative", default="", help="what the clip must not show")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=80)
@@ -34,20 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
     parser.add_argument(
-        "--restarts", type=int, default=0,
+        "--restarts",
+        type=int,
+        default=0,
         help="how often sampling goes back to strong noise, 3 steps each; about 12 may help layers whose rhythms are weak",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--threshold", type=float, default=0.0,
-        help="percentile of dynamic thresholding, for example 0.995; 0 = none",
-    )  # fmt: skip
+        "--threshold", type=float, default=0.0, help="percentile of dynamic thresholding, for example 0.995; 0 = none"
+    )
     parser.add_argument("--fps", type=float, default=16.0)
     parser.add_argument("--scale", type=int, default=4, help="nearest-neighbour enlargement")
     parser.add_argument("--weights", default="lumiere-mini", help="file, folder, or lumiere-mini")
     parser.add_argument("--style", help="a style of the pack, or a file: a LoRA or an image model")
-    parser.add_argument(
-        "--alpha", type=float, default=0.7, help="of --style: 0 = none, 1 = all of it"
-    )
+    parser.add_argument("--alpha", type=float, default=0.7, help="of --style: 0 = none, 1 = all of it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sheet", action="store_true", help="also write NAME.png, a contact sheet")
 
@@ -55,9 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from ..media import check_mp4, contact_sheet, evenly_spaced, save_image, write_mp4
-    from ..pipeline import Request, generate, load_models
-    from ..sampling import count_steps
+    from ..clips.media import check_mp4, contact_sheet, evenly_spaced, save_image, write_mp4
+    from ..diffusion.generate import Request, generate, load_models
+    from ..diffusion.sampling import count_steps
     from .device import check_device
 
     prompts, paths = _jobs(options)
@@ -66,26 +63,33 @@ def main(options: argparse.Namespace) -> int:
         raise ValueError(f"--scale is {options.scale}; a whole number of at least 1 is wanted.")
     models, parts = load_models(options.weights, options.device)
     if options.style:
-        from ..checkpoint import load_into
-        from ..style import stylise_parts
+        from ..nets.checkpoint import load_into
+        from ..nets.interpolate import stylise_parts
 
         parts = stylise_parts(parts, options.style, options.alpha)
         load_into(models.unet, parts.image, f"image weights in the style {options.style}")
     trained_height, trained_width = parts.config.get("size", [64, 64])
     height = trained_height if options.height is None else options.height
     width = trained_width if options.width is None else options.width
-    check_mp4(
-        height * options.scale, width * options.scale, options.fps
-    )  # before the work, not after
+    check_mp4(height * options.scale, width * options.scale, options.fps)  # before the work, not after
     stamp = generated_by(parts.sha256)
     requests = [
         Request(
-            prompt, options.negative, options.seed, options.frames, height, width, options.steps,
-            options.cfg, options.sampler, options.scheduler, options.threshold,
+            prompt,
+            options.negative,
+            options.seed,
+            options.frames,
+            height,
+            width,
+            options.steps,
+            options.cfg,
+            options.sampler,
+            options.scheduler,
+            options.threshold,
             restarts=options.restarts,
         )
         for prompt in prompts
-    ]  # fmt: skip
+    ]
     warn_of_cut_prompts([*prompts, options.negative], models)
     warn_outside_training(requests[0], models, parts)
     for request, path in zip(requests, paths, strict=True):
@@ -104,7 +108,7 @@ def main(options: argparse.Namespace) -> int:
 
 def warn_of_cut_prompts(prompts: Sequence[str], models: Models) -> None:
     """Say which prompts are longer than what the text encoder reads."""
-    from ..text import prompt_bytes, tokenize
+    from ..nets.text_encoder import prompt_bytes, tokenize
 
     most = models.text.config.max_bytes
     for prompt in prompts:
@@ -148,9 +152,7 @@ def _jobs(options: argparse.Namespace) -> tuple[list[str], list[Path]]:
         return [options.prompt], [options.output]
     if not options.prompts.is_file():
         raise ValueError(f"no prompts file at {options.prompts}.")
-    prompts = [
-        line.strip() for line in options.prompts.read_text("utf-8").splitlines() if line.strip()
-    ]
+    prompts = [line.strip() for line in options.prompts.read_text("utf-8").splitlines() if line.strip()]
     if not prompts:
         raise ValueError(f"{options.prompts} holds no prompt; one a line is wanted.")
     return prompts, [options.output / f"{i:03d}.mp4" for i in range(len(prompts))]

@@ -21,28 +21,22 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "mini-cpu.json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("phase", choices=PHASES)
     parser.add_argument(
-        "--output", required=True, type=Path,
+        "--output",
+        required=True,
+        type=Path,
         help="folder of the run; or NAME.safetensors for the weights, with the run in the folder NAME",
-    )  # fmt: skip
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     parser.add_argument("--init-from", type=Path, help="weights file to start from (not bit-equal)")
     parser.add_argument("--text", type=Path, help="text encoder weights (all phases but text)")
+    parser.add_argument("--image", type=Path, help="image U-Net weights (phases temporal, condition and style)")
     parser.add_argument(
-        "--image", type=Path, help="image U-Net weights (phases temporal, condition and style)"
+        "--config", type=Path, help="JSON file with unet, temporal, text, schedule; default: lumiere-mini's"
     )
-    parser.add_argument(
-        "--config", type=Path,
-        help="JSON file with unet, temporal, text, schedule; default: lumiere-mini's",
-    )  # fmt: skip
     own = parser.add_argument_group("your own clips (phase temporal)")
     own.add_argument("--data", help="cache made by `prepare`: a folder, or an http address of one")
-    own.add_argument(
-        "--checkpoint",
-        help="the model that the cache was prepared with; an SD-type model (phase style)",
-    )
-    own.add_argument(
-        "--strategy", default="ddp", help="with torchrun: ddp, or fsdp to spread the weights too"
-    )
+    own.add_argument("--checkpoint", help="the model that the cache was prepared with; an SD-type model (phase style)")
+    own.add_argument("--strategy", default="ddp", help="with torchrun: ddp, or fsdp to spread the weights too")
     parser.add_argument("--threads", type=int, help="CPU threads; default: all")
     group = parser.add_argument_group("options of the run (defaults depend on the phase)")
     for name, kind, text in (
@@ -59,17 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("sigma-shift", float, "above 1: more training on high noise"),
         ("object-weight", float, "how much more errors near the main object weigh; 0: no more"),
         ("change-weight", float, "of errors in changes from frame to frame; 0: frames alone count"),
-        (
-            "motion-weight",
-            float,
-            "of errors in how frames differ from their mean: slow motion, too",
-        ),
+        ("motion-weight", float, "of errors in how frames differ from their mean: slow motion, too"),
         ("moving-share", float, "share of the scenes whose caption at least names how it moves"),
-        (
-            "moving",
-            str,
-            "motions or families of those scenes, such as bouncing,swinging; default: any",
-        ),
+        ("moving", str, "motions or families of those scenes, such as bouncing,swinging; default: any"),
         ("pure-noise", float, "share of the samples that are noise alone, as sampling starts"),
         ("only", str, "train only temporal parameters with one of these words in their name"),
         ("height", int, "pixels"),
@@ -79,17 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("precision", str, "float32 or bfloat16"),
         ("device", str, "for example cpu or cuda"),
         ("save-every", float, "seconds between checkpoints"),
-        (
-            "sample-every",
-            int,
-            "steps between sample pictures; 0: at the end; -1: none (minutes, on a CPU)",
-        ),
+        ("sample-every", int, "steps between sample pictures; 0: at the end; -1: none (minutes, on a CPU)"),
         ("accumulate", int, "batches whose gradients are added up before a step"),
-        (
-            "optimizer",
-            str,
-            "AdamW, Muon, a name of torch.optim, or a dotted path to any installed class",
-        ),
+        ("optimizer", str, "AdamW, Muon, a name of torch.optim, or a dotted path to any installed class"),
         ("stills", float, "share of clips that are one frame, repeated (own clips)"),
     ):
         group.add_argument(f"--{name}", type=kind, help=text or None)
@@ -100,9 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     style.add_argument("--rank", type=int, help="of the LoRA; 0 = fine-tune all weights")
     style.add_argument("--layers", help="layers that the LoRA changes: all or attention")
     group.add_argument(
-        "--checkpointing", action=argparse.BooleanOptionalAction,
+        "--checkpointing",
+        action=argparse.BooleanOptionalAction,
         help="recompute activations: less memory, about a third slower",
-    )  # fmt: skip
+    )
 
 
 def main(options: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import load_file, save_file
+from ..nets.checkpoint import load_file, save_file
 
 DATASET, INDEX = "dataset.json", "index.jsonl"
 VERSION = 1
@@ -39,8 +39,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.fps > 0 or self.frames < 1 or self.size < 1:
             raise ValueError(
-                f"got {self.fps:g} frames a second, {self.frames} frames and size {self.size}; "
-                "all must be above 0."
+                f"got {self.fps:g} frames a second, {self.frames} frames and size {self.size}; all must be above 0."
             )
 
 
@@ -116,9 +115,7 @@ class Cache:
                 f"{folder} is no cache of clips ({error}). Make one with `python -m lumiere_core prepare`."
             ) from error
         if dataset.get("version") != VERSION:
-            raise ValueError(
-                f"{folder} is of version {dataset.get('version')}, wanted {VERSION}. Prepare it again."
-            )
+            raise ValueError(f"{folder} is of version {dataset.get('version')}, wanted {VERSION}. Prepare it again.")
         cache = cls(folder, dataset)
         cache.entries = {entry.id: entry for entry in cache._read_index()}
         return cache
@@ -203,8 +200,6 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any], name: str = "") -
         if ours != theirs:
             both = isinstance(ours, dict) and isinstance(theirs, dict)
             words.append(
-                _difference(theirs, ours, f"{name}{key}.")
-                if both
-                else f"{name}{key} was {theirs!r}, now {ours!r}"
+                _difference(theirs, ours, f"{name}{key}.") if both else f"{name}{key} was {theirs!r}, now {ours!r}"
             )
     return "; ".join(words[:4])

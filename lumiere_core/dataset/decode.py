@@ -92,9 +92,7 @@ def _frames(path: Path, report: Report) -> Iterator[tuple[float, np.ndarray]]:
                 yield before, picture
         except av.error.FFmpegError as error:
             if not report.decoded:
-                raise Unusable(
-                    f"damaged: no frame can be decoded ({_first_line(error)})"
-                ) from error
+                raise Unusable(f"damaged: no frame can be decoded ({_first_line(error)})") from error
             report.note(f"damaged after {report.decoded} frames; what came before is used")
 
 

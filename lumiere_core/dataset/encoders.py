@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..checkpoint import Parts, load_into, load_parts, sha256
-from ..pipeline import BUNDLED, weight_files
-from ..text import TextEncoder, pad_tokens, tokenize
-from ..video import to_uint8
+from ..clips.video import to_uint8
+from ..diffusion.generate import BUNDLED, weight_files
+from ..nets.checkpoint import Parts, load_into, load_parts, sha256
+from ..nets.text_encoder import TextEncoder, pad_tokens, tokenize
 
 
 class Encoders(Protocol):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..media import save_image, write_mp4
+from ..clips.media import save_image, write_mp4
 from .cache import Cache, Clip, Entry, Settings
 from .decode import Report, Unusable, frames_at
 from .encoders import Encoders
@@ -43,12 +43,9 @@ class Summary:
             words = "; ".join([*entry.reasons, *(f"({note})" for note in entry.notes)])
             rows.append(
                 (entry.source, str(len(entry.clips)), str(entry.decoded), f"{entry.seconds:.1f}", entry.size, words)
-            )  # fmt: skip
+            )
         widths = [min(40, max(len(row[i]) for row in rows)) for i in range(5)]
-        lines = [
-            "  ".join([*(cell.ljust(w) for cell, w in zip(row[:5], widths, strict=True)), row[5]])
-            for row in rows
-        ]
+        lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row[:5], widths, strict=True)), row[5]]) for row in rows]
         clips, dropped = self.cache.clips(), [e for e in self.entries if not e.clips]
         lines.append(
             f"{len(clips)} clips of {len(self.entries) - len(dropped)} videos kept, {self.made} of them new; "
@@ -60,9 +57,15 @@ class Summary:
 
 
 def prepare(
-    where: Path, folder: Path, encoders: Encoders, settings: Settings, *, caption: str | None = None,
-    shards: float = 0.0, progress: bool = True,
-) -> Summary:  # fmt: skip
+    where: Path,
+    folder: Path,
+    encoders: Encoders,
+    settings: Settings,
+    *,
+    caption: str | None = None,
+    shards: float = 0.0,
+    progress: bool = True,
+) -> Summary:
     """Bring the cache in `folder` up to date with the videos at `where`.
 
     Args:
@@ -132,23 +135,19 @@ def _make(cache: Cache, encoders: Encoders, source: Source, sizes: list[tuple[in
 
 def store_pieces(
     cache: Cache, encoders: Encoders, caption: str, entry: Entry, pieces: Iterable[Segment | Leftover]
-) -> None:  # fmt: skip
+) -> None:
     """Encode and store the clips of one video and add them to its entry, with reasons for what is left over."""
     settings = cache.settings
     for piece in pieces:
         if isinstance(piece, Leftover):
             at = f"{piece.start / settings.fps:.2f} s"
-            entry.reasons.append(
-                f"{piece.length} frames from {at} on: a clip has {settings.frames}"
-            )
+            entry.reasons.append(f"{piece.length} frames from {at} on: a clip has {settings.frames}")
             continue
         entry.clips.append(_store(cache, encoders, caption, entry.id, piece.start, piece.frames))
         entry.size = "{1}x{0}".format(*piece.frames.shape[1:3])
 
 
-def _store(
-    cache: Cache, encoders: Encoders, caption: str, identity: str, start: int, frames: np.ndarray
-) -> Clip:
+def _store(cache: Cache, encoders: Encoders, caption: str, identity: str, start: int, frames: np.ndarray) -> Clip:
     height, width = frames.shape[1:3]
     latents = encoders.encode(torch.from_numpy(frames))
     if not torch.isfinite(latents).all():
@@ -184,7 +183,7 @@ def linear_preview(cache: Cache, encoders: Encoders) -> None:
     if encoders.backbone["ratio"] == 1:
         cache.dataset["rgb"] = {"matrix": torch.eye(3).tolist(), "bias": [0.0] * 3}
     else:
-        from ..checkpoint import load_file
+        from ..nets.checkpoint import load_file
 
         rows, colours = [], []
         for clip in [c for c in cache.clips() if not c.shard][:8]:
@@ -199,10 +198,7 @@ def linear_preview(cache: Cache, encoders: Encoders) -> None:
         # A little of ridge: a clip of one colour must not give an unbounded matrix.
         gram = x.T @ x + 1e-3 * len(x) * torch.eye(x.shape[1])
         solution = torch.linalg.solve(gram, x.T @ torch.cat(colours))
-        cache.dataset["rgb"] = {
-            "matrix": solution[:-1].tolist(),
-            "bias": solution[-1].tolist(),
-        }
+        cache.dataset["rgb"] = {"matrix": solution[:-1].tolist(), "bias": solution[-1].tolist()}
     cache.write_dataset()
 
 
@@ -218,21 +214,26 @@ def _write_report(path: Path, entries: list[Entry]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ["video", "clips", "frames_decoded", "seconds", "size", "left_out", "notes"]
-        )
+        writer.writerow(["video", "clips", "frames_decoded", "seconds", "size", "left_out", "notes"])
         for entry in entries:
             writer.writerow(
-                [entry.source, len(entry.clips), entry.decoded, round(entry.seconds, 3), entry.size,
-                 "; ".join(entry.reasons), "; ".join(entry.notes)]
-            )  # fmt: skip
+                [
+                    entry.source,
+                    len(entry.clips),
+                    entry.decoded,
+                    round(entry.seconds, 3),
+                    entry.size,
+                    "; ".join(entry.reasons),
+                    "; ".join(entry.notes),
+                ]
+            )
     os.replace(partial, path)
 
 
 def _write_preview(cache: Cache, encoders: Encoders) -> None:
     """Show the first clips side by side, decoded from what was stored, with their captions."""
-    from ..training.clips import open_clips
     from .contact import contact_frames
+    from .reader import open_clips
 
     clips = open_clips(cache.folder)
     count = min(PREVIEWED, len(clips))

@@ -39,9 +39,7 @@ def buckets(size: int, multiple: int, most: float = 2.0) -> list[tuple[int, int]
         ValueError: the size is smaller than the multiple.
     """
     if size < multiple:
-        raise ValueError(
-            f"the size is {size}; at least {multiple} pixels are wanted for this model."
-        )
+        raise ValueError(f"the size is {size}; at least {multiple} pixels are wanted for this model.")
     found = set()
     for width in range(multiple, int(size * math.sqrt(most)) + multiple, multiple):
         height = max(multiple, round(size * size / width / multiple) * multiple)
@@ -69,9 +67,7 @@ def fit(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(frame[top : top + size[0], left : left + size[1]])
 
 
-def split(
-    frames: Iterable[np.ndarray], length: int, sizes: list[tuple[int, int]]
-) -> Iterator[Segment | Leftover]:
+def split(frames: Iterable[np.ndarray], length: int, sizes: list[tuple[int, int]]) -> Iterator[Segment | Leftover]:
     """Yield clips of exactly `length` frames, none across a cut, and the leftovers of the shots.
 
     One clip's frames are held at a time, at their final size.

@@ -84,9 +84,7 @@ def read(place: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
                     data = tar.extractfile(member).read()
                     yield member.name.removesuffix(".safetensors"), load(data)
     except (tarfile.TarError, SafetensorError, EOFError) as error:
-        raise ValueError(
-            f"{place} is no complete tar file of clips ({error}). Copy or prepare it again."
-        ) from error
+        raise ValueError(f"{place} is no complete tar file of clips ({error}). Copy or prepare it again.") from error
 
 
 def _open(place: str) -> BinaryIO:

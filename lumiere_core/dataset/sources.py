@@ -7,20 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-SUFFIXES = (
-    ".mp4",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".m4v",
-    ".gif",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".wmv",
-    ".flv",
-)
+SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 PATH_NAMES = ("video_path", "path", "video", "file")
 CAPTION_NAMES = ("caption", "text")
 
@@ -54,9 +41,7 @@ def find_sources(where: Path, caption: str | None = None) -> list[Source]:
         rows = _jsonl(where) if where.suffix.lower() == ".jsonl" else _csv(where)
         sources = [_listed(row, where, number) for number, row in rows]
     else:
-        raise ValueError(
-            f"{where} is no folder of videos and no .jsonl or .csv list. Give one of them."
-        )
+        raise ValueError(f"{where} is no folder of videos and no .jsonl or .csv list. Give one of them.")
     if not sources:
         raise ValueError(
             f"{where} holds no video; wanted are files that end in {', '.join(SUFFIXES)}, "

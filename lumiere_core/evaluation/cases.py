@@ -58,9 +58,7 @@ def _case(index: int, family: str, attributes: dict[str, str], prompts: set[str]
 def _reads(text: str, family: str, attributes: dict[str, str]) -> bool:
     """Whether the caption is read back as what it was written from."""
     scene = scene_from_caption(text)
-    return scene.family == family and all(
-        scene.attributes[name] == value for name, value in attributes.items()
-    )
+    return scene.family == family and all(scene.attributes[name] == value for name, value in attributes.items())
 
 
 def _balanced(family: str, count: int) -> list[tuple[str, dict[str, str]]]:
@@ -74,18 +72,14 @@ def _balanced(family: str, count: int) -> list[tuple[str, dict[str, str]]]:
     pool = [
         attributes
         for values in product(*(choices[name] for name in names))
-        if entry.allowed(attributes := dict(zip(names, values, strict=True)))
-        and is_held_out(family, attributes)
+        if entry.allowed(attributes := dict(zip(names, values, strict=True))) and is_held_out(family, attributes)
     ]
     pool.sort(key=lambda attributes: hash_text("case|" + "|".join(attributes.values())))
     seen: Counter[tuple[str, str]] = Counter()
     taken: Counter[int] = Counter()
     chosen = []
     for _ in range(count):
-        index = min(
-            range(len(pool)),
-            key=lambda i: (taken[i], _crowding(pool[i], seen, choices)),
-        )
+        index = min(range(len(pool)), key=lambda i: (taken[i], _crowding(pool[i], seen, choices)))
         taken[index] += 1
         seen.update(pool[index].items())
         chosen.append((family, pool[index]))

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..json_lines import Record
+from ..files import Record
 from .store import fingerprint
 
 if TYPE_CHECKING:
-    from ..pipeline import Models
+    from ..diffusion.generate import Models
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,34 @@ class ClipMaker:
     """One model with the settings of the sampling; the networks are loaded when first needed."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        from ..checkpoint import load_parts
-        from ..pipeline import Request, weight_files
+        from ..diffusion.generate import Request, weight_files
+        from ..nets.checkpoint import load_parts
 
         parts = load_parts(weight_files(options.weights))
         height, width = parts.config.get("size", (64, 64))
         self.weights, self.device, self.sha256 = options.weights, options.device, parts.sha256
         self.folder = options.clips
         self.request = Request(
-            "", num_frames=options.frames, height=height, width=width, steps=options.steps,
-            cfg=options.cfg, sampler=options.sampler, scheduler=options.scheduler, restarts=options.restarts,
-        )  # fmt: skip
+            "",
+            num_frames=options.frames,
+            height=height,
+            width=width,
+            steps=options.steps,
+            cfg=options.cfg,
+            sampler=options.sampler,
+            scheduler=options.scheduler,
+            restarts=options.restarts,
+        )
         self.run: Record = {
-            "weights": fingerprint(self.sha256), "steps": options.steps, "cfg": options.cfg,
-            "sampler": options.sampler, "scheduler": options.scheduler, "frames": options.frames,
+            "weights": fingerprint(self.sha256),
+            "steps": options.steps,
+            "cfg": options.cfg,
+            "sampler": options.sampler,
+            "scheduler": options.scheduler,
+            "frames": options.frames,
             "size": [height, width],
             "restarts": options.restarts or None,  # None, as in lines from before there were any
-        }  # fmt: skip
+        }
         self._models = None
 
     def make(self, name: str, prompt: str, seed: int) -> Clip:
@@ -66,9 +77,7 @@ class ClipMaker:
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f".{name}.partial.npz")
-            np.savez_compressed(
-                partial, frames=clip.frames.numpy(), device=clip.device, seconds=clip.seconds
-            )
+            np.savez_compressed(partial, frames=clip.frames.numpy(), device=clip.device, seconds=clip.seconds)
             partial.replace(path)
         return clip
 
@@ -77,7 +86,7 @@ class ClipMaker:
         return Path(self.folder) / self._run_name() / f"{name}.npz" if self.folder else None
 
     def _generate(self, prompt: str, seed: int) -> Clip:
-        from ..pipeline import generate
+        from ..diffusion.generate import generate
 
         models, started = self.models(), time.monotonic()
         frames = generate(models, replace(self.request, prompt=prompt, seed=seed)).cpu()
@@ -85,7 +94,7 @@ class ClipMaker:
 
     def models(self) -> Models:
         """The networks, loaded once."""
-        from ..pipeline import load_models
+        from ..diffusion.generate import load_models
 
         if self._models is None:
             self._models, _ = load_models(self.weights, self.device)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..conditioning import Condition, cinemagraph, inpaint, key_frames
-from ..framing import grown
+from ..clips.conditioning import Condition, cinemagraph, inpaint, key_frames
+from ..clips.framing import grown
 from ..world import FAMILIES, Scene, recaption, render_clip, scene_from_caption
 from ..world.dice import hash_text
 from .cases import mini_cases
@@ -62,11 +62,7 @@ def condition_cases() -> list[ConditionCase]:
             strength = STRENGTHS[index % len(STRENGTHS)] if task == "sdedit" else 1.0
             digest = hash_text(f"{task}|{index}|{source.prompt}|{prompt}|{strength}")
             name = f"{task.replace(' ', '-')}-{index:02d}-{digest % 16**6:06x}"
-            cases.append(
-                ConditionCase(
-                    name, task, prompt, source.prompt, source.scene_seed, 2000 + index, strength
-                )
-            )
+            cases.append(ConditionCase(name, task, prompt, source.prompt, source.scene_seed, 2000 + index, strength))
     return cases
 
 

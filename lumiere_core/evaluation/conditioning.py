@@ -11,21 +11,13 @@ from datetime import datetime, timezone
 
 from torch import Tensor
 
-from ..blend import blend_known
-from ..conditioning import Condition, hold_known
-from ..json_lines import Record
-from ..video import from_uint8, to_uint8
+from ..clips.blend import blend_known
+from ..clips.conditioning import Condition, hold_known
+from ..clips.video import from_uint8, to_uint8
+from ..files import Record
 from . import condition_measures as measures
 from .clips import ClipMaker, device_name, mean_levels
-from .condition_cases import (
-    EACH,
-    STRENGTHS,
-    TASKS,
-    ConditionCase,
-    condition_cases,
-    condition_of,
-    truth,
-)
+from .condition_cases import EACH, STRENGTHS, TASKS, ConditionCase, condition_cases, condition_of, truth
 from .oracle import judge, oracle_version
 from .table import Bar, share_bar
 
@@ -69,38 +61,38 @@ class Conditioning:
         if condition is not None:
             numbers["copy_error"] = measures.copy_error(copy, condition.clip, condition.known)
         return {
-            "case": case.id, "task": case.task, "prompt": case.prompt, "source": case.source,
-            "denoise": case.denoise, "seed": case.seed, **self.run, "sha256": self.clips.sha256,
-            "device": device_name(self.clips.device), "seconds": seconds,
+            "case": case.id,
+            "task": case.task,
+            "prompt": case.prompt,
+            "source": case.source,
+            "denoise": case.denoise,
+            "seed": case.seed,
+            **self.run,
+            "sha256": self.clips.sha256,
+            "device": device_name(self.clips.device),
+            "seconds": seconds,
             "date": datetime.now(timezone.utc).date().isoformat(),
-            "seen": found, "right": right,
+            "seen": found,
+            "right": right,
             **{name: round(value, 3) for name, value in numbers.items()},
             "levels": mean_levels(made),
-        }  # fmt: skip
+        }
 
-    def _make(
-        self, case: ConditionCase, clip: Tensor, condition: Condition | None
-    ) -> tuple[Tensor, Tensor]:
+    def _make(self, case: ConditionCase, clip: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor]:
         """The clip (t, h, w, 3) uint8, and the last estimate before what is known was put in."""
-        from ..pipeline import generate
+        from ..diffusion.generate import generate
 
         last: list[Tensor] = []
 
         def keep(estimate: Tensor) -> None:
             last[:] = [estimate.cpu()]
 
-        request = replace(
-            self.clips.request, prompt=case.prompt, seed=case.seed, denoise=case.denoise
-        )
+        request = replace(self.clips.request, prompt=case.prompt, seed=case.seed, denoise=case.denoise)
         source = clip if condition is None else None
-        made = generate(
-            self.clips.models(), request, condition=condition, source=source, keep_copy=keep
-        )
+        made = generate(self.clips.models(), request, condition=condition, source=source, keep_copy=keep)
         made = made.cpu()
         if condition is not None:  # as the templates do
-            made = to_uint8(
-                hold_known(blend_known(from_uint8(made)[None], condition), condition)[0]
-            )
+            made = to_uint8(hold_known(blend_known(from_uint8(made)[None], condition), condition)[0])
         return made, last[0]
 
     def bars(self, records: list[Record]) -> list[Bar]:
@@ -156,23 +148,16 @@ def task_bars(task: str, records: list[Record]) -> list[Bar]:
     if task in ("first frame", "first and last"):
         bars.append(median_bar(f"  {task}: change after it over real", records, "jump", JUMP))
     if task in ("inpaint", "outpaint"):
-        bars.append(
-            median_bar(f"  {task}: step across the border over real", records, "seam", SEAM)
-        )
+        bars.append(median_bar(f"  {task}: step across the border over real", records, "seam", SEAM))
     if task == "outpaint":
-        bars.append(
-            median_bar(f"  {task}: background error, levels", records, "border_error", BORDER_ERROR)
-        )
+        bars.append(median_bar(f"  {task}: background error, levels", records, "border_error", BORDER_ERROR))
     if task == "cinemagraph":
         moves = [float(r["inside"]) >= FLOOR for r in records]
         note = means(records, "inside", "real_inside")
         bars.append(share_bar(f"  {task}: moves inside by {FLOOR} levels", moves, 0.95, note))
         still = [float(r["outside"]) == 0 for r in records]
         return [*bars, share_bar(f"  {task}: nothing changes outside", still, 1.0)]
-    return bars + [
-        share_bar(f"  {task}: {name} right", answers(records, name), least)
-        for name, least in RIGHT.items()
-    ]
+    return bars + [share_bar(f"  {task}: {name} right", answers(records, name), least) for name, least in RIGHT.items()]
 
 
 def sdedit_bars(records: list[Record]) -> list[Bar]:
@@ -186,8 +171,7 @@ def sdedit_bars(records: list[Record]) -> list[Bar]:
     for strength in STRENGTHS:
         mine = [r for r in records if r["denoise"] == strength]
         note = ", ".join(
-            f"{name} {sum(answers(mine, name))}/{len(answers(mine, name))}"
-            for name in ("shape", "motion")
+            f"{name} {sum(answers(mine, name))}/{len(answers(mine, name))}" for name in ("shape", "motion")
         )
         colour = answers(mine, "colour")
         bars.append(share_bar(f"    denoise {strength}: new colour", colour, None, note))
@@ -201,9 +185,7 @@ def answers(records: Iterable[Record], name: str) -> list[bool]:
 def means(records: list[Record], *names: str) -> str:
     if not records:
         return ""
-    return ", ".join(
-        f"{name} {statistics.fmean(float(r[name]) for r in records):.1f}" for name in names
-    )
+    return ", ".join(f"{name} {statistics.fmean(float(r[name]) for r in records):.1f}" for name in names)
 
 
 def median_bar(name: str, records: list[Record], key: str, most: float) -> Bar:

@@ -21,17 +21,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import bundled_files, load_into, load_parts
-from ..config import TemporalConfig
-from ..json_lines import Record
-from ..schedule import Schedule
-from ..temporal import TemporalLayers
-from ..text import TextEncoder
+from ..diffusion.schedule import Schedule
+from ..files import Record
+from ..nets.checkpoint import bundled_files, load_into, load_parts
+from ..nets.config import TemporalConfig
+from ..nets.temporal import TemporalLayers
+from ..nets.text_encoder import TextEncoder
+from ..nets.unet import UNet
 from ..training.loop import step_once
 from ..training.optimizers import make_optimizer
 from ..training.options import TrainOptions
 from ..training.phases.temporal import TemporalPhase
-from ..unet import UNet
 from .table import Bar
 
 RESULTS = Path(__file__).parent / "results"
@@ -65,9 +65,16 @@ class FromScratch(ABC):
     picture: str  # name of the curves' files
     # 16 frames over the 5 seconds of a clip: the motion is large from frame to frame.
     settings = TrainOptions(
-        steps=100, batch_size=1, learning_rate=1e-3, warmup=10, height=32, width=32, num_frames=16, fps=3.2,
+        steps=100,
+        batch_size=1,
+        learning_rate=1e-3,
+        warmup=10,
+        height=32,
+        width=32,
+        num_frames=16,
+        fps=3.2,
         sigma_shift=4.0,
-    )  # fmt: skip
+    )
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.parts = load_parts(bundled_files())
@@ -75,9 +82,12 @@ class FromScratch(ABC):
         image = next(h for name, h in self.parts.sha256.items() if "image" in name)
         settings = self.settings
         self.run = {
-            "image_sha256": image, "steps": settings.steps, "batch_size": settings.batch_size,
-            "frames": settings.num_frames, "learning_rate": settings.learning_rate,
-        }  # fmt: skip
+            "image_sha256": image,
+            "steps": settings.steps,
+            "batch_size": settings.batch_size,
+            "frames": settings.num_frames,
+            "learning_rate": settings.learning_rate,
+        }
 
     @abstractmethod
     def layers(self, case: Run, unet: UNet, config: TemporalConfig) -> TemporalLayers:
@@ -93,13 +103,20 @@ class FromScratch(ABC):
         tail = losses[-round(TAIL * len(losses)) :]
         mean = sum(tail) / len(tail)
         return {
-            "case": case.id, "prompt": case.prompt, "start": case.start, "train_seed": case.seed, **self.run,
-            "device": self.device, "seconds": round(time.monotonic() - began, 1),
+            "case": case.id,
+            "prompt": case.prompt,
+            "start": case.start,
+            "train_seed": case.seed,
+            **self.run,
+            "device": self.device,
+            "seconds": round(time.monotonic() - began, 1),
             "date": datetime.now(timezone.utc).date().isoformat(),
             # Kernels differ from machine to machine: the first loss must come again, later ones drift.
-            "seen": {"first loss": round(losses[0], 3)}, "right": {"finite": all(map(math.isfinite, losses))},
-            "last_fifth": round(mean, 5), "losses": [round(loss, 4) for loss in losses],
-        }  # fmt: skip
+            "seen": {"first loss": round(losses[0], 3)},
+            "right": {"finite": all(map(math.isfinite, losses))},
+            "last_fifth": round(mean, 5),
+            "losses": [round(loss, 4) for loss in losses],
+        }
 
     def bars(self, records: list[Record]) -> list[Bar]:
         found = {(r["start"], r["train_seed"]): float(r["last_fifth"]) for r in records}
@@ -128,9 +145,12 @@ class FromScratch(ABC):
     def temporal_config(self) -> TemporalConfig:
         """Return the bundled layers' configuration, at the length of these runs, without what is ours."""
         return dataclasses.replace(
-            self.parts.temporal_config, frames_per_clip=self.settings.num_frames, fps=self.settings.fps,
-            coordinates=False, shared_noise=0.0,
-        )  # fmt: skip
+            self.parts.temporal_config,
+            frames_per_clip=self.settings.num_frames,
+            fps=self.settings.fps,
+            coordinates=False,
+            shared_noise=0.0,
+        )
 
     def _losses(self, case: Run) -> Iterator[float]:
         options = dataclasses.replace(self.settings, seed=case.seed, device=self.device)
@@ -151,13 +171,11 @@ def smoothed(losses: list[float], share: float = 0.1) -> Tensor:
     return torch.tensor(curve)
 
 
-def write_curves(
-    records: list[Record], path: Path, starts: tuple[str, str], names: tuple[str, str]
-) -> None:
+def write_curves(records: list[Record], path: Path, starts: tuple[str, str], names: tuple[str, str]) -> None:
     """Write path.png with the running means of all runs, and path.csv with every loss."""
     from PIL import Image, ImageDraw
 
-    from ..media import save_image
+    from ..clips.media import save_image
 
     records = sorted(records, key=lambda r: r["case"])
     partial = path.with_name(f".{path.name}.{os.getpid()}.csv")

@@ -1,4 +1,4 @@
-"""The host's own context windows, for comparison: run by `nodes/context_windows.py` in a process of its own."""
+"""The host's own context windows, for comparison: run by `nodes/headless/context_windows.py` in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..host_process import script_command
+from ..commands.host_process import script_command
 
 logger = logging.getLogger("lumiere")
 
@@ -31,9 +31,7 @@ class HostWindows:
         self._process: subprocess.Popen | None = None
         self._missing = False
 
-    def upscale(
-        self, frames: Tensor, prompt: str, seed: int, steps: int, length: int, overlap: int
-    ) -> Tensor | None:
+    def upscale(self, frames: Tensor, prompt: str, seed: int, steps: int, length: int, overlap: int) -> Tensor | None:
         """Return the enlarged (t, h, w, 3) uint8 clip, or None without a host.
 
         Raises:
@@ -46,8 +44,15 @@ class HostWindows:
         with tempfile.TemporaryDirectory() as folder:
             small, large = Path(folder) / "small.npy", Path(folder) / "large.npy"
             np.save(small, frames.numpy())
-            job = {"small": str(small), "large": str(large), "prompt": prompt, "seed": seed,
-                   "steps": steps, "length": length, "overlap": overlap}  # fmt: skip
+            job = {
+                "small": str(small),
+                "large": str(large),
+                "prompt": prompt,
+                "seed": seed,
+                "steps": steps,
+                "length": length,
+                "overlap": overlap,
+            }
             self._process.stdin.write(f"{json.dumps(job)}\n")
             self._process.stdin.flush()
             line = self._wait_for("done", "failed")
@@ -58,9 +63,12 @@ class HostWindows:
     def _start(self) -> None:
         self._process = subprocess.Popen(
             script_command("context_windows", self.weights, torch.get_num_threads()),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
             env=os.environ,
-        )  # fmt: skip
+        )
         atexit.register(self._process.kill)
         line = self._wait_for("ready", "failed")
         if not line.startswith("ready"):

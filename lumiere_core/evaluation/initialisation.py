@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from ..config import TemporalConfig
-from ..temporal import TemporalLayers
+from ..nets.config import TemporalConfig
+from ..nets.temporal import TemporalLayers
+from ..nets.unet import UNet
 from ..training.phases.temporal import new_temporal
-from ..unet import UNet
 from .from_scratch import FromScratch, Run
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from datetime import datetime, timezone
 
-from ..json_lines import Record
+from ..files import Record
 from .cases import Case, mini_cases
 from .clips import ClipMaker, mean_levels
 from .oracle import judge, oracle_version
@@ -16,9 +16,12 @@ from .table import Bar, share_bar
 STILL = 1.5  # flicker over the real clip's
 LEAST_CASES = 128
 WANTED = {
-    "colour right": 0.95, "shape right": 0.85, "motion right": 0.90, "scene family right": 0.90,
+    "colour right": 0.95,
+    "shape right": 0.85,
+    "motion right": 0.90,
+    "scene family right": 0.90,
     "period kept": 0.80,
-}  # fmt: skip
+}
 
 
 class Mini:
@@ -39,13 +42,21 @@ class Mini:
         scene = case.scene
         verdict = judge(clip.frames, scene)
         return {
-            "case": case.id, "prompt": case.prompt, "family": scene.family,
-            "motion": scene.attributes["motion"], "seed": case.seed, **self.run,
-            "sha256": self.clips.sha256, "device": clip.device, "seconds": clip.seconds,
+            "case": case.id,
+            "prompt": case.prompt,
+            "family": scene.family,
+            "motion": scene.attributes["motion"],
+            "seed": case.seed,
+            **self.run,
+            "sha256": self.clips.sha256,
+            "device": clip.device,
+            "seconds": clip.seconds,
             "date": datetime.now(timezone.utc).date().isoformat(),
-            "seen": verdict.seen, "right": verdict.right(scene), **verdict.measures,
+            "seen": verdict.seen,
+            "right": verdict.right(scene),
+            **verdict.measures,
             "levels": mean_levels(clip.frames),
-        }  # fmt: skip
+        }
 
     def bars(self, records: list[Record]) -> list[Bar]:
         """What is asked of the model, with how well the oracle does on real clips beside it."""

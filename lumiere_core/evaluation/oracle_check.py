@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..json_lines import Record
-from ..video import to_uint8
+from ..clips.video import to_uint8
+from ..files import Record
 from ..world import Scene, render_clip, scene_from_caption
 from ..world.dice import hash_text
 from .cases import Case, mini_cases
@@ -52,35 +52,31 @@ class OracleCheck:
         index = next(i for i, other in enumerate(self._cases) if other.id == case.id)
         kind = SPOILT[index % len(SPOILT)]
         return {
-            "case": case.id, "prompt": case.prompt, "family": scene.family, **self.run,
+            "case": case.id,
+            "prompt": case.prompt,
+            "family": scene.family,
+            **self.run,
             "date": datetime.now(timezone.utc).date().isoformat(),
-            "seen": clean.seen, "right": clean.right(scene), **clean.measures,
-            "worn": worn.right(scene), "spoilt": kind,
+            "seen": clean.seen,
+            "right": clean.right(scene),
+            **clean.measures,
+            "worn": worn.right(scene),
+            "spoilt": kind,
             "rejected": self._rejected(kind, case, clip, scene, index),
-        }  # fmt: skip
+        }
 
-    def _rejected(
-        self, kind: str, case: Case, clip: Tensor, scene: Scene, index: int
-    ) -> list[bool]:
+    def _rejected(self, kind: str, case: Case, clip: Tensor, scene: Scene, index: int) -> list[bool]:
         """Whether what is wrong about a spoilt clip was found wrong, one answer for each thing."""
         if kind == "another prompt's clip":
             other = real_scene(self._cases[(index + 5) % len(self._cases)])
             verdict = judge(real_clip(other), scene)
             asked = {"family": scene.family} | scene.attributes
             shown = {"family": other.family} | other.attributes
-            return [
-                not right
-                for name, right in verdict.right(scene).items()
-                if asked[name] != shown[name]
-            ]
+            return [not right for name, right in verdict.right(scene).items() if asked[name] != shown[name]]
         spoilt = spoil(clip, kind, case.seed)
         verdict = judge(spoilt, scene)
         right = verdict.right(scene)
-        found = [
-            not right[name]
-            for name in ("motion", "direction")
-            if name in right and spoils(kind, scene)
-        ]
+        found = [not right[name] for name in ("motion", "direction") if name in right and spoils(kind, scene)]
         if kind != "reversed" and "phase_error" in verdict.measures:
             found.append(float(verdict.measures["phase_error"]) >= KEPT)
         return found
@@ -100,8 +96,7 @@ class OracleCheck:
 
 def _groups(records: list[Record]) -> dict[str, list[bool]]:
     groups = {
-        name: [bool(r["right"][k]) for r in records for k in keys if k in r["right"]]
-        for name, keys in GROUPS.items()
+        name: [bool(r["right"][k]) for r in records for k in keys if k in r["right"]] for name, keys in GROUPS.items()
     }
     periods = [float(r["phase_error"]) < KEPT for r in records if "phase_error" in r]
     return groups | {"period kept": periods}

@@ -19,11 +19,11 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from ..json_lines import Record
-from ..multidiffusion import OVERLAP, plan_windows
-from ..ssr import BUNDLED, load_ssr, upsample
-from ..upscale import NOISES, UpscaleRequest, upscale
-from ..video import from_uint8, to_uint8
+from ..clips.video import from_uint8, to_uint8
+from ..diffusion.multidiffusion import OVERLAP, plan_windows
+from ..diffusion.upscale import NOISES, UpscaleRequest, upscale
+from ..files import Record
+from ..nets.ssr import BUNDLED, load_ssr, upsample
 from ..world import render_clip
 from .cases import Case, mini_cases
 from .clips import device_name, mean_levels
@@ -61,9 +61,13 @@ class Seams:
         self.device, self.sha256 = options.device, parts.sha256
         self.host = HostWindows(weights)
         self.run: Record = {
-            "weights": fingerprint(self.sha256), "steps": STEPS, "context_length": LENGTH,
-            "noise": NOISES[0], "seam_clip": [SEAM_FRAMES, SEAM_SIDE], "truth_clip": [TRUTH_FRAMES, TRUTH_SIDE],
-        }  # fmt: skip
+            "weights": fingerprint(self.sha256),
+            "steps": STEPS,
+            "context_length": LENGTH,
+            "noise": NOISES[0],
+            "seam_clip": [SEAM_FRAMES, SEAM_SIDE],
+            "truth_clip": [TRUTH_FRAMES, TRUTH_SIDE],
+        }
 
     def cases(self) -> list[Case]:
         """Held-out prompts of every scene family, shapes most of all."""
@@ -77,17 +81,24 @@ class Seams:
         truth = self._truth(case)
         found = {
             "nearer than bicubic": truth["ours"]["psnr"] > truth["bicubic"]["psnr"],
-            "steadier than single frames": truth["ours"]["change_psnr"]
-            > truth["frame by frame"]["change_psnr"],
+            "steadier than single frames": truth["ours"]["change_psnr"] > truth["frame by frame"]["change_psnr"],
         }
         return {
-            "case": case.id, "prompt": case.prompt, "family": case.scene.family, "seed": case.seed,
-            **self.run, "sha256": self.sha256, "device": device_name(self.device),
+            "case": case.id,
+            "prompt": case.prompt,
+            "family": case.scene.family,
+            "seed": case.seed,
+            **self.run,
+            "sha256": self.sha256,
+            "device": device_name(self.device),
             "seconds": round(time.monotonic() - started, 1),
             "date": datetime.now(timezone.utc).date().isoformat(),
-            "seen": found, "right": found,
-            "seams": seams, "truth": truth, "levels": levels,
-        }  # fmt: skip
+            "seen": found,
+            "right": found,
+            "seams": seams,
+            "truth": truth,
+            "levels": levels,
+        }
 
     def _seams(self, case: Case) -> tuple[dict[str, float], list[float]]:
         small = _clip(case, SEAM_FRAMES, SEAM_SIDE)
@@ -101,9 +112,13 @@ class Seams:
             else:
                 overlap, weighting = settings
                 request = UpscaleRequest(
-                    case.prompt, seed=case.seed, steps=STEPS, context_length=LENGTH,
-                    context_overlap=overlap, weighting=weighting,
-                )  # fmt: skip
+                    case.prompt,
+                    seed=case.seed,
+                    steps=STEPS,
+                    context_length=LENGTH,
+                    context_overlap=overlap,
+                    weighting=weighting,
+                )
                 made = upscale(self.models, small, request)
             found[kind] = seam_ratio(made, overlap)
             levels += mean_levels(made)
@@ -134,9 +149,7 @@ class Seams:
             got = mean(ratios)
             note = f"worst clip {max(ratios):.2f}"
             if kind.startswith("ours"):
-                bars.append(
-                    Bar(name, f"<= {LARGEST_SEAM}", f"{got:.3f}", got <= LARGEST_SEAM, note)
-                )
+                bars.append(Bar(name, f"<= {LARGEST_SEAM}", f"{got:.3f}", got <= LARGEST_SEAM, note))
             elif kind == "no overlap":
                 asked = f"> {LARGEST_SEAM}"  # else there are no seams to avoid
                 bars.append(Bar(name, asked, f"{got:.3f}", got > LARGEST_SEAM, note))
@@ -150,15 +163,18 @@ class Seams:
             gain = value["ours"] - value["bicubic"]
             note = f"{value['ours']:.2f} dB; bicubic {value['bicubic']:.2f} dB"
             bars.append(
-                Bar(f"{title} over bicubic", f">= {LEAST_GAIN} dB", f"{gain:+.2f} dB",
-                    gain >= LEAST_GAIN, note)
-            )  # fmt: skip
+                Bar(f"{title} over bicubic", f">= {LEAST_GAIN} dB", f"{gain:+.2f} dB", gain >= LEAST_GAIN, note)
+            )
             over = value["ours"] - value["frame by frame"]
             asked = measure == "change_psnr"
             bars.append(
-                Bar(f"{title} over single frames", "> 0 dB" if asked else "", f"{over:+.2f} dB",
-                    over > 0 if asked else None)
-            )  # fmt: skip
+                Bar(
+                    f"{title} over single frames",
+                    "> 0 dB" if asked else "",
+                    f"{over:+.2f} dB",
+                    over > 0 if asked else None,
+                )
+            )
         return bars
 
 

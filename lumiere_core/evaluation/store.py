@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from ..json_lines import JsonLines, Record
+from ..files import JsonLines, Record
 
 
 def fingerprint(names: dict[str, str]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..json_lines import Record
+from ..files import Record
 from ..world.styles import STYLES
 from .cases import Case, mini_cases
 from .clips import Clip, ClipMaker, mean_levels
@@ -24,18 +24,7 @@ from .style_look import measure_look, real_clip
 from .table import Bar
 
 MOTIONS = ("moving right", "moving down", "bouncing", "moving left")  # one prompt of each
-ALPHAS = (
-    1.0,
-    0.5,
-    0.7,
-    0.9,
-    0.3,
-    0.6,
-    0.8,
-    0.1,
-    0.2,
-    0.4,
-)  # coarse first: a part of a run says something
+ALPHAS = (1.0, 0.5, 0.7, 0.9, 0.3, 0.6, 0.8, 0.1, 0.2, 0.4)  # coarse first: a part of a run says something
 ORIGINAL = "original"  # alpha 0, the same clip for every style
 SHEET_COLUMNS = 8  # frames of a clip on a contact sheet
 LAG = 4  # frames over which an object's motion is seen
@@ -63,9 +52,9 @@ class StyledClips(ClipMaker):
     style, alpha = ORIGINAL, 0.0
 
     def _generate(self, prompt: str, seed: int) -> Clip:
-        from ..checkpoint import load_into
-        from ..pipeline import load_models
-        from ..style import stylise_parts
+        from ..diffusion.generate import load_models
+        from ..nets.checkpoint import load_into
+        from ..nets.interpolate import stylise_parts
 
         if self._models is None:
             self._models, self.parts = load_models(self.weights, self.device)
@@ -83,14 +72,12 @@ class StyleEvaluation:
     in_order = True  # of the cases, when they are run
 
     def __init__(self, options: argparse.Namespace) -> None:
-        from ..checkpoint import sha256
-        from ..style import bundled_styles
+        from ..nets.checkpoint import sha256
+        from ..nets.interpolate import bundled_styles
 
         self.files = bundled_styles()
         if not self.files:
-            raise FileNotFoundError(
-                "the pack has no styles to evaluate; train some with `train style`."
-            )
+            raise FileNotFoundError("the pack has no styles to evaluate; train some with `train style`.")
         self.clips = StyledClips(options)
         self.hashes = {name: sha256(file) for name, file in self.files.items()}
         self.run = {**self.clips.run, "oracle": oracle_version()}
@@ -120,14 +107,24 @@ class StyleEvaluation:
         kinds = STYLES if case.style == ORIGINAL else [kind_of(case.style)]
         looks = {kind: measure_look(clip.frames, case.prompt, kind) for kind in kinds}
         record = {
-            "case": case.id, "prompt": case.prompt, "base": case.base.id, "style": case.style,
-            "alpha": case.alpha, **self.run, "sha256": self.clips.sha256, "device": clip.device,
-            "seconds": clip.seconds, "date": datetime.now(timezone.utc).date().isoformat(),
-            "seen": verdict.seen, "right": verdict.right(scene),
+            "case": case.id,
+            "prompt": case.prompt,
+            "base": case.base.id,
+            "style": case.style,
+            "alpha": case.alpha,
+            **self.run,
+            "sha256": self.clips.sha256,
+            "device": clip.device,
+            "seconds": clip.seconds,
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "seen": verdict.seen,
+            "right": verdict.right(scene),
             "place": {name: place for name, (place, _) in looks.items()},
-            "look": next(iter(looks.values()))[1], "amount": amount, "jitter": jitter,
+            "look": next(iter(looks.values()))[1],
+            "amount": amount,
+            "jitter": jitter,
             "levels": mean_levels(clip.frames),
-        }  # fmt: skip
+        }
         if case.alpha == 1.0:  # how well the measures work on a perfect clip of this style
             count, side = len(clip.frames), clip.frames.shape[1]
             real = real_clip(scene, kind_of(case.style), count, 16.0, side)
@@ -144,7 +141,7 @@ class StyleEvaluation:
 
     def write_sheets(self, folder: Path) -> list[Path]:
         """Write a contact sheet of each style and prompt whose clips are all kept: a row for each alpha."""
-        from ..media import contact_sheet, evenly_spaced, save_image
+        from ..clips.media import contact_sheet, evenly_spaced, save_image
 
         written = []
         for case in base_cases():
@@ -238,11 +235,8 @@ def summary(style: str, records: list[Record]) -> list[Point]:
         mine = (
             list(originals.values())
             if alpha == 0
-            else [
-                r for r in records
-                if r["style"] == style and r["alpha"] == alpha and r["base"] in originals
-            ]
-        )  # fmt: skip
+            else [r for r in records if r["style"] == style and r["alpha"] == alpha and r["base"] in originals]
+        )
         if not mine:
             continue
         firsts = [originals[r["base"]] for r in mine]
@@ -256,13 +250,18 @@ def summary(style: str, records: list[Record]) -> list[Point]:
 
         points.append(
             Point(
-                alpha, len(mine), mean_place(mine), mean_place(firsts),
-                sum(r["look"] == kind for r in mine), ratio("amount"), ratio("jitter"),
+                alpha,
+                len(mine),
+                mean_place(mine),
+                mean_place(firsts),
+                sum(r["look"] == kind for r in mine),
+                ratio("amount"),
+                ratio("jitter"),
                 sum(bool(r["right"].get("motion")) for r in mine),
                 [bool(r["real_right"].get("motion")) for r in mine if "real_right" in r],
                 [r["real_place"] for r in mine if "real_place" in r],
             )
-        )  # fmt: skip
+        )
     return points
 
 
@@ -270,19 +269,13 @@ def style_bars(style: str, points: list[Point]) -> list[Bar]:
     """The two halves of the paper's claim for one style, then a line for each alpha."""
     by_alpha = {point.alpha: point for point in points}
     inside = [p for p in points if 0.5 <= p.alpha < 1]
-    wanted = (
-        f"look {100 * STYLED:.0f} % of the way, motion x{MOVES[0]}-{MOVES[1]}, flicker <= x{CALM}"
-    )
+    wanted = f"look {100 * STYLED:.0f} % of the way, motion x{MOVES[0]}-{MOVES[1]}, flicker <= x{CALM}"
     name = f"{style}: an alpha in [0.5, 1) balances"
     balanced = [p for p in inside if p.balanced]
     if not inside:
         return [Bar(name, wanted, "no cases", False)]
     best = max(balanced or inside, key=lambda p: p.place if p.balanced else -abs(p.amount - 1))
-    got = (
-        f"alpha {best.alpha}: {best.text()}"
-        if balanced
-        else f"none; nearest {best.alpha}: {best.text()}"
-    )
+    got = f"alpha {best.alpha}: {best.text()}" if balanced else f"none; nearest {best.alpha}: {best.text()}"
     bars = [Bar(name, wanted, got, bool(balanced), f"{len(balanced)} of {len(inside)} alphas do")]
     if 1.0 in by_alpha:
         whole = by_alpha[1.0]

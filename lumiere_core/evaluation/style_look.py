@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..media import evenly_spaced
+from ..clips.media import evenly_spaced
 from ..world import Scene, render_frames, sample_scene, scene_from_caption
 from ..world.styles import STYLES, stylise
 
@@ -26,28 +26,16 @@ def features(pictures: Tensor) -> Tensor:
     x = (pictures + 1) / 2
     grey = x.mean(1, keepdim=True)
     chroma = x.amax(1) - x.amin(1)
-    columns = [
-        x.mean((2, 3)),
-        x.std((2, 3)),
-        chroma.mean((1, 2))[:, None],
-        chroma.std((1, 2))[:, None],
-    ]
-    columns += [
-        ((grey < low) & (grey >= low - 0.25)).float().mean((1, 2, 3))[:, None]
-        for low in (0.25, 0.5, 0.75)
-    ]
+    columns = [x.mean((2, 3)), x.std((2, 3)), chroma.mean((1, 2))[:, None], chroma.std((1, 2))[:, None]]
+    columns += [((grey < low) & (grey >= low - 0.25)).float().mean((1, 2, 3))[:, None] for low in (0.25, 0.5, 0.75)]
     columns.append((grey >= 0.75).float().mean((1, 2, 3))[:, None])
     for scale in (1, 2):
         small = F.avg_pool2d(grey, scale) if scale > 1 else grey
         across = (small[..., 1:, :-1] - small[..., :-1, :-1]).abs()
         down = (small[..., :-1, 1:] - small[..., :-1, :-1]).abs()
         edge = (across + down).flatten(1)
-        columns += [
-            edge.mean(1)[:, None],
-            edge.quantile(0.9, 1)[:, None],
-            (edge < 0.02).float().mean(1)[:, None],
-        ]
-    return torch.cat(columns, 1)  # fmt: skip
+        columns += [edge.mean(1)[:, None], edge.quantile(0.9, 1)[:, None], (edge < 0.02).float().mean(1)[:, None]]
+    return torch.cat(columns, 1)
 
 
 @cache
@@ -90,7 +78,7 @@ def measure_look(frames: Tensor, prompt: str, style: str) -> tuple[float, str]:
 
 def real_clip(scene: Scene, style: str, num_frames: int, fps: float, side: int) -> Tensor:
     """A clip of the world in a style, (t, h, w, 3) uint8: what a perfect model would make."""
-    from ..video import to_uint8
+    from ..clips.video import to_uint8
     from ..world import render_clip
 
     clip, masks = render_clip(scene, num_frames, fps, side, side, masks=True)

@@ -17,9 +17,7 @@ class Bar:
     note: str = ""
 
 
-def share_bar(
-    name: str, answers: Iterable[bool], at_least: float | None = None, note: str = ""
-) -> Bar:
+def share_bar(name: str, answers: Iterable[bool], at_least: float | None = None, note: str = "") -> Bar:
     """Share of right answers; no answers at all hold nothing."""
     answers = list(answers)
     right = sum(answers)
@@ -32,16 +30,10 @@ def share_bar(
 
 def print_table(title: str, bars: Sequence[Bar], write: Callable[[str], object]) -> bool:
     """Print the table and the count of bars held; returns whether every bar holds."""
-    widths = [
-        max([len(getattr(bar, column)) for bar in bars] + [6])
-        for column in ("name", "wanted", "got")
-    ]
+    widths = [max([len(getattr(bar, column)) for bar in bars] + [6]) for column in ("name", "wanted", "got")]
     write(f"\n{title}\n\n")
     head = ("", "wanted", "got")
-    write(
-        "  ".join(text.ljust(width) for text, width in zip(head, widths, strict=True))
-        + "  held   note\n"
-    )
+    write("  ".join(text.ljust(width) for text, width in zip(head, widths, strict=True)) + "  held   note\n")
     for bar in bars:
         cells = zip((bar.name, bar.wanted, bar.got), widths, strict=True)
         held = {None: "", True: "yes", False: "NO"}[bar.held]

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import check_state, sha256
-from ..config import UNetConfig
-from ..families import family_name
-from ..pipeline import weight_files
-from ..schedule import Schedule
-from ..unet import UNet
+from ..diffusion.generate import weight_files
+from ..diffusion.schedule import Schedule
+from ..nets.backbones import family_name
+from ..nets.checkpoint import check_state, sha256
+from ..nets.config import UNetConfig
+from ..nets.unet import UNet
 
 
 def load_backbone(

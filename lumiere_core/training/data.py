@@ -10,15 +10,13 @@ from einops import rearrange
 from torch import Tensor
 
 from .. import world
-from ..noise import _mix
+from ..diffusion.noise import mixed_seed
 from .options import TrainOptions, listed
 
 
 def generator_at(options: TrainOptions, step: int, stream: int) -> torch.Generator:
     """Return the random generator of one use (`stream`) in one step."""
-    return torch.Generator().manual_seed(
-        _mix(_mix(_mix(options.seed) ^ step) ^ stream) & (2**63 - 1)
-    )
+    return torch.Generator().manual_seed(mixed_seed(mixed_seed(mixed_seed(options.seed) ^ step) ^ stream) & (2**63 - 1))
 
 
 def on_device(random: torch.Generator, device: torch.device) -> torch.Generator:
@@ -40,9 +38,7 @@ def scenes_at(options: TrainOptions, step: int) -> list[world.Scene]:
         return [world.sample_scene(seed, split="train") for seed in seeds]
     chance = torch.rand(options.batch_size, generator=generator_at(options, step, 5)).tolist()
     return [
-        _moving_scene(seed, options.moving)
-        if share < options.moving_share
-        else world.sample_scene(seed, split="train")
+        _moving_scene(seed, options.moving) if share < options.moving_share else world.sample_scene(seed, split="train")
         for seed, share in zip(seeds, chance, strict=True)
     ]
 
@@ -55,7 +51,7 @@ def _moving_scene(seed: int, moving: str) -> world.Scene:
     """
     wanted = _wanted_scenes(moving)
     for turn in range(64):
-        scene = world.sample_scene(_mix(seed ^ turn << 40) >> 2, split="train")
+        scene = world.sample_scene(mixed_seed(seed ^ turn << 40) >> 2, split="train")
         motion, direction = scene.attributes["motion"], scene.attributes["direction"]
         if wanted & {motion, scene.family} if wanted else {motion, direction} != {"none"}:
             break
@@ -71,9 +67,7 @@ def _wanted_scenes(moving: str) -> frozenset[str]:
     """
     wanted = frozenset(listed(moving))
     known = set(world.FAMILIES) | {
-        motion
-        for family in world.FAMILIES.values()
-        for motion in family.attributes.get("motion", ())
+        motion for family in world.FAMILIES.values() for motion in family.attributes.get("motion", ())
     }
     if wanted - known:
         raise ValueError(
@@ -97,9 +91,8 @@ def drop_prompts(captions: list[str], options: TrainOptions, step: int) -> list[
 
 
 def images_at(
-    scenes: Sequence[list[world.Scene]], options: TrainOptions, steps: Sequence[int],
-    masks: bool = False,
-) -> list[tuple[Tensor, Tensor | None]]:  # fmt: skip
+    scenes: Sequence[list[world.Scene]], options: TrainOptions, steps: Sequence[int], masks: bool = False
+) -> list[tuple[Tensor, Tensor | None]]:
     """Return (b, 3, h, w) of each step, each scene at a random moment, and with `masks` its object (b, 1, h, w)."""
     moments = torch.cat(
         [
@@ -108,16 +101,18 @@ def images_at(
         ]
     )
     drawn = world.render_frames(
-        [scene for chosen in scenes for scene in chosen], moments * world.CLIP_SECONDS,
-        options.height, options.width, options.device, masks,
-    )  # fmt: skip
+        [scene for chosen in scenes for scene in chosen],
+        moments * world.CLIP_SECONDS,
+        options.height,
+        options.width,
+        options.device,
+        masks,
+    )
     images, objects = drawn if masks else (drawn, None)
     return _by_step(images, objects, [len(chosen) for chosen in scenes])
 
 
-def _by_step(
-    drawn: Tensor, objects: Tensor | None, counts: Sequence[int]
-) -> list[tuple[Tensor, Tensor | None]]:
+def _by_step(drawn: Tensor, objects: Tensor | None, counts: Sequence[int]) -> list[tuple[Tensor, Tensor | None]]:
     parts = [None] * len(counts) if objects is None else objects.split(counts)
     return list(zip(drawn.split(counts), parts, strict=True))
 
@@ -129,24 +124,22 @@ def window_starts(options: TrainOptions, step: int, count: int) -> Tensor:
 
 
 def clips_at(
-    scenes: Sequence[list[world.Scene]], options: TrainOptions, steps: Sequence[int],
-    masks: bool = False,
-) -> list[tuple[Tensor, Tensor | None]]:  # fmt: skip
+    scenes: Sequence[list[world.Scene]], options: TrainOptions, steps: Sequence[int], masks: bool = False
+) -> list[tuple[Tensor, Tensor | None]]:
     """Return (b, 3, t, h, w) of each step, a window of each scene, and with `masks` its object (b, 1, t, h, w).
 
     The window is the whole clip where that fits.
     """
-    starts = torch.cat(
-        [
-            window_starts(options, step, len(chosen))
-            for chosen, step in zip(scenes, steps, strict=True)
-        ]
-    )
+    starts = torch.cat([window_starts(options, step, len(chosen)) for chosen, step in zip(scenes, steps, strict=True)])
     times = starts[:, None] / options.fps + torch.arange(options.num_frames) / options.fps
     drawn = world.render_frames(
         [s for chosen in scenes for scene in chosen for s in [scene] * options.num_frames],
-        times.flatten(), options.height, options.width, options.device, masks,
-    )  # fmt: skip
+        times.flatten(),
+        options.height,
+        options.width,
+        options.device,
+        masks,
+    )
     frames, objects = drawn if masks else (drawn, None)
     objects = None if objects is None else _clips(objects, options)
     return _by_step(_clips(frames, options), objects, [len(chosen) for chosen in scenes])

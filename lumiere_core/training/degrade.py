@@ -29,9 +29,8 @@ def degrade(frames: Tensor, scale: int, generator: torch.Generator) -> Tensor:
     """
     chance = torch.rand(6, generator=generator).tolist()
     noise = torch.randn(
-        frames.shape[0], frames.shape[1], frames.shape[2] // scale, frames.shape[3] // scale,
-        generator=generator,
-    )  # fmt: skip
+        frames.shape[0], frames.shape[1], frames.shape[2] // scale, frames.shape[3] // scale, generator=generator
+    )
     if chance[0] < CLEAN:
         return F.avg_pool2d(frames, scale)
     import kornia

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import load_file, metadata_for, save_file
+from ..nets.checkpoint import load_file, metadata_for, save_file
 from .pictures import Picture, crops
 
 CROPS = 8  # of each picture; a VAE is too slow to run at every step
@@ -21,9 +21,7 @@ TEXTS = ("plain", "named")
 BACKBONE = "lumiere.backbone"
 
 
-def encode_pictures(
-    pictures: list[Picture], encoders: Any, file: Path, height: int, width: int, words: str
-) -> None:
+def encode_pictures(pictures: list[Picture], encoders: Any, file: Path, height: int, width: int, words: str) -> None:
     """Write the file.
 
     Args:
@@ -52,9 +50,7 @@ def encode_pictures(
         tensors[f"latents.{number}"] = torch.stack(each)
         if not torch.isfinite(tensors[f"latents.{number}"]).all():
             raise ValueError("the VAE made NaN or infinite latents; try another VAE.")
-        for kind, text in zip(
-            TEXTS, (picture.caption, with_words(picture.caption, words)), strict=True
-        ):
+        for kind, text in zip(TEXTS, (picture.caption, with_words(picture.caption, words)), strict=True):
             found = encoders.embed(text, height, width)
             tensors |= {f"{kind}.{number}.{k}": v for k, v in found.items()}
     tensors |= {f"empty.{k}": v for k, v in encoders.embed("", height, width).items()}
@@ -68,9 +64,7 @@ class LatentPictures:
     def __init__(self, file: Path) -> None:
         self.tensors, metadata = load_file(file)
         if BACKBONE not in metadata:
-            raise ValueError(
-                f"{file.name} holds no encoded pictures; delete it to encode them again."
-            )
+            raise ValueError(f"{file.name} holds no encoded pictures; delete it to encode them again.")
         self.backbone: dict[str, Any] = json.loads(metadata[BACKBONE])
         self.count = sum(key.startswith("latents.") for key in self.tensors)
 

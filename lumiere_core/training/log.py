@@ -6,8 +6,8 @@ import csv
 import math
 from pathlib import Path
 
-from ..json_lines import JsonLines, Record
-from ..media import save_image
+from ..clips.media import save_image
+from ..files import JsonLines, Record
 
 
 class Log(JsonLines):

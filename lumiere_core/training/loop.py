@@ -75,9 +75,13 @@ class Interrupt:
 
 
 def train(
-    phase: Phase, options: TrainOptions, folder: Path, resume: bool = False, progress: bool = True,
+    phase: Phase,
+    options: TrainOptions,
+    folder: Path,
+    resume: bool = False,
+    progress: bool = True,
     on_step: Callable[[int, dict[str, float]], object] | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """Run a phase until its steps or minutes are over or it is interrupted; returns the last step.
 
     Args:
@@ -94,9 +98,7 @@ def train(
 
     folder = Path(folder)
     if (folder / FILE).exists() and not resume:
-        raise FileExistsError(
-            f"{folder} already holds a run. Add --resume to continue it, or choose another --output."
-        )
+        raise FileExistsError(f"{folder} already holds a run. Add --resume to continue it, or choose another --output.")
     optimizer = make_optimizer(phase.module, options)
     ema, step, log = Ema(phase.module, options.ema_decay), 0, Log(folder)
     team = Team.of(phase)
@@ -128,13 +130,9 @@ def train(
     board = Board(folder) if team.first else None
     started = saved = time.monotonic()
     deadline = started + 60 * options.minutes if options.minutes is not None else float("inf")
-    bar = tqdm(
-        total=options.steps, initial=step, disable=not (progress and team.first), unit="step"
-    )
+    bar = tqdm(total=options.steps, initial=step, disable=not (progress and team.first), unit="step")
     with Interrupt() as interrupt:
-        while step < options.steps and not team.any(
-            interrupt.raised or time.monotonic() >= deadline
-        ):
+        while step < options.steps and not team.any(interrupt.raised or time.monotonic() >= deadline):
             rate = learning_rate(options, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -194,9 +192,7 @@ def _step(
     losses = []
     for index, piece in enumerate(pieces):
         with team.exchange(last=index + 1 == len(pieces)):
-            with torch.autocast(
-                torch.device(options.device).type, torch.bfloat16, enabled=autocast
-            ):
+            with torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=autocast):
                 loss = piece() / options.accumulate
             loss.backward()
         losses.append(loss.detach())
@@ -211,9 +207,7 @@ def _step(
     return team.mean(total), norm
 
 
-def step_once(
-    phase: Phase, options: TrainOptions, optimizer: torch.optim.Optimizer, step: int
-) -> tuple[float, float]:
+def step_once(phase: Phase, options: TrainOptions, optimizer: torch.optim.Optimizer, step: int) -> tuple[float, float]:
     """Take step number `step` by itself, at its learning rate; returns the loss and the gradient's norm."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(options, step)

@@ -12,7 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from ..framing import grown
+from ..clips.framing import grown
 from ..world.dice import Dice
 
 Size = tuple[int, int, int]  # t, h, w
@@ -35,9 +35,7 @@ NEEDS_OBJECT = ("object", "cinemagraph")
 def draw_task(dice: Dice) -> str:
     """Return one of SHARES, as often as it says."""
     mark = dice.uniform(0, sum(SHARES.values()))
-    return next(
-        task for task, end in zip(SHARES, accumulate(SHARES.values()), strict=True) if mark < end
-    )
+    return next(task for task, end in zip(SHARES, accumulate(SHARES.values()), strict=True) if mark < end)
 
 
 def draw_known(task: str, dice: Dice, size: Size, cover: Callable[[], Tensor]) -> Tensor:
@@ -76,9 +74,7 @@ def _region(dice: Dice, size: Size, fixed: bool = False) -> Tensor:
     """One to three shapes, (t, h, w), each standing still or gliding straight on."""
     region = torch.zeros(size, dtype=torch.bool)
     for _ in range(1 + _integer(dice, 3)):
-        region |= dice.choice((_rectangle, _ellipse, _stroke))(
-            dice, size, fixed or dice.chance(0.5)
-        )
+        region |= dice.choice((_rectangle, _ellipse, _stroke))(dice, size, fixed or dice.chance(0.5))
     return region
 
 
@@ -143,11 +139,12 @@ def _where_it_moves(dice: Dice, size: Size, cover: Tensor) -> Tensor:
 def _inside(dice: Dice, size: Size) -> Tensor:
     """A picture within borders at both sides, above and below, all around, or at one side."""
     t, h, w = size
-    sides = dice.choice(((1, 0, 1, 0), (0, 1, 0, 1), (1, 1, 1, 1), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)))  # fmt: skip
+    sides = dice.choice(
+        ((1, 0, 1, 0), (0, 1, 0, 1), (1, 1, 1, 1), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
+    )
     widest = 0.6 if sum(sides) == 1 else 0.35
     left, top, right, bottom = (
-        round(on * dice.uniform(0.1, widest) * side)
-        for on, side in zip(sides, (w, h, w, h), strict=True)
+        round(on * dice.uniform(0.1, widest) * side) for on, side in zip(sides, (w, h, w, h), strict=True)
     )
     known = torch.zeros(size, dtype=torch.bool)
     known[:, top : h - bottom, left : w - right] = True

@@ -8,10 +8,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from ..config import UNetConfig
-from ..stunet import SpaceTimeUNet
-from ..temporal import TemporalLayers
-from ..unet import UNet
+from ..nets.config import UNetConfig
+from ..nets.stunet import SpaceTimeUNet
+from ..nets.temporal import TemporalLayers
+from ..nets.unet import UNet
 from .options import TrainOptions
 
 
@@ -63,9 +63,13 @@ def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> tor
 
 
 def activation_bytes(
-    unet_config: UNetConfig, temporal: TemporalLayers, shape: tuple[int, ...], context: tuple[int, int],
-    batch: int, checkpointing: bool,
-) -> int:  # fmt: skip
+    unet_config: UNetConfig,
+    temporal: TemporalLayers,
+    shape: tuple[int, ...],
+    context: tuple[int, int],
+    batch: int,
+    checkpointing: bool,
+) -> int:
     """Return the largest sum of activations and gradients of one forward and backward pass in float32.
 
     Counted on the meta device: nothing is computed. Workspaces of kernels are not in it.
@@ -86,8 +90,8 @@ def activation_bytes(
 
 
 def predicted_bytes(
-    unet: UNet, temporal: TemporalLayers, shape: list[int], context: tuple[int, int], options: TrainOptions,
-) -> int:  # fmt: skip
+    unet: UNet, temporal: TemporalLayers, shape: list[int], context: tuple[int, int], options: TrainOptions
+) -> int:
     """Return the predicted peak: frozen weights, trained weights with EMA and optimiser, activations and gradients."""
     frozen = sum(p.numel() * p.element_size() for p in unet.parameters())
     trained = sum(p.numel() for p in temporal.parameters()) * 4
@@ -96,9 +100,7 @@ def predicted_bytes(
     )
     if options.precision == "bfloat16":
         activations = activations * 6 // 10  # most of them in half precision, norms in full
-    return (
-        frozen + trained * 4 + activations
-    )  # weights, EMA, two moments; gradients are in the activations
+    return frozen + trained * 4 + activations  # weights, EMA, two moments; gradients are in the activations
 
 
 def measured_bytes(device: str) -> int:

@@ -25,9 +25,8 @@ def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Opti
     parameters = [p for p in module.parameters() if p.requires_grad]
     if options.optimizer == "AdamW":
         return torch.optim.AdamW(
-            parameters, lr=options.learning_rate, betas=(0.9, 0.99),
-            weight_decay=options.weight_decay, fused=True,
-        )  # fmt: skip
+            parameters, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay, fused=True
+        )
     cls = Muon if options.optimizer == "Muon" else _import(options.optimizer)
     values = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
     taken = inspect.signature(cls).parameters

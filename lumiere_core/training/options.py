@@ -20,16 +20,12 @@ class TrainOptions:
     batch_size: int = 32  # images, or clips
     learning_rate: float = 8e-4
     warmup: int = 100  # steps of linear warm-up
-    decay_from: float = (
-        1.0  # share of `steps` after which the rate falls linearly to zero; 1 = never
-    )
+    decay_from: float = 1.0  # share of `steps` after which the rate falls linearly to zero; 1 = never
     weight_decay: float = 0.01
     gradient_clip: float = 1.0  # largest norm of the gradient
     ema_decay: float = 0.999
     text_dropout: float = 0.1  # share of prompts replaced by "" (classifier-free guidance)
-    sigma_shift: float = (
-        2.0  # more than 1 trains more on high noise; see schedule.shifted_timesteps
-    )
+    sigma_shift: float = 2.0  # more than 1 trains more on high noise; see schedule.shifted_timesteps
     object_weight: float = 0.0  # how much more errors near the main object weigh; 0 = no more
     height: int = 64  # pixels
     width: int = 64
@@ -42,9 +38,7 @@ class TrainOptions:
     save_every: float = 60.0  # seconds between full-state checkpoints
     sample_every: int = 0  # steps between sample pictures; 0 = only at the end, -1 = none
     accumulate: int = 1  # batches whose gradients are added up before a step
-    optimizer: str = (
-        "AdamW"  # or "Muon", or any class that can be imported: "bitsandbytes.optim.AdamW8bit"
-    )
+    optimizer: str = "AdamW"  # or "Muon", or any class that can be imported: "bitsandbytes.optim.AdamW8bit"
     change_weight: float = 0.0  # of errors in changes from frame to frame; 0 = frames alone count
     motion_weight: float = 0.0  # of errors in how frames differ from the clip's mean; 0 = no more
     moving_share: float = 0.0  # of the scenes at least, whose caption names a motion or a direction
@@ -53,15 +47,7 @@ class TrainOptions:
     only: str = ""  # train only temporal parameters with one of these words in their name; "" = all
     stills: float = 0.0  # share of clips that are one frame, repeated (phase temporal on own clips)
 
-    _FREE = (
-        "steps",
-        "minutes",
-        "save_every",
-        "sample_every",
-        "device",
-        "checkpointing",
-        "decay_from",
-    )
+    _FREE = ("steps", "minutes", "save_every", "sample_every", "device", "checkpointing", "decay_from")
     # Younger than the first saved states: at its default such an option leaves the identity as it was.
     _LATER = (
         "accumulate",

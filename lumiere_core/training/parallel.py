@@ -55,20 +55,14 @@ def share(phase: Any, strategy: str = "ddp") -> None:
     """
     network = getattr(phase, "network_module", None)
     if network is None:
-        raise ValueError(
-            f"the phase {phase.name} runs in one process only; start it without torchrun."
-        )
+        raise ValueError(f"the phase {phase.name} runs in one process only; start it without torchrun.")
     if strategy == "ddp":
         # Frozen weights are the same everywhere already: each process read them from the same file.
         frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
-        torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            network, frozen
-        )
+        torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, frozen)
         # The convolution of masked conditions takes no part in plain clips.
         idle = network.temporal.conv_cond is not None and phase.name != "condition"
-        phase.network_module = torch.nn.parallel.DistributedDataParallel(
-            network, find_unused_parameters=idle
-        )
+        phase.network_module = torch.nn.parallel.DistributedDataParallel(network, find_unused_parameters=idle)
     elif strategy == "fsdp":
         _shard(network)
     else:
@@ -78,8 +72,8 @@ def share(phase: Any, strategy: str = "ddp") -> None:
 def _shard(network: torch.nn.Module) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    from ..temporal_layers import AttentionInflationBlock, ConvInflationBlock
-    from ..unet_layers import ResBlock, SpatialTransformer
+    from ..nets.temporal_layers import AttentionInflationBlock, ConvInflationBlock
+    from ..nets.unet_layers import ResBlock, SpatialTransformer
 
     kinds = (ResBlock, SpatialTransformer, ConvInflationBlock, AttentionInflationBlock)
     for layer in [m for m in network.modules() if isinstance(m, kinds)]:

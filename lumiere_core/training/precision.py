@@ -20,15 +20,9 @@ class Lowered:
 
     def __init__(self, network: nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:
         self.network, self.dtype = network, dtype
-        self._frozen = {
-            name: p.detach().to(dtype)
-            for name, p in network.named_parameters()
-            if not p.requires_grad
-        }
+        self._frozen = {name: p.detach().to(dtype) for name, p in network.named_parameters() if not p.requires_grad}
 
-    def __call__(
-        self, *inputs: Any, weights: dict[str, Tensor] | None = None, **named: Any
-    ) -> Tensor:
+    def __call__(self, *inputs: Any, weights: dict[str, Tensor] | None = None, **named: Any) -> Tensor:
         """Return the network's answer, in the dtype of its features.
 
         Args:

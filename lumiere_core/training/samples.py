@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..clips.media import contact_sheet, evenly_spaced, save_image, write_mp4
 from ..dataset.contact import contact_frames
 from ..dataset.prepare import to_pixels
-from ..guidance import classifier_free
-from ..media import contact_sheet, evenly_spaced, save_image, write_mp4
-from ..noise import frame_noise
-from ..sampling import SCHEDULERS, sample_ddim
+from ..diffusion.guidance import classifier_free
+from ..diffusion.noise import frame_noise
+from ..diffusion.sampling import SCHEDULERS, sample_ddim
 
 if TYPE_CHECKING:
     from .phases.own_clips import OwnClipsPhase
@@ -23,9 +23,8 @@ SHOWN, STEPS, SEED = 2, 16, 7  # clips, sampling steps, seed of the noise
 
 @torch.no_grad()
 def sample_clip(
-    phase: OwnClipsPhase, embedding: dict[str, Tensor], shape: list[int], cfg: float, seed: int,
-    steps: int = STEPS,
-) -> Tensor:  # fmt: skip
+    phase: OwnClipsPhase, embedding: dict[str, Tensor], shape: list[int], cfg: float, seed: int, steps: int = STEPS
+) -> Tensor:
     """Return (c, t, h, w) latents that the network makes from noise for one caption.
 
     Args:
@@ -38,9 +37,7 @@ def sample_clip(
     def estimate(x: Tensor, sigma: Tensor, text: dict[str, Tensor]) -> Tensor:
         y = text.get("y")
         inputs = [v if v is None else v[None].float().to(device) for v in (text["context"], y)]
-        answer = phase.network_module(
-            schedule.network_input(x, sigma), schedule.timestep(sigma).to(x.dtype), *inputs
-        )
+        answer = phase.network_module(schedule.network_input(x, sigma), schedule.timestep(sigma).to(x.dtype), *inputs)
         return schedule.denoised(x, answer.float(), sigma)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -66,8 +63,6 @@ def write_samples(phase: OwnClipsPhase, folder: Path, step: int) -> None:
         words += [f"real: {clip.caption}", f"step {step}: {clip.caption}"]
     frames = contact_frames(videos, words, columns=2)
     write_mp4(folder / f"step_{step:06d}.mp4", frames, cache.settings.fps)
-    rows = [
-        video[evenly_spaced(len(video), 8)] for video in videos if video.shape == videos[0].shape
-    ]
+    rows = [video[evenly_spaced(len(video), 8)] for video in videos if video.shape == videos[0].shape]
     sheet = contact_sheet(torch.cat([torch.from_numpy(row) for row in rows]), 8, scale=2)
     save_image(sheet, folder / f"step_{step:06d}.png")

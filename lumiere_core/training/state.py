@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import check_state, load_file, save_file
+from ..nets.checkpoint import check_state, load_file, save_file
 
 FILE = "state.safetensors"
 
@@ -26,9 +26,7 @@ class Ema:
         """Move towards the module's parameters after optimiser step number `step` (from 1)."""
         decay = min(self.decay, step / (step + 10))
         new = dict(module.named_parameters())
-        torch._foreach_lerp_(
-            list(self.values.values()), [new[k].detach() for k in self.values], 1 - decay
-        )
+        torch._foreach_lerp_(list(self.values.values()), [new[k].detach() for k in self.values], 1 - decay)
 
 
 def whole(value: Tensor) -> Tensor:
@@ -42,17 +40,11 @@ def _placed_like(value: Tensor, parameter: Tensor) -> Tensor:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(
-        value.to(parameter.device), parameter.device_mesh, parameter.placements
-    )
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 def save_state(
-    folder: Path | None,
-    module: nn.Module,
-    ema: Ema,
-    optimizer: torch.optim.Optimizer,
-    facts: dict[str, str],
+    folder: Path | None, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, facts: dict[str, str]
 ) -> None:
     """Write the state of a run, with `facts` (step, options …) as metadata.
 
@@ -74,9 +66,7 @@ def save_state(
         save_file(tensors, folder / FILE, {**facts, "groups": json.dumps(groups)})
 
 
-def load_state(
-    folder: Path, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer
-) -> dict[str, str]:
+def load_state(folder: Path, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> dict[str, str]:
     """Restore what `save_state` wrote; returns its facts.
 
     Raises:
@@ -103,14 +93,10 @@ def load_state(
         if states[name]:
             device = parameter.device
             optimizer.state[parameter] = {
-                k: v
-                if k == "step" and v.ndim == 0 and device.type == "cpu"
-                else _placed_like(v.to(device), parameter)
+                k: v if k == "step" and v.ndim == 0 and device.type == "cpu" else _placed_like(v.to(device), parameter)
                 for k, v in states[name].items()
             }
     # What an optimiser learns about itself, such as Prodigy's rate.
-    for group, values in zip(
-        optimizer.param_groups, json.loads(facts.get("groups", "[]")), strict=False
-    ):
+    for group, values in zip(optimizer.param_groups, json.loads(facts.get("groups", "[]")), strict=False):
         group.update({k: v for k, v in values.items() if not isinstance(group.get(k), bool)})
     return facts

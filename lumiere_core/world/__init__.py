@@ -10,17 +10,22 @@ from .families import FAMILIES
 from .families.shapes import MOTIONS, SHAPES
 from .palette import COLOURS, colour_mask
 from .render import render_clip, render_frames
-from .scene import (
-    Scene,
-    attribute_labels,
-    is_held_out,
-    recaption,
-    sample_scene,
-    scene_from_caption,
-)
+from .scene import Scene, attribute_labels, is_held_out, recaption, sample_scene, scene_from_caption
 
 __all__ = [
-    "BACKGROUNDS", "CLIP_SECONDS", "COLOURS", "FAMILIES", "MOTIONS", "SHAPES", "Scene",
-    "attribute_labels", "colour_mask", "is_held_out", "recaption", "render_clip",
-    "render_frames", "sample_scene", "scene_from_caption",
-]  # fmt: skip
+    "BACKGROUNDS",
+    "CLIP_SECONDS",
+    "COLOURS",
+    "FAMILIES",
+    "MOTIONS",
+    "SHAPES",
+    "Scene",
+    "attribute_labels",
+    "colour_mask",
+    "is_held_out",
+    "recaption",
+    "render_clip",
+    "render_frames",
+    "sample_scene",
+    "scene_from_caption",
+]

@@ -15,13 +15,8 @@ from torch import Tensor
 from . import sdf
 from .canvas import Canvas, Parameters, draw_by_kind
 
-PLAIN = tuple(
-    f"plain {name}"
-    for name in ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
-)
-BACKGROUNDS = (
-    *PLAIN, "night sky", "grass", "beach at sunset", "snow", "ocean", "city", "street",
-)  # fmt: skip
+PLAIN = tuple(f"plain {name}" for name in ("red", "orange", "yellow", "green", "blue", "purple", "white", "black"))
+BACKGROUNDS = (*PLAIN, "night sky", "grass", "beach at sunset", "snow", "ocean", "city", "street")
 
 # Colours of the palette that a background itself shows: an object never has one of them.
 BACKGROUND_COLOURS: dict[str, tuple[str, ...]] = {
@@ -46,20 +41,14 @@ LANDSCAPES: dict[str, tuple[str, float]] = {
     "city": ("city", 2.0),
     "street": ("street", 2.0),
 }
-KINDS = (
-    "plain", "sky", "grass", "beach", "snow", "ocean", "city", "street", "forest", "mountains",
-)  # fmt: skip
+KINDS = ("plain", "sky", "grass", "beach", "snow", "ocean", "city", "street", "forest", "mountains")
 
 HORIZON = -0.15  # height of the horizon as a share of half the frame
 
 
 def landscape_parameters(kind: str, daylight: float, variation: float) -> dict[str, float]:
     """Scene parameters that choose a landscape of KINDS."""
-    return {
-        "landscape": float(KINDS.index(kind)),
-        "daylight": daylight,
-        "variation": variation,
-    }
+    return {"landscape": float(KINDS.index(kind)), "daylight": daylight, "variation": variation}
 
 
 def draw_landscape(
@@ -183,18 +172,17 @@ def skyline(canvas: Canvas, parameters: Parameters, base: float = -0.55) -> None
     light = canvas.tone((0.95, 0.82, 0.42), (0.90, 0.66, 0.40), (0.30, 0.34, 0.40))
     # Windows sit on the axes of the front blocks, in every second storey.
     across = canvas.cover(sdf.centred_remainder(canvas.x - 0.5 * step + 0.07, step).abs() - 0.032)
-    across = across + canvas.cover(
-        sdf.centred_remainder(canvas.x - 0.5 * step - 0.07, step).abs() - 0.032
-    )
+    across = across + canvas.cover(sdf.centred_remainder(canvas.x - 0.5 * step - 0.07, step).abs() - 0.032)
     up = canvas.cover(sdf.centred_remainder(canvas.y - base, 0.19).abs() - 0.038)
     canvas.paint(alpha * (across * up), light)
-    below(canvas, base - 0.25 * canvas.half_height,
-          canvas.tone((0.08, 0.08, 0.11), (0.18, 0.14, 0.18), (0.36, 0.36, 0.37)))  # fmt: skip
+    below(
+        canvas,
+        base - 0.25 * canvas.half_height,
+        canvas.tone((0.08, 0.08, 0.11), (0.18, 0.14, 0.18), (0.36, 0.36, 0.37)),
+    )
 
 
-def firs(
-    canvas: Canvas, parameters: Parameters, base: float, height: float, period: float
-) -> Tensor:
+def firs(canvas: Canvas, parameters: Parameters, base: float, height: float, period: float) -> Tensor:
     """Height of a row of fir trees along x, (n, 1, w)."""
     x = canvas.x / period + parameters["variation"] * 2.0
     wave = sdf.triangle_wave(x)
@@ -215,9 +203,7 @@ def _sky(canvas: Canvas, parameters: Parameters) -> None:
 
 def _grass(canvas: Canvas, parameters: Parameters) -> None:
     sky(canvas, parameters)
-    hills = (HORIZON + 0.05) * canvas.half_height + 0.07 * torch.sin(
-        canvas.x * 2.2 + parameters["variation"] * 6.28
-    )
+    hills = (HORIZON + 0.05) * canvas.half_height + 0.07 * torch.sin(canvas.x * 2.2 + parameters["variation"] * 6.28)
     below(canvas, hills, canvas.tone((0.05, 0.16, 0.10), (0.24, 0.32, 0.14), (0.38, 0.68, 0.30)))
     ground(
         canvas,
@@ -243,12 +229,8 @@ def _beach(canvas: Canvas, parameters: Parameters) -> None:
 def _snow(canvas: Canvas, parameters: Parameters) -> None:
     sky(canvas, parameters)
     trees = firs(canvas, parameters, HORIZON - 0.08, 0.30, 0.30)
-    below(
-        canvas, trees, canvas.tone((0.06, 0.12, 0.16), (0.24, 0.24, 0.30), (0.36, 0.48, 0.50)), 0.6
-    )
-    hills = (HORIZON - 0.02) * canvas.half_height + 0.06 * torch.sin(
-        canvas.x * 2.0 + parameters["variation"] * 6.28
-    )
+    below(canvas, trees, canvas.tone((0.06, 0.12, 0.16), (0.24, 0.24, 0.30), (0.36, 0.48, 0.50)), 0.6)
+    hills = (HORIZON - 0.02) * canvas.half_height + 0.06 * torch.sin(canvas.x * 2.0 + parameters["variation"] * 6.28)
     below(canvas, hills, canvas.tone((0.36, 0.40, 0.54), (0.78, 0.66, 0.70), (0.94, 0.96, 0.99)))
 
 
@@ -270,51 +252,51 @@ def _street(canvas: Canvas, parameters: Parameters) -> None:
     y = sdf.centred_remainder(canvas.y / canvas.half_height - 0.62, 0.72) * canvas.half_height
     windows = canvas.cover(x.abs() - 0.17) * canvas.cover(y.abs() - 0.19 * canvas.half_height)
     canvas.paint(windows, canvas.tone((0.90, 0.76, 0.38), (0.70, 0.56, 0.45), (0.42, 0.52, 0.56)))
-    below(canvas, -0.36 * canvas.half_height,
-          canvas.tone((0.24, 0.24, 0.27), (0.54, 0.48, 0.48), (0.70, 0.70, 0.69)))  # fmt: skip
-    below(canvas, -0.50 * canvas.half_height,
-          canvas.tone((0.11, 0.11, 0.14), (0.26, 0.23, 0.26), (0.33, 0.33, 0.35)))  # fmt: skip
+    below(canvas, -0.36 * canvas.half_height, canvas.tone((0.24, 0.24, 0.27), (0.54, 0.48, 0.48), (0.70, 0.70, 0.69)))
+    below(canvas, -0.50 * canvas.half_height, canvas.tone((0.11, 0.11, 0.14), (0.26, 0.23, 0.26), (0.33, 0.33, 0.35)))
     dash = sdf.centred_remainder(canvas.x + parameters["variation"], 0.56)
-    dashes = canvas.cover(dash.abs() - 0.15) * canvas.cover(
-        (canvas.y + 0.77 * canvas.half_height).abs() - 0.035
-    )
+    dashes = canvas.cover(dash.abs() - 0.15) * canvas.cover((canvas.y + 0.77 * canvas.half_height).abs() - 0.035)
     canvas.paint(dashes, canvas.tone((0.45, 0.45, 0.42), (0.70, 0.64, 0.58), (0.82, 0.82, 0.78)))
 
 
 def _forest(canvas: Canvas, parameters: Parameters) -> None:
     sky(canvas, parameters)
     far = firs(canvas, parameters, HORIZON - 0.05, 0.55, 0.34)
-    below(
-        canvas, far, canvas.tone((0.04, 0.11, 0.11), (0.28, 0.24, 0.24), (0.28, 0.52, 0.38)), 0.55
-    )
+    below(canvas, far, canvas.tone((0.04, 0.11, 0.11), (0.28, 0.24, 0.24), (0.28, 0.52, 0.38)), 0.55)
     near = firs(canvas, parameters, HORIZON - 0.25, 0.50, 0.46)
+    below(canvas, near, canvas.tone((0.02, 0.07, 0.06), (0.16, 0.16, 0.14), (0.12, 0.36, 0.22)), 0.6)
     below(
-        canvas, near, canvas.tone((0.02, 0.07, 0.06), (0.16, 0.16, 0.14), (0.12, 0.36, 0.22)), 0.6
+        canvas,
+        (HORIZON - 0.22) * canvas.half_height,
+        canvas.tone((0.05, 0.09, 0.06), (0.24, 0.20, 0.14), (0.30, 0.42, 0.20)),
     )
-    below(canvas, (HORIZON - 0.22) * canvas.half_height,
-          canvas.tone((0.05, 0.09, 0.06), (0.24, 0.20, 0.14), (0.30, 0.42, 0.20)))  # fmt: skip
 
 
 def _mountains(canvas: Canvas, parameters: Parameters) -> None:
     sky(canvas, parameters)
     far = ridge(canvas, parameters, HORIZON - 0.05, 0.48, 1.3)
-    below(
-        canvas, far, canvas.tone((0.10, 0.11, 0.20), (0.44, 0.30, 0.42), (0.54, 0.60, 0.66)), 0.75
-    )
+    below(canvas, far, canvas.tone((0.10, 0.11, 0.20), (0.44, 0.30, 0.42), (0.54, 0.60, 0.66)), 0.75)
     # Snow caps: what rises over a fixed height.
-    caps = canvas.cover((canvas.y - far) * 0.75) * canvas.cover(
-        0.34 * canvas.half_height - canvas.y
-    )
+    caps = canvas.cover((canvas.y - far) * 0.75) * canvas.cover(0.34 * canvas.half_height - canvas.y)
     canvas.paint(caps, canvas.tone((0.30, 0.32, 0.44), (0.86, 0.62, 0.58), (0.80, 0.86, 0.88)))
     near = ridge(canvas, parameters, HORIZON - 0.35, 0.30, 0.9)
+    below(canvas, near, canvas.tone((0.05, 0.08, 0.10), (0.26, 0.20, 0.24), (0.30, 0.44, 0.34)), 0.75)
     below(
-        canvas, near, canvas.tone((0.05, 0.08, 0.10), (0.26, 0.20, 0.24), (0.30, 0.44, 0.34)), 0.75
+        canvas,
+        (HORIZON - 0.35) * canvas.half_height,
+        canvas.tone((0.05, 0.07, 0.07), (0.22, 0.20, 0.16), (0.40, 0.52, 0.28)),
     )
-    below(canvas, (HORIZON - 0.35) * canvas.half_height,
-          canvas.tone((0.05, 0.07, 0.07), (0.22, 0.20, 0.16), (0.40, 0.52, 0.28)))  # fmt: skip
 
 
 _DRAW = {
-    "plain": _plain, "sky": _sky, "grass": _grass, "beach": _beach, "snow": _snow,
-    "ocean": _ocean, "city": _city, "street": _street, "forest": _forest, "mountains": _mountains,
-}  # fmt: skip
+    "plain": _plain,
+    "sky": _sky,
+    "grass": _grass,
+    "beach": _beach,
+    "snow": _snow,
+    "ocean": _ocean,
+    "city": _city,
+    "street": _street,
+    "forest": _forest,
+    "mountains": _mountains,
+}

@@ -125,19 +125,21 @@ class Canvas:
             return value[index] if isinstance(value, Tensor) and value.shape[0] > 1 else value
 
         chosen = Canvas(
-            part(self.x), part(self.y), part(self.time), part(self.pixel),
-            self.half_width, self.half_height, part(self.daylight),
-        )  # fmt: skip
+            part(self.x),
+            part(self.y),
+            part(self.time),
+            part(self.pixel),
+            self.half_width,
+            self.half_height,
+            part(self.daylight),
+        )
         chosen.visible = part(self.visible)
         chosen.layers = {name: part(value) for name, value in self.layers.items()}
         return chosen
 
 
 def draw_by_kind(
-    canvas: Canvas,
-    parameters: Parameters,
-    kinds: Sequence,
-    draw: Callable[[object, Canvas, Parameters], Tensor],
+    canvas: Canvas, parameters: Parameters, kinds: Sequence, draw: Callable[[object, Canvas, Parameters], Tensor]
 ) -> Tensor:
     """Call `draw` once for each distinct kind with the scenes of that kind; put results in order."""
     groups: dict[object, list[int]] = {}

@@ -44,9 +44,7 @@ def rgb_from_hsv(hue: float, saturation: float, value: float) -> tuple[float, fl
 def sample_colour(name: str, dice: Dice) -> tuple[float, float, float]:
     """Draw one rgb in [-1, 1] out of the band of a named colour."""
     band = COLOURS[name]
-    return rgb_from_hsv(
-        dice.uniform(*band.hue), dice.uniform(*band.saturation), dice.uniform(*band.value)
-    )
+    return rgb_from_hsv(dice.uniform(*band.hue), dice.uniform(*band.saturation), dice.uniform(*band.value))
 
 
 def colour_parameters(name: str, dice: Dice, key: str = "colour") -> dict[str, float]:
@@ -58,9 +56,13 @@ def colour_parameters(name: str, dice: Dice, key: str = "colour") -> dict[str, f
 # What a viewer, or the oracle, still calls by a colour's name: bands widened for blending, shading
 # and for what a model draws instead. They do not overlap.
 _SEEN_HUE = {
-    "red": (-12.0, 12.0), "orange": (18.0, 40.0), "yellow": (46.0, 66.0),
-    "green": (95.0, 155.0), "blue": (208.0, 242.0), "purple": (262.0, 302.0),
-}  # fmt: skip
+    "red": (-12.0, 12.0),
+    "orange": (18.0, 40.0),
+    "yellow": (46.0, 66.0),
+    "green": (95.0, 155.0),
+    "blue": (208.0, 242.0),
+    "purple": (262.0, 302.0),
+}
 
 
 def colour_mask(images: Tensor, name: str) -> Tensor:
@@ -82,9 +84,13 @@ def colour_mask(images: Tensor, name: str) -> Tensor:
     low, high = _SEEN_HUE[name]
     # Hue as the direction in the hexagon of colours, degrees.
     safe = chroma.clamp_min(1e-6)
-    hue = torch.where(
-        value == red, (green - blue) / safe % 6.0,
-        torch.where(value == green, (blue - red) / safe + 2.0, (red - green) / safe + 4.0),
-    ) * 60.0  # fmt: skip
+    hue = (
+        torch.where(
+            value == red,
+            (green - blue) / safe % 6.0,
+            torch.where(value == green, (blue - red) / safe + 2.0, (red - green) / safe + 4.0),
+        )
+        * 60.0
+    )
     inside = ((hue - low) % 360.0) <= high - low
     return inside & (chroma > 0.5 * value) & (value > 0.30)

@@ -39,9 +39,7 @@ def render_frames(
     """
     times = torch.as_tensor(times, dtype=torch.float32).to(device).flatten()
     if len(times) != len(scenes):
-        raise ValueError(
-            f"got {len(scenes)} scenes and {len(times)} times, want one time per scene"
-        )
+        raise ValueError(f"got {len(scenes)} scenes and {len(times)} times, want one time per scene")
     _check_size(height, width)
     images = torch.empty(len(scenes), 3, height, width, device=device)
     covers = torch.empty(len(scenes), 1, height, width, device=device) if masks else None

@@ -33,9 +33,7 @@ def attribute_labels() -> dict[str, tuple[str, ...]]:
     for family in FAMILIES.values():
         for name, values in family.attributes.items():
             labels.setdefault(name, {NONE: None}).update(dict.fromkeys(values))
-    labels.setdefault("direction", {NONE: None}).update(
-        dict.fromkeys(("left", "right", "up", "down"))
-    )
+    labels.setdefault("direction", {NONE: None}).update(dict.fromkeys(("left", "right", "up", "down")))
     return {name: tuple(values) for name, values in labels.items()}
 
 

@@ -35,9 +35,7 @@ class Sheet:
     def noise(self, channel: int, cells: int) -> Tensor:
         """Smooth noise (n or 1, 1, h, w) of about unit variance with `cells` bumps along a side."""
         grid = self.field[:, channel : channel + 1, :cells, :cells]
-        return F.interpolate(
-            grid, self.colour.shape[-2:], mode="bicubic", align_corners=True
-        ).clamp(-2.5, 2.5)
+        return F.interpolate(grid, self.colour.shape[-2:], mode="bicubic", align_corners=True).clamp(-2.5, 2.5)
 
 
 @torch.no_grad()

@@ -14,27 +14,29 @@ import torch
 from figures import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from lumiere_core.config import TemporalConfig, UNetConfig
-from lumiere_core.stunet import SpaceTimeUNet
-from lumiere_core.temporal import TemporalLayers
+from lumiere_core.nets.config import TemporalConfig, UNetConfig
+from lumiere_core.nets.stunet import SpaceTimeUNet
+from lumiere_core.nets.temporal import TemporalLayers
+from lumiere_core.nets.unet import UNet
 from lumiere_core.training.memory import activation_bytes
-from lumiere_core.unet import UNet
 
 SDXL = UNetConfig(
-    in_channels=4, out_channels=4, model_channels=320, channel_mult=(1, 2, 4), num_res_blocks=(2, 2, 2),
-    transformer_depth=(0, 0, 2, 2, 10, 10), transformer_depth_output=(0, 0, 0, 2, 2, 2, 10, 10, 10),
-    transformer_depth_middle=10, context_dim=2048, num_head_channels=64, use_linear_in_transformer=True,
+    in_channels=4,
+    out_channels=4,
+    model_channels=320,
+    channel_mult=(1, 2, 4),
+    num_res_blocks=(2, 2, 2),
+    transformer_depth=(0, 0, 2, 2, 10, 10),
+    transformer_depth_output=(0, 0, 0, 2, 2, 2, 10, 10, 10),
+    transformer_depth_middle=10,
+    context_dim=2048,
+    num_head_channels=64,
+    use_linear_in_transformer=True,
     adm_in_channels=2816,
-)  # fmt: skip
+)
 MODELS = {"sd15": (sd15.CONFIG, 64), "sdxl": (SDXL, 128)}  # configuration, size of the latents
 FRAMES = (16, 32, 80)
-TRAINED = (
-    ("sd15", 32, 16),
-    ("sd15", 64, 16),
-    ("sd15", 64, 32),
-    ("sdxl", 64, 16),
-    ("sdxl", 128, 16),
-)
+TRAINED = (("sd15", 32, 16), ("sd15", 64, 16), ("sd15", 64, 32), ("sdxl", 64, 16), ("sdxl", 128, 16))
 SMALL = ("sd15", 8, 16)  # timed on a CPU
 
 
@@ -42,9 +44,7 @@ def measure() -> Iterator[Figure]:
     """Yield parameters and FLOPs, then memory of training, then what the machine at hand can run."""
     for name, (config, size) in MODELS.items():
         network = _network(config, "meta")
-        millions = [
-            sum(p.numel() for p in m.parameters()) / 1e6 for m in (network.unet, network.temporal)
-        ]
+        millions = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (network.unet, network.temporal)]
         yield Figure(f"checkpoints.{name}.parameters.frozen", millions[0], "M")
         yield Figure(f"checkpoints.{name}.parameters.temporal", millions[1], "M")
         for frames in FRAMES:
@@ -57,18 +57,15 @@ def measure() -> Iterator[Figure]:
         temporal = _network(config, "meta").temporal
         for checkpointing in (True, False):
             count = activation_bytes(
-                config,
-                temporal,
-                (4, frames, size, size),
-                (77, config.context_dim),
-                1,
-                checkpointing,
+                config, temporal, (4, frames, size, size), (77, config.context_dim), 1, checkpointing
             )
             how = "checkpointing" if checkpointing else "plain"
             yield Figure(
-                f"checkpoints.{name}.activations.{how}.{size}x{size}x{frames}", count / 2**30, "GiB",
+                f"checkpoints.{name}.activations.{how}.{size}x{size}x{frames}",
+                count / 2**30,
+                "GiB",
                 note="predicted, float32, with gradients",
-            )  # fmt: skip
+            )
     yield from _timed("cpu", [SMALL])
     if torch.cuda.is_available():
         yield from _timed("cuda", [(n, s, f) for n, (_, s) in MODELS.items() for f in FRAMES])

@@ -52,9 +52,7 @@ def measure(clock: str, allocator: dict[str, str], turns: int) -> Iterator[Figur
     values = json.loads(result.stdout.splitlines()[-1])
     sampled = f"{FRAMES} frames of 64x64 pixels, {STEPS} steps with guidance"
     yield Figure("mini.sampled", values["sampled"], "frames/s", note=sampled)
-    yield Figure(
-        "mini.trained", values["trained"], "frames/s", note="temporal layers, batch of 2 clips"
-    )
+    yield Figure("mini.trained", values["trained"], "frames/s", note="temporal layers, batch of 2 clips")
 
 
 def _demo(environment: dict[str, str]) -> Iterator[Figure]:
@@ -74,11 +72,9 @@ def _demo_hd(environment: dict[str, str]) -> Iterator[Figure]:
 def _run_demo(environment: dict[str, str], *options: str) -> tuple[float | None, float | None, str]:
     """Return (peak memory in GiB, seconds, ""), or (None, None, why it failed)."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "nodes" / "demo.py"), "--prompt", PROMPT, *options]
+        command = [sys.executable, str(ROOT / "nodes" / "headless" / "demo.py"), "--prompt", PROMPT, *options]
         command += ["--seed", "7", "--output", str(Path(folder) / "clip.mp4")]
-        result = subprocess.run(
-            command, check=False, capture_output=True, text=True, env=environment
-        )
+        result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     memory = re.search(r"peak memory ([\d.]+) GiB", result.stdout)
     seconds = re.search(r"took (\d+) s", result.stdout)
     if result.returncode or not (memory and seconds):
@@ -92,7 +88,7 @@ def _speeds(clock: str, turns: int) -> dict[str, float]:
     import torch
     from pairs import Clock
 
-    from lumiere_core.pipeline import Request, generate, load_models
+    from lumiere_core.diffusion.generate import Request, generate, load_models
     from lumiere_core.training.options import TrainOptions
     from lumiere_core.training.phases.temporal import TemporalPhase
 
@@ -109,13 +105,8 @@ def _speeds(clock: str, turns: int) -> dict[str, float]:
     models.temporal.requires_grad_(True)
     phase = TemporalPhase(models.unet, models.temporal, models.text, models.schedule, options)
     optimizer = torch.optim.AdamW(phase.module.parameters(), lr=0.0)
-    train = statistics.median(
-        clock.time(_training_step(phase, optimizer, index)) for index in range(turns)
-    )
-    return {
-        "sampled": FRAMES / (step * STEPS),
-        "trained": phase.samples_per_step() / train,
-    }
+    train = statistics.median(clock.time(_training_step(phase, optimizer, index)) for index in range(turns))
+    return {"sampled": FRAMES / (step * STEPS), "trained": phase.samples_per_step() / train}
 
 
 def _training_step(phase, optimizer, index: int) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from figures import Figure
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lumiere_core.unet import UNet
+from lumiere_core.nets.unet import UNet
 
 SHAPES = ((32, 16), (64, 80))  # latent size, frames
 BAR_IMAGE, BAR_CONSTANT = 0.80, 0.60

@@ -42,9 +42,7 @@ def _measure(clock: Clock, turns: int, size: int, frames: int, device: str) -> I
         yield Figure(f"{name}.{key}", result.median(key), "s")
     for other, bar in bars.items():
         if other not in runs:
-            yield Figure(
-                f"{name}.ours_over_{other}", None, "ratio", bar, "lumiere-pytorch is missing"
-            )
+            yield Figure(f"{name}.ours_over_{other}", None, "ratio", bar, "lumiere-pytorch is missing")
             continue
         note = f"{WANTED_REFERENCE} wanted" if other == "lumiere_pytorch" else ""
         yield Figure(f"{name}.ours_over_{other}", result.ratio("ours", other), "ratio", bar, note)

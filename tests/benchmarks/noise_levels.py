@@ -12,10 +12,10 @@ import argparse
 
 import torch
 
-from lumiere_core.checkpoint import load_into, load_parts
+from lumiere_core.diffusion.generate import Models, load_models
+from lumiere_core.diffusion.noise import frame_noise
 from lumiere_core.evaluation.cases import Case, mini_cases
-from lumiere_core.noise import frame_noise
-from lumiere_core.pipeline import Models, load_models
+from lumiere_core.nets.checkpoint import load_into, load_parts
 from lumiere_core.world import render_clip
 
 MOTIONS = ("bouncing", "swinging", "spinning")
@@ -32,7 +32,7 @@ def explained(models: Models, case: Case, sigma: float, frames: int = 80, size: 
     noised = clip + noise * sigma
     answer = models.network()(
         schedule.network_input(noised, level), schedule.timestep(level).float(), *models.encode([case.prompt])
-    )  # fmt: skip
+    )
     off = schedule.denoised(noised, answer, level) - clip
 
     def changes(x: torch.Tensor) -> torch.Tensor:

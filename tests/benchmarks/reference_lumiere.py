@@ -16,15 +16,20 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from lumiere_core.unet import UNet
-from lumiere_core.unet_layers import Downsample, Upsample
+from lumiere_core.nets.unet import UNet
+from lumiere_core.nets.unet_layers import Downsample, Upsample
 
 FOLDER = Path(__file__).resolve().parents[2] / ".host" / "bench"
 # Without dependencies: torch is there, and the example extras would be large. Pinned, or figures would drift.
 PACKAGES = (
-    "lumiere-pytorch==0.0.24", "x-transformers==2.31.10", "beartype==0.23.1", "einx==0.4.3",
-    "loguru==0.7.3", "frozendict==2.5.1", "torch-einops-utils==0.2.0",
-)  # fmt: skip
+    "lumiere-pytorch==0.0.24",
+    "x-transformers==2.31.10",
+    "beartype==0.23.1",
+    "einx==0.4.3",
+    "loguru==0.7.3",
+    "frozendict==2.5.1",
+    "torch-einops-utils==0.2.0",
+)
 
 
 class Unavailable(Exception):
@@ -44,9 +49,7 @@ def load() -> ModuleType:
     try:
         return importlib.import_module("lumiere_pytorch.lumiere")
     except ImportError as error:
-        raise Unavailable(
-            f"{PACKAGES[0]} is in {FOLDER} but cannot be imported: {error}"
-        ) from error
+        raise Unavailable(f"{PACKAGES[0]} is in {FOLDER} but cannot be imported: {error}") from error
 
 
 def _install() -> None:

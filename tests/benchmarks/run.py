@@ -2,7 +2,7 @@
 
     python tests/benchmarks/run.py                    everything, about 20 minutes on two idle cores
     python tests/benchmarks/run.py --quick            one turn of everything
-    python tests/benchmarks/run.py --only flops blocks
+    python tests/benchmarks/run.py --only flops network
 
 One line a figure: `name value unit (bar …) ok|short`, and at last `bars held: n/m`. The exit status is 0 only when every
 bar holds; what could not be measured does not.
@@ -52,19 +52,20 @@ def report(figures: Iterable[Figure]) -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = ("flops", "blocks", "network", "startup", "demo", "world", "checkpoints", "windows")
+    names = ("flops", "network", "startup", "demo", "world", "checkpoints", "windows")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--quick", action="store_true", help="one turn of everything")
     parser.add_argument("--turns", type=int, help="how often the things compared take turns")
     parser.add_argument(
-        "--clock", choices=("auto", "wall", "cpu"), default="auto",
+        "--clock",
+        choices=("auto", "wall", "cpu"),
+        default="auto",
         help="wall time on all threads, or CPU time of one; auto: CPU time on a busy machine",
-    )  # fmt: skip
+    )
     return parser.parse_args()
 
 
 def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
-    import blocks
     import checkpoints
     import demo
     import flops
@@ -82,7 +83,6 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
 
     return {
         "flops": flops.measure,
-        "blocks": lambda: blocks.measure(clock, turns(5)),
         "network": lambda: network.measure(clock, turns(3)),
         "startup": lambda: startup.measure(clock.kind, turns(5)),
         "checkpoints": checkpoints.measure,

@@ -5,17 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lumiere_core.config import TemporalConfig, UNetConfig
-from lumiere_core.stunet import SpaceTimeUNet
-from lumiere_core.temporal import TemporalLayers
-from lumiere_core.unet import UNet
+from lumiere_core.nets.config import TemporalConfig, UNetConfig
+from lumiere_core.nets.stunet import SpaceTimeUNet
+from lumiere_core.nets.temporal import TemporalLayers
+from lumiere_core.nets.unet import UNet
 
 CONFIG = UNetConfig(
-    in_channels=4, out_channels=4, model_channels=320, channel_mult=(1, 2, 4, 4),
-    num_res_blocks=(2, 2, 2, 2), transformer_depth=(1, 1, 1, 1, 1, 1, 0, 0),
-    transformer_depth_output=(1,) * 9 + (0,) * 3, transformer_depth_middle=1, context_dim=768,
-    num_heads=8, num_head_channels=-1,
-)  # fmt: skip
+    in_channels=4,
+    out_channels=4,
+    model_channels=320,
+    channel_mult=(1, 2, 4, 4),
+    num_res_blocks=(2, 2, 2, 2),
+    transformer_depth=(1, 1, 1, 1, 1, 1, 0, 0),
+    transformer_depth_output=(1,) * 9 + (0,) * 3,
+    transformer_depth_middle=1,
+    context_dim=768,
+    num_heads=8,
+    num_head_channels=-1,
+)
 TOKENS = 77  # of a text
 HEADS = 20  # of the temporal attention, 64 channels each
 DEPTH = TemporalConfig().depth

@@ -27,9 +27,7 @@ def measure(clock: str, turns: int) -> Iterator[Figure]:
     name = "startup.import_of_the_pack"
     seconds = []
     for _ in range(turns + 1):  # the first also compiles the pack
-        result = subprocess.run(
-            [sys.executable, __file__], check=False, capture_output=True, text=True
-        )
+        result = subprocess.run([sys.executable, __file__], check=False, capture_output=True, text=True)
         if result.returncode:
             reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
             yield Figure(name, None, "s", BAR, f"the host did not start: {reason}")
@@ -40,20 +38,20 @@ def measure(clock: str, turns: int) -> Iterator[Figure]:
 
 def _import_once() -> dict[str, float]:
     """Boot the host without a pack, then load this one as the host loads packs."""
-    sys.path.append(str(ROOT / "nodes"))
-    import headless
+    sys.path.append(str(ROOT / "nodes" / "headless"))
+    import boot
 
-    sys.path.remove(str(ROOT / "nodes"))
-    comfyui = headless.find_host()
+    sys.path.remove(str(ROOT / "nodes" / "headless"))
+    comfyui = boot.find_host()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        for name in headless.BASE_FOLDERS:
+        for name in boot.BASE_FOLDERS:
             (base / name).mkdir()
-        headless.HeadlessHost(comfyui, base, ["--cpu"] if headless.needs_cpu_flag() else [])
+        boot.HeadlessHost(comfyui, base, ["--cpu"] if boot.needs_cpu_flag() else [])
         import nodes
 
         sys.dont_write_bytecode = False  # a user's second start finds the pack compiled
-        headless.prepare_base(base)
+        boot.prepare_base(base)
         wall, cpu = time.perf_counter(), time.process_time()
         loaded = asyncio.run(nodes.load_custom_node(str(base / "custom_nodes" / "lumiere")))
         times = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}

@@ -40,28 +40,45 @@ def measure(turns: int) -> Iterator[Figure]:
             yield Figure("windows.memory_growth", None, "copies", COPIES, answer["error"])
             break
         peaks[frames] = answer["peak"]
-        yield Figure(f"windows.peak_{frames}_frames", answer["peak"] / MIB, "MiB",
-                     note=f"predicted beside the host's start: {answer['predicted'] / MIB:.0f} MiB; "
-                     f"before the run {answer['before'] / MIB:.0f} MiB")  # fmt: skip
+        yield Figure(
+            f"windows.peak_{frames}_frames",
+            answer["peak"] / MIB,
+            "MiB",
+            note=f"predicted beside the host's start: {answer['predicted'] / MIB:.0f} MiB; "
+            f"before the run {answer['before'] / MIB:.0f} MiB",
+        )
     else:
         copy = 3 * (4 * SIDE) ** 2 * 4 * (LONG - SHORT)
         growth = (peaks[LONG] - peaks[SHORT]) / copy
-        yield Figure("windows.memory_growth", growth, "copies", COPIES,
-                     f"float32 copies of the clip, {SHORT} to {LONG} frames of 256x256")  # fmt: skip
+        yield Figure(
+            "windows.memory_growth",
+            growth,
+            "copies",
+            COPIES,
+            f"float32 copies of the clip, {SHORT} to {LONG} frames of 256x256",
+        )
     answer = _child("time", str(turns))
     if "error" in answer:
         yield Figure("windows.node_over_its_windows", None, "ratio", 1.05, answer["error"])
         return
-    yield Figure("windows.node_over_its_windows", answer["node_over_windows"], "ratio", 1.05,
-                 f"{TIMED} frames, {STEPS} steps; median of {turns} turns")  # fmt: skip
-    yield Figure("windows.node_over_host_windows", answer["node_over_host"], "ratio", 1.0,
-                 "the host's Context Windows on the same MODEL, the same windows")  # fmt: skip
+    yield Figure(
+        "windows.node_over_its_windows",
+        answer["node_over_windows"],
+        "ratio",
+        1.05,
+        f"{TIMED} frames, {STEPS} steps; median of {turns} turns",
+    )
+    yield Figure(
+        "windows.node_over_host_windows",
+        answer["node_over_host"],
+        "ratio",
+        1.0,
+        "the host's Context Windows on the same MODEL, the same windows",
+    )
 
 
 def _child(*arguments: str) -> dict:
-    result = subprocess.run(
-        [sys.executable, __file__, *arguments], check=False, capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, __file__, *arguments], check=False, capture_output=True, text=True)
     if result.returncode:
         return {"error": (result.stderr.strip().splitlines() or ["no reason given"])[-1]}
     return json.loads(result.stdout.splitlines()[-1])
@@ -71,22 +88,19 @@ class Stage:
     """The real host with the bundled stage, in this process."""
 
     def __init__(self, folder: str) -> None:
-        sys.path.append(str(ROOT / "nodes"))
-        import headless
+        sys.path.append(str(ROOT / "nodes" / "headless"))
+        import boot
 
-        sys.path.remove(str(ROOT / "nodes"))
+        sys.path.remove(str(ROOT / "nodes" / "headless"))
         base = Path(folder)
-        headless.prepare_base(base)
-        arguments = ["--cpu"] if headless.needs_cpu_flag() else []
-        self.host = headless.HeadlessHost(headless.find_host(), base, arguments)
+        boot.prepare_base(base)
+        arguments = ["--cpu"] if boot.needs_cpu_flag() else []
+        self.host = boot.HeadlessHost(boot.find_host(), base, arguments)
         self.model, clip, _ = self.host.call(
             "LumiereLoader", checkpoint="lumiere-mini-ssr", dtype="fp32", frames_per_clip=0
         )
         self.positive, self.negative = self.host.call(
-            "LumiereTextEncode",
-            clip=clip,
-            prompt="a red ball bouncing on grass",
-            negative_prompt="",
+            "LumiereTextEncode", clip=clip, prompt="a red ball bouncing on grass", negative_prompt=""
         )
 
     def small(self, frames: int, side: int = SIDE):
@@ -98,11 +112,21 @@ class Stage:
     def enlarge(self, image, model=None, length: int = LENGTH, steps: int = STEPS):
         """Run the node."""
         return self.host.call(
-            "LumiereSuperResolution", model=self.model if model is None else model, image=image,
-            positive=self.positive, negative=self.negative, seed=1, steps=steps, cfg=1.0,
-            sampler_name="euler", scheduler="karras", context_length=length, context_overlap=OVERLAP,
-            weighting="uniform", noise_augmentation=0.0,
-        )[0]  # fmt: skip
+            "LumiereSuperResolution",
+            model=self.model if model is None else model,
+            image=image,
+            positive=self.positive,
+            negative=self.negative,
+            seed=1,
+            steps=steps,
+            cfg=1.0,
+            sampler_name="euler",
+            scheduler="karras",
+            context_length=length,
+            context_overlap=OVERLAP,
+            weighting="uniform",
+            noise_augmentation=0.0,
+        )[0]
 
 
 def _peak() -> int:
@@ -116,23 +140,26 @@ def _peak() -> int:
 def _memory(stage: Stage, frames: int, side: int = SIDE, steps: int = 1) -> dict[str, float]:
     import torch
 
-    windows = stage.host.module("nodes.windows")
+    windows = stage.host.module("nodes.host.windows")
     image = stage.small(frames, side)
     stage.enlarge(image[:1], steps=1)  # what is loaded once
     shape = torch.Size((frames, 3, 4 * side, 4 * side))
     before, began = _peak(), time.monotonic()
     out = stage.enlarge(image, steps=steps)
     return {
-        "before": before, "peak": _peak(), "seconds": time.monotonic() - began, "shape": list(out.shape),
+        "before": before,
+        "peak": _peak(),
+        "seconds": time.monotonic() - began,
+        "shape": list(out.shape),
         "predicted": sum(windows.predicted_peak(stage.model, shape, LENGTH).values()),
-    }  # fmt: skip
+    }
 
 
 def _time(stage: Stage, turns: int) -> dict[str, float]:
     """Return medians of ratios of CPU time; the node's windows and the host's take turns."""
     import statistics
 
-    windows = stage.host.module("nodes.windows")
+    windows = stage.host.module("nodes.host.windows")
     inside = [0.0]
     plain = windows.in_windows
 
@@ -148,10 +175,18 @@ def _time(stage: Stage, turns: int) -> dict[str, float]:
     windows.in_windows = timed
     image = stage.small(TIMED)
     (stock,) = stage.host.call(
-        "ContextWindowsManual", model=stage.model, context_length=LENGTH, context_overlap=OVERLAP,
-        context_schedule="standard_static", context_stride=1, closed_loop=False,
-        fuse_method="flat", dim=0, freenoise=False, causal_window_fix=False,
-    )  # fmt: skip
+        "ContextWindowsManual",
+        model=stage.model,
+        context_length=LENGTH,
+        context_overlap=OVERLAP,
+        context_schedule="standard_static",
+        context_stride=1,
+        closed_loop=False,
+        fuse_method="flat",
+        dim=0,
+        freenoise=False,
+        causal_window_fix=False,
+    )
 
     def seconds(model, length: int) -> float:
         inside[0], began = 0.0, time.process_time()
@@ -165,10 +200,7 @@ def _time(stage: Stage, turns: int) -> dict[str, float]:
         over_windows.append(ours / inside[0])
         # Windows longer than the clip: the host's node cuts it, ours lets it pass.
         over_host.append(ours / seconds(stock, 4096))
-    return {
-        "node_over_windows": statistics.median(over_windows),
-        "node_over_host": statistics.median(over_host),
-    }
+    return {"node_over_windows": statistics.median(over_windows), "node_over_host": statistics.median(over_host)}
 
 
 def main(what: str, *rest: str) -> None:

@@ -37,9 +37,7 @@ def page(server, browser, request):
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.goto(server.url, timeout=120_000)
-    page.wait_for_function(
-        "() => window.app?.extensionManager && window.app?.graph", timeout=120_000
-    )
+    page.wait_for_function("() => window.app?.extensionManager && window.app?.graph", timeout=120_000)
     page.evaluate(
         """vue => {
             const settings = app.extensionManager.setting;

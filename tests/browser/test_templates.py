@@ -50,9 +50,7 @@ def test_template_browser_offers_it(page):
 def test_runs_with_a_preview(page, server, write_tiny):
     write_tiny(server.base / "models" / "lumiere" / "tiny.safetensors")
     page.reload()  # the list of checkpoints
-    page.wait_for_function(
-        "() => window.app?.extensionManager && window.app?.graph", timeout=120_000
-    )
+    page.wait_for_function("() => window.app?.extensionManager && window.app?.graph", timeout=120_000)
     page.wait_for_timeout(2000)
     page.evaluate(OPEN, "text_to_video")
     assert page.evaluate(RUN) >= 1
@@ -60,7 +58,5 @@ def test_runs_with_a_preview(page, server, write_tiny):
 
 def test_help_pages_are_served(page):
     for file in sorted((ROOT / "js" / "docs").glob("*.md")):
-        status = page.evaluate(
-            "async url => (await fetch(url)).status", f"/extensions/lumiere/docs/{file.name}"
-        )
+        status = page.evaluate("async url => (await fetch(url)).status", f"/extensions/lumiere/docs/{file.name}")
         assert status == 200, file.name

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lumiere_core.checkpoint import metadata_for, save_file, to_half
-from lumiere_core.config import TemporalConfig, TextConfig, UNetConfig
-from lumiere_core.lora import LowRank
-from lumiere_core.schedule import Schedule
-from lumiere_core.stunet import SpaceTimeUNet
-from lumiere_core.temporal import TemporalLayers, initial_state
-from lumiere_core.text import TextEncoder
-from lumiere_core.unet import UNet
+from lumiere_core.diffusion.schedule import Schedule
+from lumiere_core.nets.checkpoint import metadata_for, save_file, to_half
+from lumiere_core.nets.config import TemporalConfig, TextConfig, UNetConfig
+from lumiere_core.nets.lora import LowRank
+from lumiere_core.nets.stunet import SpaceTimeUNet
+from lumiere_core.nets.temporal import TemporalLayers, initial_state
+from lumiere_core.nets.text_encoder import TextEncoder
+from lumiere_core.nets.unet import UNet
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 32  # of the text states and of the finest level
@@ -134,14 +134,8 @@ def weights(tiny, tmp_path):
     folder, config = tmp_path / "weights", tiny.unet_config().to_dict()
     parts = {
         "text": (tiny.text(), {"text": tiny.text_config().to_dict()}),
-        "image": (
-            tiny.unet(),
-            {"unet": config, "schedule": Schedule().to_dict(), "size": [16, 16]},
-        ),
-        "temporal": (
-            tiny.temporal(trained=True),
-            {"unet": config, "temporal": tiny.temporal_config().to_dict()},
-        ),
+        "image": (tiny.unet(), {"unet": config, "schedule": Schedule().to_dict(), "size": [16, 16]}),
+        "temporal": (tiny.temporal(trained=True), {"unet": config, "temporal": tiny.temporal_config().to_dict()}),
     }
     for name, (module, config) in parts.items():
         state = to_half({f"{name}.{k}": v for k, v in module.state_dict().items()})
@@ -156,10 +150,7 @@ def lora_file(tiny, tmp_path):
     def write(name, strength):
         deltas = LowRank(tiny.unet(), rank=2)
         generator = torch.Generator().manual_seed(1)
-        values = {
-            k: strength * torch.randn(v.shape, generator=generator)
-            for k, v in deltas.named_parameters()
-        }
+        values = {k: strength * torch.randn(v.shape, generator=generator) for k, v in deltas.named_parameters()}
         path = tmp_path / f"{name}.safetensors"
         save_file(deltas.file_state(values), path, metadata_for(name, {}))
         return path

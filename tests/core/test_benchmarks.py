@@ -77,8 +77,12 @@ def test_processes_that_fail_hold_no_bar(bench, monkeypatch):
     answer(monkeypatch, 1, errors="Traceback\nout of luck\n")
     figures = [*bench.demo.measure("wall", {}, 1), *bench.world.measure(1)]
     assert [f.name for f in figures] == [
-        "demo.peak_memory", "demo.seconds", "demo.hd_seconds", "mini.sampled", "world.drawn",
-    ]  # fmt: skip
+        "demo.peak_memory",
+        "demo.seconds",
+        "demo.hd_seconds",
+        "mini.sampled",
+        "world.drawn",
+    ]
     assert not any(f.holds for f in figures) and {f.note for f in figures} == {"out of luck"}
 
 

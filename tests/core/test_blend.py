@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lumiere_core.blend import blend_known
-from lumiere_core.conditioning import Condition
+from lumiere_core.clips.blend import blend_known
+from lumiere_core.clips.conditioning import Condition
 
 
 def known_frames(clip, *frames):
@@ -49,9 +49,7 @@ def test_a_seam_is_closed_on_both_sides_of_a_hole():
     truth = torch.full((1, 3, 1, 24, 24), 0.2)
     condition = known_outside(truth, 8, 16)
     blended = blend_known(truth + 0.1, condition)
-    assert (blended[..., 8] - 0.2).abs().max() < 0.01 and (
-        blended[..., 15] - 0.2
-    ).abs().max() < 0.01
+    assert (blended[..., 8] - 0.2).abs().max() < 0.01 and (blended[..., 15] - 0.2).abs().max() < 0.01
     assert (blended[..., 12] - 0.2).abs().max() < 0.02  # from both sides, so all over a small hole
 
 
@@ -68,9 +66,7 @@ def test_reach_says_how_far():
     truth = torch.zeros(1, 1, 1, 1, 60)
     made = truth + 0.05
     condition = known_outside(truth, 1, 60)
-    near, far = (
-        blend_known(made, condition, reach=reach)[0, 0, 0, 0, 12] - 0.05 for reach in (4, 400)
-    )
+    near, far = (blend_known(made, condition, reach=reach)[0, 0, 0, 0, 12] - 0.05 for reach in (4, 400))
     assert near.abs() < 1e-6 and far < -0.01
 
 
@@ -79,10 +75,7 @@ def test_inputs_stay_and_clips_are_apart():
     made, condition = truth + 0.05, known_frames(truth, 0, 11)
     before = made.clone(), condition.clip.clone(), condition.known.clone()
     both = blend_known(made, condition)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(before, (made, condition.clip, condition.known), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(before, (made, condition.clip, condition.known), strict=True))
     alone = blend_known(made[1:], Condition(condition.clip[1:], condition.known[1:]))
     assert torch.allclose(both[1:], alone, atol=1e-6)
 

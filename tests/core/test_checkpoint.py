@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from lumiere_core.checkpoint import (
+from lumiere_core.nets.checkpoint import (
     bundled_files,
     check_state,
     load_file,
@@ -65,21 +65,15 @@ def test_a_truncated_file_is_said_to_be_truncated(tmp_path, state, keep):
     whole = path.read_bytes()
     path.write_bytes(whole[:keep])
     size = len(whole[:keep])
-    with pytest.raises(
-        ValueError, match=rf"cut.safetensors \({size} bytes\) is not a complete.*again"
-    ):
+    with pytest.raises(ValueError, match=rf"cut.safetensors \({size} bytes\) is not a complete.*again"):
         load_file(path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"PK\x03\x04" + bytes(200), b"<html>404</html>" * 9], ids=["zip", "html"]
-)
+@pytest.mark.parametrize("content", [b"PK\x03\x04" + bytes(200), b"<html>404</html>" * 9], ids=["zip", "html"])
 def test_another_format_is_said_to_be_another_format(tmp_path, content):
     path = tmp_path / "model.ckpt"
     path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match="model.ckpt .* is not a complete safetensors file.*of another format"
-    ):
+    with pytest.raises(ValueError, match="model.ckpt .* is not a complete safetensors file.*of another format"):
         load_file(path)
 
 
@@ -94,11 +88,7 @@ def test_a_folder_is_no_file(tmp_path):
 def test_keys_and_shapes_that_do_not_fit_are_named():
     wanted = {"a": torch.zeros(2, 3), "b": torch.zeros(1), "c": torch.zeros(5)}
     with pytest.raises(ValueError) as error:
-        check_state(
-            wanted,
-            {"a": torch.zeros(3, 2), "x": torch.zeros(1), "c": torch.zeros(5)},
-            "layers of f",
-        )
+        check_state(wanted, {"a": torch.zeros(3, 2), "x": torch.zeros(1), "c": torch.zeros(5)}, "layers of f")
     assert str(error.value) == (
         "layers of f do not fit this architecture: 1 missing: b; 1 unknown: x; "
         "1 of another shape: a is (3, 2), wanted (2, 3). "
@@ -145,9 +135,7 @@ def test_metadata_is_for_other_tools_and_for_us():
 def test_parts_come_from_several_files(tmp_path):
     files = [
         save_part(tmp_path, "text", CONFIG, step="1"),
-        save_part(
-            tmp_path, "image", {"unet": {"model_channels": 32}, "schedule": {"kind": "cosine"}}
-        ),
+        save_part(tmp_path, "image", {"unet": {"model_channels": 32}, "schedule": {"kind": "cosine"}}),
     ]
     parts = load_parts(files)
     assert list(parts.text) == list(parts.image) == ["w"] and parts.temporal is None
@@ -156,17 +144,13 @@ def test_parts_come_from_several_files(tmp_path):
     assert parts.sha256 == {file.name: sha256(file) for file in files}
     assert parts.metadata["lumiere.step"] == "1"
     parts.require("text", "image")
-    with pytest.raises(
-        ValueError, match="m-text.safetensors, m-image.safetensors holds no temporal.*temporal."
-    ):
+    with pytest.raises(ValueError, match="m-text.safetensors, m-image.safetensors holds no temporal.*temporal."):
         parts.require("text", "temporal")
 
 
 def test_parts_come_from_one_file(tmp_path):
     path = tmp_path / "all.safetensors"
-    save_file(
-        {"text.a": torch.ones(1), "temporal.b": torch.ones(1)}, path, metadata_for("all", CONFIG)
-    )
+    save_file({"text.a": torch.ones(1), "temporal.b": torch.ones(1)}, path, metadata_for("all", CONFIG))
     parts = load_parts(str(path))
     assert list(parts.text) == ["a"] and list(parts.temporal) == ["b"] and parts.image is None
 
@@ -174,10 +158,7 @@ def test_parts_come_from_one_file(tmp_path):
 def test_a_file_that_is_no_lumiere_checkpoint_is_told_by_its_content(tmp_path, state):
     path = tmp_path / "sd15.safetensors"
     save_file(state, path, {"format": "pt"})
-    with pytest.raises(
-        ValueError,
-        match=r"sd15.* no lumiere.config \(found \['format'\].*a\.bias.*inflated instead",
-    ):
+    with pytest.raises(ValueError, match=r"sd15.* no lumiere.config \(found \['format'\].*a\.bias.*inflated instead"):
         load_parts(path)
 
 
@@ -191,11 +172,7 @@ def test_a_broken_configuration_is_named(tmp_path, config):
 
 def test_a_missing_configuration_is_named(tmp_path):
     parts = load_parts(save_part(tmp_path, "text", CONFIG))
-    for name, key in (
-        ("unet_config", "unet"),
-        ("temporal_config", "temporal"),
-        ("schedule", "schedule"),
-    ):
+    for name, key in (("unet_config", "unet"), ("temporal_config", "temporal"), ("schedule", "schedule")):
         with pytest.raises(ValueError, match=f'm-text.safetensors.*no "{key}"'):
             getattr(parts, name)
 
@@ -235,9 +212,7 @@ def half_a_file(_state, path, _metadata=None):
 
 @pytest.mark.parametrize("there_before", [False, True])
 @pytest.mark.parametrize("fails", ["write", "rename"])
-def test_a_full_disk_leaves_no_file_and_no_partial_one(
-    tmp_path, state, monkeypatch, fails, there_before
-):
+def test_a_full_disk_leaves_no_file_and_no_partial_one(tmp_path, state, monkeypatch, fails, there_before):
     path = tmp_path / "x.safetensors"
     if there_before:
         save_file({"old": torch.ones(1)}, path, {})

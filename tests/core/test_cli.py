@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lumiere_core import cli
+from lumiere_core.commands import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,8 +35,7 @@ def verb(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "error",
-    [ValueError("got 3, wanted 4"), FileNotFoundError("no file x"), FloatingPointError("nan")],
+    "error", [ValueError("got 3, wanted 4"), FileNotFoundError("no file x"), FloatingPointError("nan")]
 )
 def test_expected_mistakes_are_one_line_and_exit_1(verb, capsys, error):
     assert verb(error) == 1
@@ -81,7 +80,7 @@ def test_every_verb_has_a_help(capsys, name):
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_the_process_starts_again_once_with_malloc_settings(spawn):
     code = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from lumiere_core import cli\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from lumiere_core.commands import cli\n"
         "print(os.getpid(), os.environ.get('MALLOC_TOP_PAD_'), sys.argv, flush=True)\n"
         "cli.main()"
     )

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lumiere_core import conditioning
-from lumiere_core.checkpoint import load_into
-from lumiere_core.pipeline import Request, generate, load_models
+from lumiere_core.clips import conditioning
+from lumiere_core.diffusion.generate import Request, generate, load_models
+from lumiere_core.nets.checkpoint import load_into
 
 
 def video(t=4, h=8, w=8, b=1):
@@ -23,19 +23,11 @@ def test_key_frames_lie_where_they_are_asked_for():
     images = video(t=3)
     made = conditioning.key_frames(images, [0, 3, -1], 6)
     assert torch.equal(made.clip[:, :, [0, 3, 5]], images)
-    assert made.known.flatten(3).all(dim=3)[0, 0].tolist() == [
-        True,
-        False,
-        False,
-        True,
-        False,
-        True,
-    ]
+    assert made.known.flatten(3).all(dim=3)[0, 0].tolist() == [True, False, False, True, False, True]
 
 
 @pytest.mark.parametrize(
-    ("frames", "problem"),
-    [([0], "2 images for 1 frame"), ([0, 6], "in a clip of 6"), ([5, -1], "different numbers")],
+    ("frames", "problem"), [([0], "2 images for 1 frame"), ([0, 6], "in a clip of 6"), ([5, -1], "different numbers")]
 )
 def test_frame_numbers_that_cannot_be(frames, problem):
     with pytest.raises(ValueError, match=problem):
@@ -107,9 +99,7 @@ def test_it_is_one_wider_convolution(tiny, patch):
     own, extra = conditioned.unet.input_blocks[0][0], conditioned.temporal.conv_cond
     wide = torch.cat([inputs.x, made], dim=1).transpose(1, 2).flatten(0, 1)
     unshuffled = torch.nn.functional.pixel_unshuffle(wide, patch)
-    expected = torch.nn.functional.conv2d(
-        unshuffled, torch.cat([own.weight, extra.weight], dim=1), own.bias, padding=1
-    )
+    expected = torch.nn.functional.conv2d(unshuffled, torch.cat([own.weight, extra.weight], dim=1), own.bias, padding=1)
     assert extra.weight.shape[1] == 4 * patch**2
     assert torch.allclose(seen[0], expected, atol=1e-5)
 
@@ -170,9 +160,7 @@ def test_the_network_sees_what_is_known_as_noisy_as_the_rest(tiny, weights):
     models, _ = load_models(weights)
     models.temporal = tiny.temporal(config=tiny.temporal_config(conv_cond=True), trained=True)
     made, seen = conditioning.key_frames(video(1, 16, 16), [0], 4), []
-    request = Request(
-        "a red ball", num_frames=4, height=16, width=16, steps=3, cfg=1.0, sampler="ddpm"
-    )
+    request = Request("a red ball", num_frames=4, height=16, width=16, steps=3, cfg=1.0, sampler="ddpm")
     network = models.network()
 
     def spy(x, timestep, *rest, **known):
@@ -181,9 +169,7 @@ def test_the_network_sees_what_is_known_as_noisy_as_the_rest(tiny, weights):
 
     models.network = lambda: spy
     generate(models, request, condition=made)
-    noises = [
-        (x[:, :, 0] * (1 + sigma**2).sqrt() - made.clip[:, :, 0]) / sigma for x, sigma in seen
-    ]
+    noises = [(x[:, :, 0] * (1 + sigma**2).sqrt() - made.clip[:, :, 0]) / sigma for x, sigma in seen]
     for noise in noises:
         assert torch.allclose(noise, noises[0], atol=1e-2)
 
@@ -195,9 +181,7 @@ def test_denoise_keeps_some_of_a_source(weights):
     models, _ = load_models(weights)
     source, clips = video(4, 16, 16), []
     for denoise in (0.05, 0.9):
-        request = Request(
-            "a red ball", num_frames=4, height=16, width=16, steps=2, denoise=denoise, cfg=1.0
-        )
+        request = Request("a red ball", num_frames=4, height=16, width=16, steps=2, denoise=denoise, cfg=1.0)
         generate(models, request, keep_float=clips.append, source=source)
     near, far = ((clip - source).abs().mean() for clip in clips)
     assert near < far

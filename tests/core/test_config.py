@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lumiere_core.config import TemporalConfig, TextConfig, UNetConfig
+from lumiere_core.nets.config import TemporalConfig, TextConfig, UNetConfig
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,7 @@ def test_json_round_trip(config):
 
 @pytest.mark.parametrize("kind", [UNetConfig, TemporalConfig, TextConfig])
 def test_unknown_names_are_refused(kind):
-    with pytest.raises(
-        ValueError, match=rf"{kind.__name__} does not know \['wings'\].*newer version"
-    ):
+    with pytest.raises(ValueError, match=rf"{kind.__name__} does not know \['wings'\].*newer version"):
         kind.from_dict({"wings": 2})
 
 

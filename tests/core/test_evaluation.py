@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lumiere_core.evaluation import command
+from lumiere_core.commands import evaluate as command
 from lumiere_core.evaluation.cases import Case, mini_cases
 from lumiere_core.evaluation.mini import Mini
 from lumiere_core.evaluation.store import Store, fingerprint
@@ -70,10 +70,16 @@ def test_no_cases_hold_no_bar():
 
 def test_mini_bars_count_what_was_asked():
     def record(**values):
-        return {"case": "0", "prompt": "a red ball bouncing on grass", "family": "shape",
-                "motion": "bouncing",
-                "right": {"family": True, "colour": True, "shape": True, "motion": True},
-                "flicker_ratio": 1.0, "phase_error": 0.1, **values}  # fmt: skip
+        return {
+            "case": "0",
+            "prompt": "a red ball bouncing on grass",
+            "family": "shape",
+            "motion": "bouncing",
+            "right": {"family": True, "colour": True, "shape": True, "motion": True},
+            "flicker_ratio": 1.0,
+            "phase_error": 0.1,
+            **values,
+        }
 
     good = {bar.name: bar for bar in Mini.bars(None, [record() for _ in range(144)])}
     assert all(bar.held in (None, True) for bar in good.values())
@@ -97,8 +103,15 @@ class FakeEvaluation:
 
     def measure(self, case):
         self.ran.append(case.id)
-        return {"case": case.id, "prompt": case.prompt, **self.run, "date": "2026-01-01",
-                "seen": {"colour": "red"}, "right": {"colour": True}, "levels": [1.0]}  # fmt: skip
+        return {
+            "case": case.id,
+            "prompt": case.prompt,
+            **self.run,
+            "date": "2026-01-01",
+            "seen": {"colour": "red"},
+            "right": {"colour": True},
+            "levels": [1.0],
+        }
 
     def bars(self, records):
         return [share_bar("colour", [record["right"]["colour"] for record in records], 0.9)]
@@ -157,9 +170,7 @@ def test_evaluate_checks_stored_lines(evaluate, tmp_path):
     assert status == 0 and len(set(ran)) == 3 and "3/3" in text
     path = tmp_path / "lines.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text(
-        "".join(json.dumps(line | {"seen": {"colour": "blue"}}) + "\n" for line in lines)
-    )
+    path.write_text("".join(json.dumps(line | {"seen": {"colour": "blue"}}) + "\n" for line in lines))
     status, text, _ = evaluate()
     assert status == 1 and "colour was 'blue', is 'red'" in text
 
@@ -183,24 +194,24 @@ def test_mini_evaluates_a_tiny_model(write_tiny, tmp_path, capsys):
     results = tmp_path / "lines.jsonl"
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    common = ["mini", "--weights", str(weights), "--results", str(results), "--frames", "16", "--steps", "1",
-              "--clips", str(tmp_path / "clips")]  # fmt: skip
+    common = [
+        "mini",
+        "--weights",
+        str(weights),
+        "--results",
+        str(results),
+        "--frames",
+        "16",
+        "--steps",
+        "1",
+        "--clips",
+        str(tmp_path / "clips"),
+    ]
     assert command.main(parser.parse_args([*common, "--all", "--limit", "2"])) == 1
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     assert len(lines) == 2
     for line in lines:
-        assert {
-            "case",
-            "prompt",
-            "weights",
-            "sha256",
-            "seed",
-            "steps",
-            "device",
-            "date",
-            "seen",
-            "right",
-        } <= set(line)
+        assert {"case", "prompt", "weights", "sha256", "seed", "steps", "device", "date", "seen", "right"} <= set(line)
         assert line["sha256"].keys() == {"tiny.safetensors"} and line["device"] == "cpu"
     assert len(list((tmp_path / "clips").rglob("*.npz"))) == 2
     assert command.main(parser.parse_args([*common, "--check", "1"])) == 1

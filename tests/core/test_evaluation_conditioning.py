@@ -6,17 +6,11 @@ import json
 import pytest
 import torch
 
-from lumiere_core.checkpoint import metadata_for, save_file, to_half
-from lumiere_core.evaluation import command, conditioning
+from lumiere_core.commands import evaluate as command
 from lumiere_core.evaluation import condition_measures as measures
-from lumiere_core.evaluation.condition_cases import (
-    EACH,
-    STRENGTHS,
-    TASKS,
-    condition_cases,
-    condition_of,
-    truth,
-)
+from lumiere_core.evaluation import conditioning
+from lumiere_core.evaluation.condition_cases import EACH, STRENGTHS, TASKS, condition_cases, condition_of, truth
+from lumiere_core.nets.checkpoint import metadata_for, save_file, to_half
 from lumiere_core.world import is_held_out
 
 
@@ -125,18 +119,31 @@ def test_the_copy_is_measured_where_it_is_known():
 def test_bars_hold_for_good_records_only(cases):
     def record(case, right=True, **numbers):
         return {
-            "task": case.task, "denoise": case.denoise, "copy_error": 1.0, "jump": 1.0, "seam": 1.0,
-            "border_error": 1.0, "inside": 5.0, "real_inside": 9.0, "outside": 0.0,
-            "right": dict.fromkeys(("colour", "shape", "motion"), right), **numbers,
-        }  # fmt: skip
+            "task": case.task,
+            "denoise": case.denoise,
+            "copy_error": 1.0,
+            "jump": 1.0,
+            "seam": 1.0,
+            "border_error": 1.0,
+            "inside": 5.0,
+            "real_inside": 9.0,
+            "outside": 0.0,
+            "right": dict.fromkeys(("colour", "shape", "motion"), right),
+            **numbers,
+        }
 
     evaluation = conditioning.Conditioning.__new__(conditioning.Conditioning)
     good = [bar.held for bar in evaluation.bars([record(case) for case in cases])]
     assert all(held in (True, None) for held in good)
     for worse in (
-        {"copy_error": 9.0}, {"jump": 3.0}, {"seam": 2.0}, {"border_error": 30.0}, {"inside": 0.5},
-        {"outside": 1.0}, {"right": False},
-    ):  # fmt: skip
+        {"copy_error": 9.0},
+        {"jump": 3.0},
+        {"seam": 2.0},
+        {"border_error": 30.0},
+        {"inside": 0.5},
+        {"outside": 1.0},
+        {"right": False},
+    ):
         bars = evaluation.bars([record(case, **worse) for case in cases])
         assert False in [bar.held for bar in bars], worse
     assert [bar.held for bar in evaluation.bars([])].count(True) == 0

@@ -33,11 +33,7 @@ def checked():
 
 @pytest.mark.parametrize("name", ["family", "colour", "shape", "motion", "direction"])
 def test_oracle_is_right_on_real_clips(checked, name):
-    wrong = [
-        (record["prompt"], record["seen"][name])
-        for record in checked
-        if record["right"].get(name) is False
-    ]
+    wrong = [(record["prompt"], record["seen"][name]) for record in checked if record["right"].get(name) is False]
     asked = sum(name in record["right"] for record in checked)
     assert asked and len(wrong) <= (1 - LEAST) * asked, wrong
 
@@ -73,9 +69,7 @@ def test_nothing_is_seen_in_nothing(kind):
 
 @pytest.mark.parametrize("colour", ["red", "yellow", "blue", "purple", "white", "black"])
 def test_another_colour_is_named(colour):
-    shown = scene_from_caption(
-        f"an {colour} star moving up in front of a plain green background", 5
-    )
+    shown = scene_from_caption(f"an {colour} star moving up in front of a plain green background", 5)
     asked = scene_from_caption("an orange star moving up in front of a plain green background", 5)
     verdict = judge(real_clip(shown), asked)
     assert verdict.seen["colour"] == colour

@@ -5,8 +5,8 @@ import argparse
 import pytest
 import torch
 
+from lumiere_core.commands.evaluate import difference
 from lumiere_core.evaluation import seams
-from lumiere_core.evaluation.command import difference
 from lumiere_core.evaluation.host_windows import HostWindows
 
 
@@ -51,12 +51,7 @@ def test_errors_are_averaged_not_decibels():
 
 
 def record(ours=1.02, plain=1.4, gain=3.0, steadier=0.5):
-    kinds = {
-        "no overlap": plain,
-        "host's context windows": 1.1,
-        "ours": ours,
-        "ours, tapered": ours,
-    }
+    kinds = {"no overlap": plain, "host's context windows": 1.1, "ours": ours, "ours, tapered": ours}
     truth = {
         "bicubic": {"psnr": 30.0, "change_psnr": 31.0},
         "frame by frame": {"psnr": 30.0 + gain, "change_psnr": 31.0 + gain - steadier},
@@ -74,7 +69,7 @@ def record(ours=1.02, plain=1.4, gain=3.0, steadier=0.5):
         ({"gain": 1.9}, {"PSNR over bicubic", "PSNR of changes over bicubic"}),
         ({"steadier": -0.1}, {"PSNR of changes over single frames"}),
     ],
-)  # fmt: skip
+)
 def test_bars(change, failing):
     bars = seams.Seams.bars(None, [record(**change)] * seams.CASES)
     assert {bar.name for bar in bars if bar.held is False} == failing
@@ -107,9 +102,6 @@ def test_a_line_that_does_not_come_out_again_is_found():
     assert difference(stored, {"seen": {}, **record()}, seams.Seams.tolerances) == ""
     close = {"seen": {}, **record(ours=1.03, gain=3.05)}
     assert difference(stored, close, seams.Seams.tolerances) == ""
-    for changed, name in (
-        (record(ours=1.05), "seams, ours"),
-        (record(gain=2.5), "truth, frame by frame"),
-    ):
+    for changed, name in ((record(ours=1.05), "seams, ours"), (record(gain=2.5), "truth, frame by frame")):
         found = difference(stored, {"seen": {}, **changed}, seams.Seams.tolerances)
         assert found.startswith(name)

@@ -5,10 +5,10 @@ import argparse
 import pytest
 import torch
 
+from lumiere_core.clips.video import to_uint8
 from lumiere_core.evaluation import style as evaluation
 from lumiere_core.evaluation.style import ALPHAS, ORIGINAL, StyleEvaluation, motion_of, summary
 from lumiere_core.evaluation.style_look import PLAIN, measure_look, real_clip
-from lumiere_core.video import to_uint8
 from lumiere_core.world import render_clip, scene_from_caption
 from lumiere_core.world.styles import STYLES
 
@@ -51,19 +51,26 @@ def test_motion_and_flicker_are_told_apart(scene):
 
 def record(style, alpha, base="a", place=0.0, amount=1.0, jitter=1.0, right=True):
     values = {
-        "case": f"{base}-{style}-{alpha}", "base": base, "style": style, "alpha": alpha,
-        "place": {"neon": place}, "look": "neon",
-        "amount": amount, "jitter": jitter, "right": {"motion": right},
-    }  # fmt: skip
+        "case": f"{base}-{style}-{alpha}",
+        "base": base,
+        "style": style,
+        "alpha": alpha,
+        "place": {"neon": place},
+        "look": "neon",
+        "amount": amount,
+        "jitter": jitter,
+        "right": {"motion": right},
+    }
     return values | ({"real_right": {"motion": True}, "real_place": 1.0} if alpha == 1.0 else {})
 
 
 def test_points_are_ratios_to_the_same_prompts_at_alpha_0():
     records = [
-        record(ORIGINAL, 0.0, amount=2.0), record(ORIGINAL, 0.0, "b", amount=4.0),
+        record(ORIGINAL, 0.0, amount=2.0),
+        record(ORIGINAL, 0.0, "b", amount=4.0),
         record("neon", 0.5, place=0.6, amount=1.0, jitter=3.0),
         record("neon", 0.5, "c", amount=9.0),  # its alpha 0 was not run
-    ]  # fmt: skip
+    ]
     start, half = summary("neon", records)
     assert (start.alpha, start.clips, start.amount) == (0.0, 2, 1.0)
     assert (half.alpha, half.clips, half.place, half.amount, half.jitter) == (0.5, 1, 0.6, 0.5, 3.0)
@@ -82,9 +89,7 @@ def test_points_are_ratios_to_the_same_prompts_at_alpha_0():
     ],
 )
 def test_the_claim_is_shown_or_refuted(half, whole, held, verdict):
-    records = [
-        record(ORIGINAL, 0.0), record("neon", 0.7, **half), record("neon", 1.0, **whole)
-    ]  # fmt: skip
+    records = [record(ORIGINAL, 0.0), record("neon", 0.7, **half), record("neon", 1.0, **whole)]
     balance, claim, *lines = evaluation.style_bars("neon", summary("neon", records))
     assert balance.held is held and ("alpha 0.7" in balance.got) == held
     assert claim.held is None and verdict in claim.got
@@ -99,11 +104,18 @@ def test_no_records_hold_nothing():
 def styled(weights, lora_file, tmp_path, monkeypatch):
     """An evaluation of the tiny model with one style, "neon"."""
     path = lora_file("lumiere-mini_neon", 0.3)
-    monkeypatch.setattr("lumiere_core.style.bundled_styles", lambda: {"neon": path})
+    monkeypatch.setattr("lumiere_core.nets.interpolate.bundled_styles", lambda: {"neon": path})
     options = argparse.Namespace(
-        weights=weights, device="cpu", clips=tmp_path / "clips", frames=4, steps=1, cfg=1.0,
-        sampler="ddim", scheduler="karras", restarts=0,
-    )  # fmt: skip
+        weights=weights,
+        device="cpu",
+        clips=tmp_path / "clips",
+        frames=4,
+        steps=1,
+        cfg=1.0,
+        sampler="ddim",
+        scheduler="karras",
+        restarts=0,
+    )
     return StyleEvaluation(options)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lumiere_core import framing
+from lumiere_core.clips import framing
 
 
 def picture(h, w, n=1):

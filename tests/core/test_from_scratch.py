@@ -8,13 +8,7 @@ from lumiere_core.evaluation.initialisation import Initialisation
 
 
 def record(start, seed, last, losses=(0.5, 0.25)):
-    return {
-        "case": f"{start}-{seed}",
-        "start": start,
-        "train_seed": seed,
-        "last_fifth": last,
-        "losses": list(losses),
-    }
+    return {"case": f"{start}-{seed}", "start": start, "train_seed": seed, "last_fifth": last, "losses": list(losses)}
 
 
 def test_bars_ask_for_every_seed(monkeypatch, tmp_path):
@@ -32,11 +26,7 @@ def test_bars_ask_for_every_seed(monkeypatch, tmp_path):
 def test_curves_are_a_table_and_a_picture(tmp_path):
     from PIL import Image
 
-    records = [
-        record(start, seed, 0.1, [0.5, 0.3, 0.2])
-        for start in Initialisation.starts
-        for seed in (0, 1)
-    ]
+    records = [record(start, seed, 0.1, [0.5, 0.3, 0.2]) for start in Initialisation.starts for seed in (0, 1)]
     module.write_curves(records, tmp_path / "curves", ("nearest", "he"), ("one", "other"))
     rows = (tmp_path / "curves.csv").read_text().splitlines()
     assert rows[0] == "step,he-0,he-1,nearest-0,nearest-1" and len(rows) == 4

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lumiere_core.guidance import classifier_free, dynamic_threshold
+from lumiere_core.diffusion.guidance import classifier_free, dynamic_threshold
 
 
 def test_classifier_free_guidance():

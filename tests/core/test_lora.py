@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from lumiere_core.lora import LowRank, apply
+from lumiere_core.nets.lora import LowRank, apply
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_file_gives_the_weights_of_the_module(unet, trained, strength):
 
 def test_strength_is_the_alpha_of_the_interpolation(unet, trained):
     """W_orig + alpha * delta = alpha * W_style + (1 - alpha) * W_orig (§4.1)."""
-    from lumiere_core.style import interpolate
+    from lumiere_core.nets.interpolate import interpolate
 
     file = trained.file_state(dict(trained.named_parameters()))
     original, style = unet.state_dict(), apply(unet.state_dict(), file, 1.0)

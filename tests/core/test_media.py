@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lumiere_core.media import (
-    contact_sheet,
-    enlarge,
-    evenly_spaced,
-    read_video,
-    save_image,
-    write_mp4,
-    xt_slice,
-)
+from lumiere_core.clips.media import contact_sheet, enlarge, evenly_spaced, read_video, save_image, write_mp4, xt_slice
 
 
 @pytest.fixture
@@ -31,9 +23,7 @@ def frames():
 
 def test_mp4_round_trip(tmp_path, frames):
     path = tmp_path / "folder" / "clip.mp4"
-    write_mp4(
-        path, torch.from_numpy(frames), fps=16, metadata={"comment": "made by é; seed: 3"}, crf=0
-    )
+    write_mp4(path, torch.from_numpy(frames), fps=16, metadata={"comment": "made by é; seed: 3"}, crf=0)
     got, fps, metadata = read_video(path)
     assert got.shape == frames.shape and got.dtype == np.uint8
     assert fps == 16
@@ -70,9 +60,7 @@ def test_scale_repeats_pixels(tmp_path, frames):
 
 @pytest.mark.parametrize(("height", "width"), [(15, 24), (16, 23)])
 def test_odd_sizes_are_refused_and_leave_no_file(tmp_path, height, width):
-    with pytest.raises(
-        ValueError, match=f"{width}x{height} pixels; H.264 needs even sizes.*even scale"
-    ):
+    with pytest.raises(ValueError, match=f"{width}x{height} pixels; H.264 needs even sizes.*even scale"):
         write_mp4(tmp_path / "x.mp4", np.zeros((2, height, width, 3), dtype=np.uint8))
     assert os.listdir(tmp_path) == []
     write_mp4(tmp_path / "x.mp4", np.zeros((2, height, width, 3), dtype=np.uint8), scale=2)
@@ -113,13 +101,7 @@ def test_xt_slice(frames):
 
 @pytest.mark.parametrize(
     ("count", "wanted", "numbers"),
-    [
-        (80, 5, [0, 20, 40, 59, 79]),
-        (80, 2, [0, 79]),
-        (80, 1, [0]),
-        (3, 8, [0, 1, 2]),
-        (1, 8, [0]),
-    ],
+    [(80, 5, [0, 20, 40, 59, 79]), (80, 2, [0, 79]), (80, 1, [0]), (3, 8, [0, 1, 2]), (1, 8, [0])],
 )
 def test_evenly_spaced(count, wanted, numbers):
     assert evenly_spaced(count, wanted) == numbers

@@ -5,15 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lumiere_core.multidiffusion import (
-    Blend,
-    denoise_in_windows,
-    plan_windows,
-    window_starts,
-    window_weights,
-)
-from lumiere_core.sampling import sample_ddim, sample_ddpm, sigmas_karras
-from lumiere_core.schedule import Schedule
+from lumiere_core.diffusion.multidiffusion import Blend, denoise_in_windows, plan_windows, window_starts, window_weights
+from lumiere_core.diffusion.sampling import sample_ddim, sample_ddpm, sigmas_karras
+from lumiere_core.diffusion.schedule import Schedule
 
 
 @pytest.mark.parametrize("closed_loop", [False, True])
@@ -90,9 +84,7 @@ def test_a_frame_outside_all_windows_is_an_error():
 
 def test_one_window_over_all_is_no_window_bit_for_bit():
     x = torch.randn(1, 3, 9, 4, 4)
-    answer = denoise_in_windows(
-        lambda part, _: part.sin(), x, plan_windows(9, 16, 2), window_weights(9, 2)
-    )
+    answer = denoise_in_windows(lambda part, _: part.sin(), x, plan_windows(9, 16, 2), window_weights(9, 2))
     assert torch.equal(answer, x.sin())
 
 
@@ -103,9 +95,7 @@ def test_averaging_the_step_equals_averaging_the_prediction(ancestral):
     sigmas = sigmas_karras(6, schedule)
     windows, weights = plan_windows(12, 5, 2), window_weights(5, 2)
     generator = torch.Generator().manual_seed(torch_seed)
-    noises = [
-        torch.randn(1, 1, 12, 2, 2, generator=generator, dtype=torch.float64) for _ in range(8)
-    ]
+    noises = [torch.randn(1, 1, 12, 2, 2, generator=generator, dtype=torch.float64) for _ in range(8)]
     x0 = noises[7] * sigmas[0]
 
     def network(part, sigma):  # mixes frames, so that windows disagree

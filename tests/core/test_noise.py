@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from lumiere_core.noise import COMMON, frame_noise
+from lumiere_core.diffusion.noise import COMMON, frame_noise
 
 SHAPE = (3, 8, 8)
 
@@ -23,8 +23,10 @@ def test_a_window_is_a_slice_of_the_clip():
 
 
 def test_seeds_steps_and_frames_all_give_other_noise():
-    drawn = [frame_noise(seed, [frame], SHAPE, step)
-             for seed, frame, step in itertools.product((0, 1, -1, 2**63), range(3), range(3))]  # fmt: skip
+    drawn = [
+        frame_noise(seed, [frame], SHAPE, step)
+        for seed, frame, step in itertools.product((0, 1, -1, 2**63), range(3), range(3))
+    ]
     for first, second in itertools.combinations(drawn, 2):
         correlation = torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]
         assert abs(correlation) < 0.4  # 192 values: chance gives about 0.07

@@ -22,27 +22,8 @@ MIB = 2**20
 
 # What the host's own requirements.txt brings (0.30.0); asking for it again may replace a CUDA build.
 HOST_HAS = {
-    *(
-        "torch",
-        "torchvision",
-        "torchaudio",
-        "torchsde",
-        "numpy",
-        "einops",
-        "transformers",
-        "tokenizers",
-    ),
-    *(
-        "sentencepiece",
-        "safetensors",
-        "aiohttp",
-        "yarl",
-        "pyyaml",
-        "pillow",
-        "scipy",
-        "tqdm",
-        "psutil",
-    ),
+    *("torch", "torchvision", "torchaudio", "torchsde", "numpy", "einops", "transformers", "tokenizers"),
+    *("sentencepiece", "safetensors", "aiohttp", "yarl", "pyyaml", "pillow", "scipy", "tqdm", "psutil"),
     *("av", "kornia", "spandrel", "pydantic", "requests", "filelock", "sqlalchemy", "alembic"),
 }
 
@@ -68,9 +49,7 @@ def requirements():
 
 def tracked_files():
     try:
-        listing = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     files = (ROOT / name for name in listing.stdout.split("\0") if name)
@@ -87,9 +66,7 @@ def test_registry_metadata(project):
     assert re.fullmatch(r"\d+\.\d+\.\d+", about["version"])
     assert (ROOT / about["license"]["file"]).read_text().lstrip().startswith("GNU GENERAL PUBLIC")
     assert comfy["requires-comfyui"].startswith(">=")
-    assert "web" not in comfy, (
-        "WEB_DIRECTORY serves js/ already: with both, every script loads twice"
-    )
+    assert "web" not in comfy, "WEB_DIRECTORY serves js/ already: with both, every script loads twice"
 
 
 def test_requirements_hold_only_what_the_host_lacks(project):
@@ -221,9 +198,7 @@ def test_the_right_archive_is_accepted(setup, tmp_path):
 
 def test_only_the_host_s_folder_is_unpacked(setup, tmp_path):
     archive, target = tmp_path / "a.tar.gz", tmp_path / "ComfyUI"
-    make_archive(
-        archive, ["p/vendor/ComfyUI/main.py", "p/vendor/ComfyUI/comfy/sd.py", "p/other.py"]
-    )
+    make_archive(archive, ["p/vendor/ComfyUI/main.py", "p/vendor/ComfyUI/comfy/sd.py", "p/other.py"])
     setup.extract_host(archive, target, "p/vendor/ComfyUI")
     files = sorted(str(f.relative_to(target)) for f in target.rglob("*") if f.is_file())
     assert files == [os.path.join("comfy", "sd.py"), "main.py"]
@@ -241,9 +216,7 @@ def test_a_bad_archive_leaves_no_host(setup, tmp_path, names):
     assert not (tmp_path / "evil.py").exists()
 
 
-def test_a_given_host_is_not_downloaded_and_its_requirements_key_is_its_own(
-    setup, tmp_path, monkeypatch
-):
+def test_a_given_host_is_not_downloaded_and_its_requirements_key_is_its_own(setup, tmp_path, monkeypatch):
     host = tmp_path / "mine"
     (host / "comfy").mkdir(parents=True)
     (host / "main.py").touch()

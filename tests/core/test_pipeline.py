@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lumiere_core.checkpoint import load_file, metadata_for, save_file
-from lumiere_core.pipeline import Models, Request, generate, load_models, weight_files
-from lumiere_core.schedule import Schedule
+from lumiere_core.diffusion.generate import Models, Request, generate, load_models, weight_files
+from lumiere_core.diffusion.schedule import Schedule
+from lumiere_core.nets.checkpoint import load_file, metadata_for, save_file
 
 SMALL = {"num_frames": 4, "height": 8, "width": 8, "steps": 3}
 
@@ -76,9 +76,7 @@ def test_guidance_1_asks_the_network_once_a_step(models):
 def test_guidance_is_that_of_the_formula(models):
     built, seen = models(), {}
     for cfg in (0.0, 1.0, 3.0):
-        generate(
-            built, request(steps=1, cfg=cfg), lambda _s, _sigma, x0, cfg=cfg: seen.update({cfg: x0})
-        )
+        generate(built, request(steps=1, cfg=cfg), lambda _s, _sigma, x0, cfg=cfg: seen.update({cfg: x0}))
     assert torch.allclose(seen[3.0], seen[0.0] + 3 * (seen[1.0] - seen[0.0]), atol=1e-4)
 
 
@@ -87,9 +85,7 @@ def test_thresholding_keeps_estimates_in_range(models):
     for threshold in (0.0, 0.9):
         request_ = request(threshold=threshold, cfg=30.0)
         estimates = []
-        generate(
-            models(), request_, lambda _s, _sigma, x0, kept=estimates: kept.append(x0.abs().max())
-        )
+        generate(models(), request_, lambda _s, _sigma, x0, kept=estimates: kept.append(x0.abs().max()))
         largest.append(max(estimates))
     assert largest[0] > 1 and largest[1] <= 1
 
@@ -102,12 +98,8 @@ def test_every_prediction_is_sampled(models, prediction):
 def test_without_temporal_layers_there_are_single_images(models):
     alone = models(None)
     assert generate(alone, request(num_frames=1)).shape == (1, 8, 8, 3)
-    assert torch.equal(
-        generate(alone, request(num_frames=1)), generate(models(), request(num_frames=1))
-    )
-    with pytest.raises(
-        ValueError, match="4 frames are wanted, but .* no temporal layers.*ask for 1 frame"
-    ):
+    assert torch.equal(generate(alone, request(num_frames=1)), generate(models(), request(num_frames=1)))
+    with pytest.raises(ValueError, match="4 frames are wanted, but .* no temporal layers.*ask for 1 frame"):
         generate(alone, request())
 
 
@@ -160,16 +152,17 @@ def test_weights_that_do_not_fit_are_named(weights):
     del state["temporal.middle_block.inflation.proj.bias"]
     save_file(state, path, metadata)
     with pytest.raises(
-        ValueError,
-        match="temporal layers of .*temporal.safetensors.* do not fit.*middle_block.inflation.proj.bias",
+        ValueError, match="temporal layers of .*temporal.safetensors.* do not fit.*middle_block.inflation.proj.bias"
     ):
         load_models(weights)
 
 
 def test_names_stand_for_files(weights, tmp_path):
     assert [path.name for path in weight_files(weights)] == [
-        "image.safetensors", "temporal.safetensors", "text.safetensors",
-    ]  # fmt: skip
+        "image.safetensors",
+        "temporal.safetensors",
+        "text.safetensors",
+    ]
     assert weight_files("a/b.safetensors")[0].name == "b.safetensors"
     with pytest.raises(ValueError, match="holds no text and no image weights"):
         load_models(tmp_path)

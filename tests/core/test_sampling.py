@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lumiere_core.sampling import (
+from lumiere_core.diffusion.sampling import (
     SCHEDULERS,
     count_steps,
     sample_ddim,
@@ -11,7 +11,7 @@ from lumiere_core.sampling import (
     sample_restarted,
     with_restarts,
 )
-from lumiere_core.schedule import Schedule
+from lumiere_core.diffusion.schedule import Schedule
 
 MEAN, STD = 0.7, 0.5
 CLIPS = 4096

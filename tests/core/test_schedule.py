@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lumiere_core.schedule import KINDS, PREDICTIONS, Schedule, shifted_timesteps
+from lumiere_core.diffusion.schedule import KINDS, PREDICTIONS, Schedule, shifted_timesteps
 
 ALL = list(itertools.product(KINDS, PREDICTIONS))
 
@@ -60,9 +60,7 @@ def test_timestep_and_sigma_are_inverse(kind):
     assert torch.allclose(schedule.sigma(steps), schedule.sigmas, rtol=1e-5)
     assert schedule.timestep(torch.tensor([[1e-9, 1e9]])).tolist() == [[0, 999]]
     between = schedule.sigma(torch.tensor([10.5]))  # log-linear: the geometric mean
-    assert between.item() == pytest.approx(
-        (schedule.sigmas[10] * schedule.sigmas[11]).sqrt().item()
-    )
+    assert between.item() == pytest.approx((schedule.sigmas[10] * schedule.sigmas[11]).sqrt().item())
 
 
 @pytest.mark.parametrize(("kind", "prediction"), ALL)

@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
-from lumiere_core.checkpoint import load_parts, metadata_for, save_file
-from lumiere_core.config import SSRConfig, UNetConfig
-from lumiere_core.schedule import Schedule
-from lumiere_core.ssr import (
+from lumiere_core.clips.video import from_uint8, to_uint8
+from lumiere_core.diffusion.schedule import Schedule
+from lumiere_core.diffusion.upscale import NOISES, UpscaleRequest, upscale
+from lumiere_core.nets.checkpoint import load_parts, metadata_for, save_file
+from lumiere_core.nets.config import SSRConfig, UNetConfig
+from lumiere_core.nets.ssr import (
     SSRModels,
     SSRNetwork,
     augment,
@@ -18,11 +20,9 @@ from lumiere_core.ssr import (
     ssr_config,
     upsample,
 )
+from lumiere_core.nets.unet import UNet
+from lumiere_core.nets.unet_layers import SpatialTransformer
 from lumiere_core.training.phases.image import new_unet
-from lumiere_core.unet import UNet
-from lumiere_core.unet_layers import SpatialTransformer
-from lumiere_core.upscale import NOISES, UpscaleRequest, upscale
-from lumiere_core.video import from_uint8, to_uint8
 
 CONFIG = SSRConfig(level_channels=32)
 
@@ -32,9 +32,7 @@ def stage(tiny):
     """Function (fresh=False, temporal=True) -> networks of a small stage."""
 
     def build(fresh=False, temporal=True):
-        config = tiny.unet_config(
-            in_channels=6, patch_size=4, adm_in_channels=64, disable_self_attn=True
-        )
+        config = tiny.unet_config(in_channels=6, patch_size=4, adm_in_channels=64, disable_self_attn=True)
         unet = new_unet(config, 0) if fresh else tiny.unet(config)
         layers = tiny.temporal(config, trained=not fresh) if temporal else None
         models = SSRModels(tiny.text(), unet, layers, Schedule(prediction="x0"), CONFIG)
@@ -47,9 +45,7 @@ def stage(tiny):
 
 
 def clip(frames=6, height=8, width=8):
-    return torch.randint(
-        0, 256, (frames, height, width, 3), generator=torch.Generator().manual_seed(0)
-    ).to(torch.uint8)
+    return torch.randint(0, 256, (frames, height, width, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
 
 def test_a_fresh_network_upsamples(stage):
@@ -71,9 +67,7 @@ def test_any_length_and_size(stage, temporal, frames, height, width):
 def test_one_window_over_all_is_no_window(stage):
     models, frames = stage(), clip()
     windows = []
-    whole = upscale(
-        models, frames, UpscaleRequest(steps=2, context_length=99), None, windows.append
-    )
+    whole = upscale(models, frames, UpscaleRequest(steps=2, context_length=99), None, windows.append)
     assert windows == [tuple(range(6))] * 2
     cut = upscale(models, frames, UpscaleRequest(steps=2, context_length=4))
     assert not torch.equal(whole, cut)
@@ -120,10 +114,15 @@ def test_cost_grows_with_the_pixels_only():
     from torch.utils.flop_counter import FlopCounterMode
 
     config = UNetConfig(
-        in_channels=6, model_channels=64, channel_mult=(1, 2), num_res_blocks=(1, 1),
-        transformer_depth=(0, 1), transformer_depth_output=(0, 0, 1, 1), adm_in_channels=256,
+        in_channels=6,
+        model_channels=64,
+        channel_mult=(1, 2),
+        num_res_blocks=(1, 1),
+        transformer_depth=(0, 1),
+        transformer_depth_output=(0, 0, 1, 1),
+        adm_in_channels=256,
         disable_self_attn=True,
-    )  # fmt: skip
+    )
     flops = []
     with torch.device("meta"):
         network = SSRNetwork(UNet(config), None, SSRConfig())
@@ -141,14 +140,20 @@ def test_the_papers_size_is_built_and_counted():
     """128 -> 1024 in 16 frames, on the meta device: shape, parameters, FLOPs a frame and the largest activation."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from lumiere_core.config import TemporalConfig
-    from lumiere_core.temporal import TemporalLayers
+    from lumiere_core.nets.config import TemporalConfig
+    from lumiere_core.nets.temporal import TemporalLayers
 
     config = UNetConfig(
-        in_channels=6, model_channels=128, channel_mult=(1, 2, 4, 8), num_res_blocks=(2, 4, 8, 8),
-        transformer_depth=(0,) * 14 + (1,) * 8, transformer_depth_output=(0,) * 17 + (1,) * 9,
-        context_dim=4096, adm_in_channels=256, disable_self_attn=True,
-    )  # fmt: skip
+        in_channels=6,
+        model_channels=128,
+        channel_mult=(1, 2, 4, 8),
+        num_res_blocks=(2, 4, 8, 8),
+        transformer_depth=(0,) * 14 + (1,) * 8,
+        transformer_depth_output=(0,) * 17 + (1,) * 9,
+        context_dim=4096,
+        adm_in_channels=256,
+        disable_self_attn=True,
+    )
     with torch.device("meta"):
         layers = TemporalLayers(config, TemporalConfig())
         network = SSRNetwork(UNet(config), layers, SSRConfig(scale=8)).requires_grad_(False)
@@ -167,9 +172,11 @@ def test_the_papers_size_is_built_and_counted():
 def test_files(tmp_path, weights, stage, tiny):
     models = stage()
     config = {
-        "ssr": CONFIG.to_dict(), "unet": models.unet.config.to_dict(),
-        "schedule": models.schedule.to_dict(), "temporal": models.temporal.config.to_dict(),
-    }  # fmt: skip
+        "ssr": CONFIG.to_dict(),
+        "unet": models.unet.config.to_dict(),
+        "schedule": models.schedule.to_dict(),
+        "temporal": models.temporal.config.to_dict(),
+    }
     state = {f"image.{k}": v for k, v in models.unet.state_dict().items()}
     state |= {f"temporal.{k}": v for k, v in models.temporal.state_dict().items()}
     file = tmp_path / "ssr.safetensors"

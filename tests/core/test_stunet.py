@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lumiere_core.stunet import SpaceTimeUNet
+from lumiere_core.nets.stunet import SpaceTimeUNet
 
 
 @torch.no_grad()
@@ -96,9 +96,7 @@ def test_temporal_parts_follow_the_layers_that_they_belong_to(tiny):
         if isinstance(layers, torch.nn.ModuleList) and name.count(".") == ("middle" not in name):
             for layer in layers:
                 layer.register_forward_hook(
-                    lambda layer, *_, name=name: order.setdefault(name, []).append(
-                        type(layer).__name__
-                    )
+                    lambda layer, *_, name=name: order.setdefault(name, []).append(type(layer).__name__)
                 )
             if block := name != "input_blocks.0" and net.temporal.block(name):
                 for part, module in block.named_children():
@@ -146,9 +144,7 @@ def test_checkpointing_keeps_fewer_activations(tiny):
     kept = []
     for checkpointing in (False, True):
         sizes = []
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t
-        ):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
             net(*tiny.inputs(frames=8), checkpointing=checkpointing)
         kept.append(sum(sizes))
     assert kept[1] < kept[0] / 2

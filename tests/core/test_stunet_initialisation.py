@@ -62,7 +62,7 @@ def test_it_does_so_for_other_temporal_strides(tiny, temporal_stride, stride):
         {"transformer_depth_middle": -1},
     ],
     ids=["scale-shift", "linear", "deeper", "plain-middle"],
-)  # fmt: skip
+)
 def test_it_does_so_for_other_image_models(tiny, changes):
     net = tiny.spacetime(2, **changes).double()
     assert_key_frames_equal(net, tiny.inputs(frames=5, dtype=torch.float64), stride=2)

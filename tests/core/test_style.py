@@ -7,14 +7,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lumiere_core.checkpoint import (
-    bundled_files,
-    bundled_names,
-    load_parts,
-    metadata_for,
-    save_file,
-)
-from lumiere_core.style import (
+from lumiere_core.nets.checkpoint import bundled_files, bundled_names, load_parts, metadata_for, save_file
+from lumiere_core.nets.interpolate import (
     alphas_by_key,
     bundled_styles,
     interpolate,
@@ -171,9 +165,7 @@ def test_whole_fine_tunes_are_models_of_the_pack(tmp_path):
 
 
 def test_files_of_one_name_keep_both_hashes():
-    assert joined_hashes({"a": "1", "b": "2"}, {"a": "3", "b": "2"}) == {
-        "a": "1", "b": "2", "style a": "3",
-    }  # fmt: skip
+    assert joined_hashes({"a": "1", "b": "2"}, {"a": "3", "b": "2"}) == {"a": "1", "b": "2", "style a": "3"}
 
 
 def test_the_pack_s_styles_fit_the_pack_s_image_model():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lumiere_core.temporal import TemporalState, clip_position, initial_state
-from lumiere_core.temporal_layers import AttentionInflationBlock, ConvInflationBlock
-from lumiere_core.unet import block_names
+from lumiere_core.nets.temporal import TemporalState, clip_position, initial_state
+from lumiere_core.nets.temporal_layers import AttentionInflationBlock, ConvInflationBlock
+from lumiere_core.nets.unet import block_names
 
 
 def test_every_block_gets_the_parts_that_the_paper_draws(tiny):
@@ -26,9 +26,7 @@ def test_every_block_gets_the_parts_that_the_paper_draws(tiny):
             assert isinstance(block.inflation, wanted), name
 
 
-@pytest.mark.parametrize(
-    ("levels", "stride", "total"), [(2, 2, 2), (3, 2, 4), (4, 2, 8), (3, 4, 16), (3, 1, 1)]
-)
+@pytest.mark.parametrize(("levels", "stride", "total"), [(2, 2, 2), (3, 2, 4), (4, 2, 8), (3, 4, 16), (3, 1, 1)])
 def test_total_stride(tiny, levels, stride, total):
     layers = tiny.temporal(tiny.unet_config(levels), tiny.temporal_config(stride=stride))
     assert layers.total_stride == total
@@ -70,9 +68,7 @@ def test_resizes_are_the_identity_at_the_start(tiny):
 
 def test_everything_else_starts_random_and_follows_the_seed(tiny):
     layers = tiny.temporal()
-    first, again, other = (
-        initial_state(layers, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)
-    )
+    first, again, other = (initial_state(layers, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
     assert all(torch.equal(first[k], again[k]) for k in first)
     key = "middle_block.inflation.layers.0.to_q.weight"
     assert first[key].std() > 0.01 and not torch.equal(first[key], other[key])
@@ -81,9 +77,7 @@ def test_everything_else_starts_random_and_follows_the_seed(tiny):
 def test_values_per_frame_are_strided_never_averaged():
     values = torch.arange(16.0)[:, None] ** 2  # two clips of 8 frames
     assert TemporalState(8).at_level(values) is values
-    assert TemporalState(8, stride=2).at_level(values).flatten().tolist() == [
-        0, 4, 16, 36, 64, 100, 144, 196,
-    ]  # fmt: skip
+    assert TemporalState(8, stride=2).at_level(values).flatten().tolist() == [0, 4, 16, 36, 64, 100, 144, 196]
     assert TemporalState(8, stride=8).at_level(values).flatten().tolist() == [0, 64]
     assert TemporalState(8, stride=4).at_level(None) is None
 
@@ -113,9 +107,7 @@ def test_condition_is_one_vector_a_frame(tiny):
     inputs = tiny.inputs(clips=4)
     state = layers.begin(2, inputs.timesteps, inputs.context, inputs.y, torch.float32)
     assert state.condition.shape == (4, 32)
-    alone = layers.begin(
-        2, inputs.timesteps[2:3], inputs.context[2:3], inputs.y[2:3], torch.float32
-    )
+    alone = layers.begin(2, inputs.timesteps[2:3], inputs.context[2:3], inputs.y[2:3], torch.float32)
     assert torch.allclose(state.condition[2:3], alone.condition, atol=1e-6)
     assert (state.condition[0] - state.condition[1]).abs().max() > 1e-3
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lumiere_core.attention import scaled_dot_product
-from lumiere_core.temporal_layers import (
+from lumiere_core.nets.attention import scaled_dot_product
+from lumiere_core.nets.temporal_layers import (
     AttentionInflationBlock,
     ConvInflationBlock,
     TemporalConv,

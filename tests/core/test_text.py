@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lumiere_core.text import PAD, START, pad_tokens, tokenize
+from lumiere_core.nets.text_encoder import PAD, START, pad_tokens, tokenize
 
 PROMPTS = ["a red ball", "", "a yellow star moving right in front of a night sky", "שלום 🐢 été"]
 
@@ -23,9 +23,7 @@ def test_tokens_are_bytes_in_lower_case_with_single_spaces():
     assert tokenize("") == tokenize("  \n") == [START]
 
 
-@pytest.mark.parametrize(
-    ("character", "size"), [("x", 1), ("é", 2), ("ש", 2), ("日", 3), ("🐢", 4)], ids=ascii
-)
+@pytest.mark.parametrize(("character", "size"), [("x", 1), ("é", 2), ("ש", 2), ("日", 3), ("🐢", 4)], ids=ascii)
 def test_long_prompts_are_cut_between_characters(character, size):
     for before in range(4):
         cut = text_of(tokenize("a" * before + character * 10_000, max_bytes=256))

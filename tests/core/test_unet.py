@@ -3,26 +3,39 @@
 import pytest
 import torch
 
-from lumiere_core.config import UNetConfig
-from lumiere_core.unet import UNet, block_names, patchify, unpatchify
+from lumiere_core.nets.config import UNetConfig
+from lumiere_core.nets.unet import UNet, block_names, patchify, unpatchify
 
 SD15 = UNetConfig(
-    in_channels=4, out_channels=4, model_channels=320, channel_mult=(1, 2, 4, 4),
-    num_res_blocks=(2, 2, 2, 2), transformer_depth=(1, 1, 1, 1, 1, 1, 0, 0),
-    transformer_depth_output=(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0), context_dim=768,
-    num_heads=8, num_head_channels=-1,
-)  # fmt: skip
+    in_channels=4,
+    out_channels=4,
+    model_channels=320,
+    channel_mult=(1, 2, 4, 4),
+    num_res_blocks=(2, 2, 2, 2),
+    transformer_depth=(1, 1, 1, 1, 1, 1, 0, 0),
+    transformer_depth_output=(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0),
+    context_dim=768,
+    num_heads=8,
+    num_head_channels=-1,
+)
 SDXL = UNetConfig(
-    in_channels=4, out_channels=4, model_channels=320, channel_mult=(1, 2, 4),
-    num_res_blocks=(2, 2, 2), transformer_depth=(0, 0, 2, 2, 10, 10),
-    transformer_depth_output=(0, 0, 0, 2, 2, 2, 10, 10, 10), transformer_depth_middle=10,
-    context_dim=2048, use_linear_in_transformer=True, adm_in_channels=2816,
-)  # fmt: skip
+    in_channels=4,
+    out_channels=4,
+    model_channels=320,
+    channel_mult=(1, 2, 4),
+    num_res_blocks=(2, 2, 2),
+    transformer_depth=(0, 0, 2, 2, 10, 10),
+    transformer_depth_output=(0, 0, 0, 2, 2, 2, 10, 10, 10),
+    transformer_depth_middle=10,
+    context_dim=2048,
+    use_linear_in_transformer=True,
+    adm_in_channels=2816,
+)
 
 
 @pytest.mark.parametrize(
     ("config", "keys", "parameters"), [(SD15, 686, 859_520_964), (SDXL, 1680, 2_567_463_684)], ids=["sd15", "sdxl"]
-)  # fmt: skip
+)
 def test_known_models_have_their_published_size(config, keys, parameters):
     with torch.device("meta"):
         state = UNet(config).state_dict()
@@ -100,9 +113,7 @@ def test_pooled_text_is_wanted_or_refused(tiny):
     with pytest.raises(ValueError, match="needs the pooled text vector y .adm_in_channels is 32"):
         tiny.unet()(x[:, :, 0], timesteps, context)
     without = tiny.unet(tiny.unet_config(adm_in_channels=None))
-    with pytest.raises(
-        ValueError, match="no input for the pooled text vector y .adm_in_channels is None"
-    ):
+    with pytest.raises(ValueError, match="no input for the pooled text vector y .adm_in_channels is None"):
         without(x[:, :, 0], timesteps, context, y)
 
 

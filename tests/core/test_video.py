@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lumiere_core.video import (
+from lumiere_core.clips.video import (
     clip_count,
     fold,
     from_uint8,
@@ -64,9 +64,7 @@ def test_batches_that_are_no_whole_number_of_clips(batch, frames):
     with pytest.raises(ValueError) as error:
         clip_count(batch, frames)
     legal = [n for n in range(1, batch + 1) if batch % n == 0]
-    assert f"a batch of {batch} frames is no whole number of clips of {frames} frames" in str(
-        error.value
-    )
+    assert f"a batch of {batch} frames is no whole number of clips of {frames} frames" in str(error.value)
     assert f"one of {legal}, or to 0" in str(error.value)
 
 

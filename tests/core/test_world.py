@@ -23,27 +23,49 @@ SEEDS = range(400)
 
 
 def test_vocabulary_has_every_required_word():
-    assert set(COLOURS) == {
-        "red", "orange", "yellow", "green", "blue", "purple", "white", "black",
-    }  # fmt: skip
+    assert set(COLOURS) == {"red", "orange", "yellow", "green", "blue", "purple", "white", "black"}
     assert set(SHAPES) == {"ball", "square", "triangle", "star"}
     assert set(MOTIONS) == {
-        "moving left", "moving right", "moving up", "moving down", "bouncing", "spinning",
-        "swinging", "growing", "standing still",
-    }  # fmt: skip
-    assert {"night sky", "grass", "beach at sunset", "snow", "ocean", "city", "street"} <= set(
-        BACKGROUNDS
-    )
+        "moving left",
+        "moving right",
+        "moving up",
+        "moving down",
+        "bouncing",
+        "spinning",
+        "swinging",
+        "growing",
+        "standing still",
+    }
+    assert {"night sky", "grass", "beach at sunset", "snow", "ocean", "city", "street"} <= set(BACKGROUNDS)
     assert len(FAMILIES) - 1 >= 12
 
 
 def test_the_captions_use_every_word():
     captions = " | ".join(sample_scene(seed, "all").caption for seed in range(3000))
     for word in (
-        "moves", "drifts", "glides", "floats", "rises", "falls", "plain", "in front of", "over",
-        "against", "street", "pans left", "pans right", "zooms in", "zooms out", "bouncing",
-        "spinning", "pendulum", "growing", "standing still", *COLOURS, *SHAPES,
-    ):  # fmt: skip
+        "moves",
+        "drifts",
+        "glides",
+        "floats",
+        "rises",
+        "falls",
+        "plain",
+        "in front of",
+        "over",
+        "against",
+        "street",
+        "pans left",
+        "pans right",
+        "zooms in",
+        "zooms out",
+        "bouncing",
+        "spinning",
+        "pendulum",
+        "growing",
+        "standing still",
+        *COLOURS,
+        *SHAPES,
+    ):
         assert word in captions, word
 
 
@@ -58,9 +80,7 @@ def test_a_seed_gives_one_scene():
 
 def test_seeds_are_stable_across_versions():
     """Training resumes and evaluation cases name scenes by seed: a change here breaks both."""
-    assert [sample_scene(seed).family for seed in range(4)] == [
-        "shape", "walking figure", "swimming turtle", "shape",
-    ]  # fmt: skip
+    assert [sample_scene(seed).family for seed in range(4)] == ["shape", "walking figure", "swimming turtle", "shape"]
     assert sample_scene(1, family="shape").attributes["colour"] == "yellow"
 
 
@@ -75,8 +95,7 @@ def test_half_of_the_scenes_are_shapes():
 def test_splits_do_not_meet(family):
     def combination(scene):
         skipped = FAMILIES[family].unhashed
-        return tuple(scene.attributes[name] for name in FAMILIES[family].attributes
-                     if name not in skipped)  # fmt: skip
+        return tuple(scene.attributes[name] for name in FAMILIES[family].attributes if name not in skipped)
 
     train = {combination(sample_scene(seed, "train", family)) for seed in SEEDS}
     held_out = [sample_scene(seed, "held_out", family) for seed in range(60)]
@@ -117,28 +136,42 @@ def test_attributes_use_the_labels():
 @pytest.mark.parametrize(
     ("caption", "expected"),
     [
-        ("a red ball bouncing on grass",
-         {"family": "shape", "colour": "red", "shape": "ball", "motion": "bouncing",
-          "background": "grass", "camera": "static"}),
-        ("a boat sailing left on the ocean at sunset",
-         {"family": "sailing boat", "direction": "left", "time": "sunset"}),
-        ("A red square in front of a red background.",
-         {"colour": "red", "background": "plain red", "motion": "none"}),
-        ("a green ball on grass, the camera pans left",
-         {"colour": "green", "background": "grass", "camera": "pan left", "motion": "none"}),
-        ("A shooting star flying through the night sky over mountains.",
-         {"family": "shooting star", "background": "mountains"}),
-        ("Campfire at night in a snowy forest with starry sky in the background.",
-         {"family": "campfire", "background": "forest"}),
-        ("Red sports car coming around a bend in a mountain road.",
-         {"family": "car", "colour": "red"}),
+        (
+            "a red ball bouncing on grass",
+            {
+                "family": "shape",
+                "colour": "red",
+                "shape": "ball",
+                "motion": "bouncing",
+                "background": "grass",
+                "camera": "static",
+            },
+        ),
+        (
+            "a boat sailing left on the ocean at sunset",
+            {"family": "sailing boat", "direction": "left", "time": "sunset"},
+        ),
+        ("A red square in front of a red background.", {"colour": "red", "background": "plain red", "motion": "none"}),
+        (
+            "a green ball on grass, the camera pans left",
+            {"colour": "green", "background": "grass", "camera": "pan left", "motion": "none"},
+        ),
+        (
+            "A shooting star flying through the night sky over mountains.",
+            {"family": "shooting star", "background": "mountains"},
+        ),
+        (
+            "Campfire at night in a snowy forest with starry sky in the background.",
+            {"family": "campfire", "background": "forest"},
+        ),
+        ("Red sports car coming around a bend in a mountain road.", {"family": "car", "colour": "red"}),
         ("A video of the Earth rotating in space.", {"family": "rotating earth"}),
         ("Turtle swimming in ocean.", {"family": "swimming turtle", "background": "water"}),
         ("Yellow flowers swing in wind.", {"family": "swaying flowers", "colour": "yellow"}),
         ("Fireworks.", {"family": "fireworks"}),
         ("Wood on fire.", {"family": "campfire"}),
     ],
-)  # fmt: skip
+)
 def test_what_a_person_types_is_understood(caption, expected):
     attributes = scene_from_caption(caption).attributes
     assert {name: attributes[name] for name in expected} == expected

@@ -3,21 +3,20 @@
 import pytest
 import torch
 
-from lumiere_core.world import (
-    COLOURS,
-    FAMILIES,
-    MOTIONS,
-    Scene,
-    colour_mask,
-    render_clip,
-    render_frames,
-    sample_scene,
-)
+from lumiere_core.world import COLOURS, FAMILIES, MOTIONS, Scene, colour_mask, render_clip, render_frames, sample_scene
 from lumiere_core.world.families.shapes import SHAPES, place
 
 DIRECTED = [name for name, family in FAMILIES.items() if "direction" in family.attributes]
-SOLID = ["walking figure", "galloping horse", "swimming turtle", "sailing boat", "waving flag",
-         "car", "rotating earth", "swaying flowers"]  # fmt: skip
+SOLID = [
+    "walking figure",
+    "galloping horse",
+    "swimming turtle",
+    "sailing boat",
+    "waving flag",
+    "car",
+    "rotating earth",
+    "swaying flowers",
+]
 
 
 def shape_scenes(count: int, **wanted: str) -> list[Scene]:
@@ -84,16 +83,17 @@ def test_periods(motion):
 
 @pytest.mark.parametrize(
     "family, motion, phase, periods",
-    [("shape", "bouncing", 0.5, 3.0), ("shape", "swinging", 0.25, 2.6), ("walking figure", None, 0.0, 4.8),
-     ("galloping horse", None, 0.0, 7.2), ("waving flag", None, 0.0, 4.0)],
-)  # fmt: skip
+    [
+        ("shape", "bouncing", 0.5, 3.0),
+        ("shape", "swinging", 0.25, 2.6),
+        ("walking figure", None, 0.0, 4.8),
+        ("galloping horse", None, 0.0, 7.2),
+        ("waving flag", None, 0.0, 4.0),
+    ],
+)
 def test_rhythms_have_a_usual_way_and_one_scene_in_ten_another(family, motion, phase, periods):
     scenes = [sample_scene(seed, "all", family) for seed in range(4000 if motion else 600)]
-    scenes = [
-        scene
-        for scene in scenes
-        if scene.attributes["motion"] == (motion or scene.attributes["motion"])
-    ]
+    scenes = [scene for scene in scenes if scene.attributes["motion"] == (motion or scene.attributes["motion"])]
     usual = [scene for scene in scenes if scene.parameters["phase"] == phase]
     assert 0.05 < 1 - len(usual) / len(scenes) < 0.15
     tempi = [scene.parameters["periods"] / periods for scene in usual]
@@ -103,7 +103,9 @@ def test_rhythms_have_a_usual_way_and_one_scene_in_ten_another(family, motion, p
 
 
 def test_a_ball_is_dropped_a_pendulum_let_go_at_the_right_and_a_spin_goes_with_the_clock():
-    scenes = {motion: shape_scenes(40, motion=motion, camera="static") for motion in ("bouncing", "swinging", "spinning")}  # fmt: skip
+    scenes = {
+        motion: shape_scenes(40, motion=motion, camera="static") for motion in ("bouncing", "swinging", "spinning")
+    }
     for motion in ("bouncing", "swinging"):
         for scene in [s for s in scenes[motion] if s.parameters["phase"] in (0.5, 0.25)][:4]:
             _, masks = render_clip(scene, 80, 16.0, 32, 32, masks=True)

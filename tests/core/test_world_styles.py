@@ -28,9 +28,7 @@ def test_every_style_is_a_picture_of_its_own(drawn):
 def test_inputs_stay_and_a_seed_gives_one_picture(drawn):
     images, masks = drawn
     before = images.clone()
-    first, again, other = (
-        stylise(images, "watercolor", masks, torch.Generator().manual_seed(s)) for s in (1, 1, 2)
-    )
+    first, again, other = (stylise(images, "watercolor", masks, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(images, before)
     assert torch.equal(first, again) and not torch.equal(first, other)
 

@@ -1,6 +1,6 @@
 """The real host, booted once in this process, with the pack in its custom_nodes.
 
-Import core through the pack here (`host.module("lumiere_core.video")`): a plain `import lumiere_core` is a second
+Import core through the pack here (`host.module("lumiere_core.clips.video")`): a plain `import lumiere_core` is a second
 copy with different classes.
 """
 
@@ -43,18 +43,23 @@ class Studio:
     def load(self, name, frames_per_clip=0, dtype="default", **options):
         """Write a checkpoint and load it: (MODEL, CLIP, VAE)."""
         self.write_tiny(self.folder / name, **options)
-        return self.host.call(
-            "LumiereLoader", checkpoint=name, dtype=dtype, frames_per_clip=frames_per_clip
-        )
+        return self.host.call("LumiereLoader", checkpoint=name, dtype=dtype, frames_per_clip=frames_per_clip)
 
     def sample(self, model=None, frames=4, node="KSampler", latent=None, **options):
         """Return the (frames, 3, 16, 16) samples of a short run."""
         import torch
 
         settings = {
-            "seed": 1, "steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "karras",
-            "positive": self.positive, "negative": self.negative, "denoise": 1.0, **options,
-        }  # fmt: skip
+            "seed": 1,
+            "steps": 2,
+            "cfg": 3.0,
+            "sampler_name": "euler",
+            "scheduler": "karras",
+            "positive": self.positive,
+            "negative": self.negative,
+            "denoise": 1.0,
+            **options,
+        }
         if node == "LumiereSampler":
             settings.setdefault("dynamic_threshold", 0.0)
         if latent is None:
@@ -79,12 +84,12 @@ def log(caplog):
 
 @pytest.fixture(scope="session")
 def inflate(host):
-    return host.module("nodes.inflate")
+    return host.module("nodes.host.inflate")
 
 
 @pytest.fixture(scope="session")
 def clips(host):
-    return host.module("nodes.clips")
+    return host.module("nodes.host.handlers")
 
 
 @pytest.fixture
@@ -131,13 +136,19 @@ class Backbones:
         import torch
 
         deep = {
-            "num_res_blocks": [1] * 4, "channel_mult": [1, 1, 2, 2], "transformer_depth": [1, 1, 1, 0],
-            "transformer_depth_output": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
-        }  # fmt: skip
+            "num_res_blocks": [1] * 4,
+            "channel_mult": [1, 1, 2, 2],
+            "transformer_depth": [1, 1, 1, 0],
+            "transformer_depth_output": [1, 1, 1, 1, 1, 1, 0, 0],
+            "transformer_depth_middle": 1,
+        }
         wide = {
-            "num_res_blocks": [1] * 3, "channel_mult": [1, 2, 2], "transformer_depth": [0, 1, 2],
-            "transformer_depth_output": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 2,
-        }  # fmt: skip
+            "num_res_blocks": [1] * 3,
+            "channel_mult": [1, 2, 2],
+            "transformer_depth": [0, 1, 2],
+            "transformer_depth_output": [0, 0, 1, 1, 2, 2],
+            "transformer_depth_middle": 2,
+        }
         family, layout = {
             "SD15": (supported.SD15, deep),
             "SD15 inpaint": (supported.SD15, {**deep, "in_channels": 9}),
@@ -150,22 +161,28 @@ class Backbones:
                 supported.SD_X4Upscaler,
                 {**deep, "in_channels": 7, "use_linear_in_transformer": True, "num_classes": 1000},
             ),
-        }[name]  # fmt: skip
+        }[name]
         config = family(
             {
-                "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32,
-                "context_dim": self.WIDTH, "use_spatial_transformer": True, "legacy": False,
-                "adm_in_channels": None, **layout, **changes,
+                "image_size": 32,
+                "in_channels": 4,
+                "out_channels": 4,
+                "model_channels": 32,
+                "context_dim": self.WIDTH,
+                "use_spatial_transformer": True,
+                "legacy": False,
+                "adm_in_channels": None,
+                **layout,
+                **changes,
             }
-        )  # fmt: skip
+        )
         config.unet_config.update({"num_heads": -1, "num_head_channels": 32})
         config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
         model = config.get_model({}, "")
         model.load_model_weights(self._random(model.diffusion_model, seed), "")
         return comfy.model_patcher.CoreModelPatcher(
-            model, load_device=management.get_torch_device(),
-            offload_device=management.unet_offload_device(),
-        )  # fmt: skip
+            model, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
+        )
 
     @staticmethod
     def _random(unet, seed):
@@ -178,9 +195,7 @@ class Backbones:
             if value.ndim > 1:
                 state[key] = noise * value[0].numel() ** -0.5
             else:
-                state[key] = noise * 0.05 + (
-                    1.0 if "norm" in key and key.endswith("weight") else 0.0
-                )
+                state[key] = noise * 0.05 + (1.0 if "norm" in key and key.endswith("weight") else 0.0)
         return state
 
     def text(self, seed=0, frames=1):
@@ -196,9 +211,16 @@ class Backbones:
         import torch
 
         settings = {
-            "seed": 1, "steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
-            "positive": positive or self.text(1), "negative": self.text(2), **options,
-        }  # fmt: skip
+            "seed": 1,
+            "steps": 2,
+            "cfg": 3.0,
+            "sampler_name": "euler",
+            "scheduler": "normal",
+            "denoise": 1.0,
+            "positive": positive or self.text(1),
+            "negative": self.text(2),
+            **options,
+        }
         latent = latent or {"samples": torch.zeros(frames, 4, self.SIZE, self.SIZE)}
         (result,) = self.host.call(node, model=model, latent_image=latent, **settings)
         return result["samples"]
@@ -251,10 +273,10 @@ def write_temporal(host):
     """Function (MODEL, file name, **config): write temporal layers of random weights for it into models/lumiere."""
     import torch
 
-    from lumiere_core import checkpoint
+    from lumiere_core.nets import checkpoint
 
-    core = {name: host.module(f"lumiere_core.{name}") for name in ("config", "temporal")}
-    inflate = host.module("nodes.inflate")
+    core = {name: host.module(f"lumiere_core.nets.{name}") for name in ("config", "temporal")}
+    inflate = host.module("nodes.host.inflate")
 
     def write(model, name, unet_config=None, **config):
         unet_config = unet_config or inflate.unet_config_of(model)
@@ -266,9 +288,7 @@ def write_temporal(host):
         state = core["temporal"].initial_state(layers, generator)
         for key, value in state.items():
             if ".proj." in key or "modulation" in key or key.startswith("conv_cond"):
-                state[key] = (
-                    torch.randn(value.shape, generator=generator) * 0.3 * value[0].numel() ** -0.5
-                )
+                state[key] = torch.randn(value.shape, generator=generator) * 0.3 * value[0].numel() ** -0.5
         configs = {"unet": unet_config.to_dict(), "temporal": temporal_config.to_dict()}
         checkpoint.save_file(
             {f"temporal.{k}": v for k, v in state.items()},
@@ -286,7 +306,7 @@ def script():
     import importlib.util
     import sys
 
-    folder = Path(__file__).resolve().parents[2] / "nodes"
+    folder = Path(__file__).resolve().parents[2] / "nodes" / "headless"
 
     def load(name):
         sys.path.insert(0, str(folder))

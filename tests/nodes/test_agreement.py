@@ -8,22 +8,43 @@ import torch
 pytestmark = pytest.mark.host
 
 SD15 = {
-    "model_channels": 32, "channel_mult": (1, 2, 4, 4), "num_res_blocks": (2, 2, 2, 2),
-    "transformer_depth": (1, 1, 1, 1, 1, 1, 0, 0), "transformer_depth_output": (1,) * 9 + (0,) * 3,
-    "transformer_depth_middle": 1, "context_dim": 64, "num_heads": 8, "num_head_channels": -1,
-    "in_channels": 4, "out_channels": 4,
-}  # fmt: skip
+    "model_channels": 32,
+    "channel_mult": (1, 2, 4, 4),
+    "num_res_blocks": (2, 2, 2, 2),
+    "transformer_depth": (1, 1, 1, 1, 1, 1, 0, 0),
+    "transformer_depth_output": (1,) * 9 + (0,) * 3,
+    "transformer_depth_middle": 1,
+    "context_dim": 64,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "in_channels": 4,
+    "out_channels": 4,
+}
 SDXL = {
-    "model_channels": 32, "channel_mult": (1, 2, 4), "num_res_blocks": (2, 2, 2),
-    "transformer_depth": (0, 0, 2, 2, 3, 3), "transformer_depth_output": (0, 0, 0, 2, 2, 2, 3, 3, 3),
-    "transformer_depth_middle": 3, "context_dim": 64, "num_head_channels": 16,
-    "use_linear_in_transformer": True, "adm_in_channels": 2816, "in_channels": 4, "out_channels": 4,
-}  # fmt: skip
+    "model_channels": 32,
+    "channel_mult": (1, 2, 4),
+    "num_res_blocks": (2, 2, 2),
+    "transformer_depth": (0, 0, 2, 2, 3, 3),
+    "transformer_depth_output": (0, 0, 0, 2, 2, 2, 3, 3, 3),
+    "transformer_depth_middle": 3,
+    "context_dim": 64,
+    "num_head_channels": 16,
+    "use_linear_in_transformer": True,
+    "adm_in_channels": 2816,
+    "in_channels": 4,
+    "out_channels": 4,
+}
 MINI = {
-    "model_channels": 64, "channel_mult": (1, 1, 2, 2), "num_res_blocks": (1, 1, 1, 1),
-    "transformer_depth": (0, 0, 0, 1), "transformer_depth_output": (0, 0, 0, 0, 0, 0, 1, 1),
-    "context_dim": 32, "use_scale_shift_norm": True, "adm_in_channels": 32, "patch_size": 2,
-}  # fmt: skip
+    "model_channels": 64,
+    "channel_mult": (1, 1, 2, 2),
+    "num_res_blocks": (1, 1, 1, 1),
+    "transformer_depth": (0, 0, 0, 1),
+    "transformer_depth_output": (0, 0, 0, 0, 0, 0, 1, 1),
+    "context_dim": 32,
+    "use_scale_shift_norm": True,
+    "adm_in_channels": 32,
+    "patch_size": 2,
+}
 
 
 def randomise(module, seed=0):
@@ -32,7 +53,7 @@ def randomise(module, seed=0):
     state = {
         key: torch.randn(value.shape, generator=generator) * (value[0].numel() if value.ndim > 1 else 9) ** -0.5
         for key, value in module.state_dict().items()
-    }  # fmt: skip
+    }
     module.load_state_dict(state)
     return state
 
@@ -52,11 +73,11 @@ def inputs(config, images=4, size=16):
 def test_image_u_net_equals_the_host_s(host, shape):
     import comfy.ops
 
-    config = host.module("lumiere_core.config").UNetConfig(**shape)
-    ours = host.module("lumiere_core.unet").UNet(config)
-    theirs = host.module("nodes.backbone").LumiereUNet(
+    config = host.module("lumiere_core.nets.config").UNetConfig(**shape)
+    ours = host.module("lumiere_core.nets.unet").UNet(config)
+    theirs = host.module("nodes.host.image_model").LumiereUNet(
         **config.host_kwargs(), patch_size=config.patch_size, operations=comfy.ops.disable_weight_init
-    )  # fmt: skip
+    )
     theirs.load_state_dict(randomise(ours))  # strict: the same keys
     arguments = inputs(config)
     with torch.no_grad():
@@ -74,15 +95,14 @@ def stable_diffusion(name, shape):
     values = dict(shape)
     config = getattr(comfy.supported_models, name)(
         {
-            "image_size": 32, "use_spatial_transformer": True, "legacy": False,
+            "image_size": 32,
+            "use_spatial_transformer": True,
+            "legacy": False,
             **{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()},
             "num_classes": "sequential" if values.get("adm_in_channels") else None,
         }
-    )  # fmt: skip
-    heads = {
-        "num_heads": values.get("num_heads", -1),
-        "num_head_channels": values["num_head_channels"],
-    }
+    )
+    heads = {"num_heads": values.get("num_heads", -1), "num_head_channels": values["num_head_channels"]}
     config.unet_config.update(heads)
     config.set_inference_dtype(torch.float32, None)
     base = comfy.model_base.SDXL if name == "SDXL" else comfy.model_base.BaseModel
@@ -98,8 +118,8 @@ def stable_diffusion(name, shape):
 @pytest.mark.parametrize(("name", "shape"), [("SD15", SD15), ("SDXL", SDXL)])
 def test_any_u_net_of_the_host_can_be_inflated(host, studio, inflate, clips, name, shape):
     """Its U-Net is described as core's, and the clips are core's Space-Time U-Net's."""
-    core = host.module("lumiere_core.config")
-    temporal = host.module("lumiere_core.temporal")
+    core = host.module("lumiere_core.nets.config")
+    temporal = host.module("lumiere_core.nets.temporal")
     image = stable_diffusion(name, shape)
     assert inflate.unet_config_of(image) == core.UNetConfig(**shape)
 
@@ -108,14 +128,12 @@ def test_any_u_net_of_the_host_can_be_inflated(host, studio, inflate, clips, nam
     model = inflate.inflate(image, randomise(layers), config)
     text = {"pooled_output": torch.randn(1, 1280)} if name == "SDXL" else {}
     cond = [[torch.randn(1, 7, 64), text]]
-    samples = studio.sample(
-        model, latent={"samples": torch.zeros(5, 4, 8, 8)}, steps=1, positive=cond, negative=cond
-    )
+    samples = studio.sample(model, latent={"samples": torch.zeros(5, 4, 8, 8)}, steps=1, positive=cond, negative=cond)
     assert samples.shape == (5, 4, 8, 8) and samples.isfinite().all()
 
-    unet = host.module("lumiere_core.unet").UNet(core.UNetConfig(**shape))
+    unet = host.module("lumiere_core.nets.unet").UNet(core.UNetConfig(**shape))
     unet.load_state_dict(image.model.diffusion_model.state_dict())
-    both = host.module("lumiere_core.stunet").SpaceTimeUNet(unet, layers)
+    both = host.module("lumiere_core.nets.stunet").SpaceTimeUNet(unet, layers)
     arguments = inputs(unet.config, images=1, size=8)
     clip = torch.randn(1, 4, 5, 8, 8, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -126,9 +144,7 @@ def test_any_u_net_of_the_host_can_be_inflated(host, studio, inflate, clips, nam
 
 def host_call(clips, model, frames, arguments):
     """Call the host's U-Net with the MODEL's wrappers and handlers, as a sampler does."""
-    per_frame = {
-        k: v if v is None else v.expand(len(frames), *v.shape[1:]) for k, v in arguments.items()
-    }
+    per_frame = {k: v if v is None else v.expand(len(frames), *v.shape[1:]) for k, v in arguments.items()}
     options = {**model.model_options["transformer_options"], "wrappers": model.wrappers}
     options[clips.LAYERS] = clips.temporal_patcher(model).model
     per_frame.pop("x")
@@ -148,7 +164,7 @@ def with_schedule(schedule):
 @pytest.mark.parametrize("kind", ["cosine", "scaled_linear"])
 @pytest.mark.parametrize("prediction", ["v", "eps", "x0"])
 def test_noise_schedules_are_equal(host, studio, kind, prediction):
-    ours = host.module("lumiere_core.schedule").Schedule(kind, prediction)
+    ours = host.module("lumiere_core.diffusion.schedule").Schedule(kind, prediction)
     model, _, _ = studio.load("other_schedule.safetensors", change=with_schedule(ours))
     theirs = model.get_model_object("model_sampling")
     assert torch.allclose(theirs.sigmas, ours.sigmas, rtol=1e-5)
@@ -160,65 +176,66 @@ def test_noise_schedules_are_equal(host, studio, kind, prediction):
     assert torch.allclose(theirs.sigma(timesteps), ours.sigma(timesteps), rtol=1e-5)
     x, v = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
     sigma = torch.tensor([0.002, 0.5, 3.0, 80.0])
-    assert torch.allclose(
-        theirs.calculate_denoised(sigma, v, x), ours.denoised(x, v, sigma), atol=1e-5
-    )
+    assert torch.allclose(theirs.calculate_denoised(sigma, v, x), ours.denoised(x, v, sigma), atol=1e-5)
     assert torch.allclose(theirs.calculate_input(sigma, x), ours.network_input(x, sigma), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("sampler", "core_sampler"), [("euler", "ddim"), ("euler_ancestral", "ddpm")]
-)
+@pytest.mark.parametrize(("sampler", "core_sampler"), [("euler", "ddim"), ("euler_ancestral", "ddpm")])
 @pytest.mark.parametrize("scheduler", ["karras", "normal"])
 @pytest.mark.parametrize("prediction", ["v", "x0"])
 def test_whole_runs_agree(host, studio, sampler, core_sampler, scheduler, prediction):
     """Same weights, seed, sampler and steps: clips in [-1, 1] agree to 1e-4 (float32; measured 2e-6)."""
-    pipeline = host.module("lumiere_core.pipeline")
-    schedule = host.module("lumiere_core.schedule").Schedule(prediction=prediction)
+    pipeline = host.module("lumiere_core.diffusion.generate")
+    schedule = host.module("lumiere_core.diffusion.schedule").Schedule(prediction=prediction)
     model, _, _ = studio.load("run.safetensors", change=with_schedule(schedule))
     models, _ = pipeline.load_models(studio.folder / "run.safetensors")
     kept = []
     request = pipeline.Request(
-        "a red ball", seed=5, num_frames=5, height=16, width=16, steps=6, cfg=3.0,
-        sampler=core_sampler, scheduler=scheduler, threshold=0.995,
-    )  # fmt: skip
+        "a red ball",
+        seed=5,
+        num_frames=5,
+        height=16,
+        width=16,
+        steps=6,
+        cfg=3.0,
+        sampler=core_sampler,
+        scheduler=scheduler,
+        threshold=0.995,
+    )
     pipeline.generate(models, request, keep_float=kept.append)
     got = studio.sample(
         model,
-        frames=5, node="LumiereSampler", seed=5, steps=6, cfg=3.0, sampler_name=sampler,
-        scheduler=scheduler, dynamic_threshold=0.995,
-    )  # fmt: skip
+        frames=5,
+        node="LumiereSampler",
+        seed=5,
+        steps=6,
+        cfg=3.0,
+        sampler_name=sampler,
+        scheduler=scheduler,
+        dynamic_threshold=0.995,
+    )
     difference = (got.transpose(0, 1)[None] - kept[0]).abs().max()
     assert difference < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("sampler", "core_sampler"), [("euler", "ddim"), ("euler_ancestral", "ddpm")]
-)
+@pytest.mark.parametrize(("sampler", "core_sampler"), [("euler", "ddim"), ("euler_ancestral", "ddpm")])
 def test_restarted_runs_agree(host, studio, sampler, core_sampler):
     """The same noise at the same rises, and the sampler's own goes on from restart to restart."""
-    pipeline = host.module("lumiere_core.pipeline")
+    pipeline = host.module("lumiere_core.diffusion.generate")
     models, _ = pipeline.load_models(studio.folder / "tiny.safetensors")
     kept, reported = [], []
     request = pipeline.Request(
-        "a red ball", seed=5, num_frames=5, height=16, width=16, steps=6, cfg=3.0, sampler=core_sampler,
-        restarts=2,
-    )  # fmt: skip
-    pipeline.generate(
-        models, request, lambda step, *_: reported.append(step), keep_float=kept.append
+        "a red ball", seed=5, num_frames=5, height=16, width=16, steps=6, cfg=3.0, sampler=core_sampler, restarts=2
     )
-    got = studio.sample(
-        frames=5, node="LumiereSampler", seed=5, steps=6, cfg=3.0, sampler_name=sampler, restarts=2
-    )
+    pipeline.generate(models, request, lambda step, *_: reported.append(step), keep_float=kept.append)
+    got = studio.sample(frames=5, node="LumiereSampler", seed=5, steps=6, cfg=3.0, sampler_name=sampler, restarts=2)
     assert reported == list(range(len(reported))) and len(reported) > 6 + 2 * 2
     assert (got.transpose(0, 1)[None] - kept[0]).abs().max() < 1e-4
     plain = studio.sample(frames=5, node="LumiereSampler", seed=5, steps=6, sampler_name=sampler)
     assert (got - plain).abs().mean() > 0.01
 
 
-@pytest.mark.parametrize(
-    ("sampler", "core_sampler"), [("euler", "ddim"), ("euler_ancestral", "ddpm")]
-)
+@pytest.mark.parametrize(("sampler", "core_sampler"), [("euler", "ddim"), ("euler_ancestral", "ddpm")])
 @pytest.mark.parametrize(
     ("known", "hidden", "tolerance"),
     [("frames", 0.5, 1e-4), ("border", 0.5, 1e-4), ("border", None, 0.03)],
@@ -230,7 +247,7 @@ def test_conditioned_runs_agree(host, studio, known, hidden, tolerance, sampler,
     Where a video goes on under the mask they agree to 0.03 (measured 0.009): the host starts from noise on top of
     what is hidden, core from noise alone.
     """
-    pipeline = host.module("lumiere_core.pipeline")
+    pipeline = host.module("lumiere_core.diffusion.generate")
     model, _, vae = studio.load("conditioned_run.safetensors", conv_cond=True)
     models, _ = pipeline.load_models(studio.folder / "conditioned_run.safetensors")
     clip = torch.rand(5, 16, 16, 3, generator=torch.Generator().manual_seed(7))
@@ -241,22 +258,36 @@ def test_conditioned_runs_agree(host, studio, known, hidden, tolerance, sampler,
         mask[:, 4:12, 4:12] = 1
     if hidden is not None:
         clip[mask > 0] = hidden
-    condition = host.module("lumiere_core.conditioning").Condition(
+    condition = host.module("lumiere_core.clips.conditioning").Condition(
         (clip * 2 - 1).movedim(-1, 0)[None], 1 - mask[None, None]
     )
     kept = []
     request = pipeline.Request(
-        "a red ball", seed=5, num_frames=5, height=16, width=16, steps=6, cfg=3.0,
-        sampler=core_sampler, scheduler="karras",
-    )  # fmt: skip
+        "a red ball",
+        seed=5,
+        num_frames=5,
+        height=16,
+        width=16,
+        steps=6,
+        cfg=3.0,
+        sampler=core_sampler,
+        scheduler="karras",
+    )
     pipeline.generate(models, request, keep_float=kept.append, condition=condition)
     positive, negative, latent = host.call(
-        "LumiereApplyCondition", positive=studio.positive, negative=studio.negative, vae=vae,
-        condition=clip, mask=mask,
-    )  # fmt: skip
+        "LumiereApplyCondition", positive=studio.positive, negative=studio.negative, vae=vae, condition=clip, mask=mask
+    )
     got = studio.sample(
-        model, node="LumiereSampler", latent=latent, positive=positive, negative=negative, seed=5,
-        steps=6, cfg=3.0, sampler_name=sampler, scheduler="karras",
-    )  # fmt: skip
+        model,
+        node="LumiereSampler",
+        latent=latent,
+        positive=positive,
+        negative=negative,
+        seed=5,
+        steps=6,
+        cfg=3.0,
+        sampler_name=sampler,
+        scheduler="karras",
+    )
     difference = (got.transpose(0, 1)[None] - kept[0]).abs().max()
     assert difference < tolerance

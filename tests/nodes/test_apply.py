@@ -11,9 +11,7 @@ FAMILIES = ["SD15", "SD15 inpaint", "SD21", "SDXL", "SD x4"]
 @pytest.fixture
 def apply(host):
     def run(model, temporal="untrained", frames_per_clip=0):
-        (result,) = host.call(
-            "LumiereApplyTemporal", model=model, temporal=temporal, frames_per_clip=frames_per_clip
-        )
+        (result,) = host.call("LumiereApplyTemporal", model=model, temporal=temporal, frames_per_clip=frames_per_clip)
         return result
 
     return run
@@ -30,10 +28,18 @@ def one_call(backbones, model, x, sigma=2.0):
         return noise
 
     comfy.samplers.sample(
-        model, x, backbones.text(1), backbones.text(2), 1.0, model.load_device,
-        comfy.samplers.KSAMPLER(once), torch.tensor([sigma, 0.0]), model.model_options,
-        latent_image=torch.zeros_like(x), seed=0,
-    )  # fmt: skip
+        model,
+        x,
+        backbones.text(1),
+        backbones.text(2),
+        1.0,
+        model.load_device,
+        comfy.samplers.KSAMPLER(once),
+        torch.tensor([sigma, 0.0]),
+        model.model_options,
+        latent_image=torch.zeros_like(x),
+        seed=0,
+    )
     return found["x0"]
 
 
@@ -42,9 +48,7 @@ def latent(frames=16, size=8):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_untrained_layers_leave_every_nth_frame_to_the_image_model(
-    backbones, apply, clips, name, log
-):
+def test_untrained_layers_leave_every_nth_frame_to_the_image_model(backbones, apply, clips, name, log):
     """N follows from the resizes: 8 for three of them, 4 for SDXL's two."""
     plain = backbones(name)
     inflated = apply(plain)
@@ -58,9 +62,7 @@ def test_untrained_layers_leave_every_nth_frame_to_the_image_model(
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_trained_layers_change_the_clip_and_one_frame_is_the_image_model(
-    backbones, apply, write_temporal, name
-):
+def test_trained_layers_change_the_clip_and_one_frame_is_the_image_model(backbones, apply, write_temporal, name):
     plain = backbones(name)
     write_temporal(plain, "family.safetensors")
     inflated = apply(plain, "family.safetensors")
@@ -98,27 +100,28 @@ def test_eight_bit_weights_get_temporal_layers_of_more(backbones, apply, clips):
 )
 def test_temporal_layers_of_another_family_are_refused_by_name(
     backbones, apply, write_temporal, inflate, monkeypatch, host, trained, trained_values, got, message
-):  # fmt: skip
+):
     """The configurations have the widths of the real checkpoints, the weights are small."""
     import dataclasses
 
     real = {"SD15": {"context_dim": 768}, "SDXL": {"context_dim": 2048}}
-    module = host.module("nodes.apply")
+    module = host.module("nodes.loaders")
 
     def full(name, **more):
         config = inflate.unet_config_of(backbones(name))
-        depth = {"transformer_depth": (0, 0, 2, 2, 10, 10), "num_res_blocks": (2, 2, 2),
-                 "transformer_depth_output": (0, 0, 0, 2, 2, 2, 10, 10, 10)}  # fmt: skip
+        depth = {
+            "transformer_depth": (0, 0, 2, 2, 10, 10),
+            "num_res_blocks": (2, 2, 2),
+            "transformer_depth_output": (0, 0, 0, 2, 2, 2, 10, 10, 10),
+        }
         values = {"model_channels": 320, **real[name], **(depth if name == "SDXL" else {}), **more}
         return dataclasses.replace(config, **values)
 
-    from lumiere_core import checkpoint
+    from lumiere_core.nets import checkpoint
 
     config = {"unet": full(trained, **trained_values).to_dict(), "temporal": {}}
     path = host.base / "models" / "lumiere" / "other.safetensors"
-    checkpoint.save_file(
-        {"temporal.x": torch.zeros(1)}, path, checkpoint.metadata_for("other", config)
-    )
+    checkpoint.save_file({"temporal.x": torch.zeros(1)}, path, checkpoint.metadata_for("other", config))
     monkeypatch.setattr(module, "unet_config_of", lambda model: full(got))
     with pytest.raises(ValueError, match=f"other.safetensors was {message}"):
         apply(backbones(got), "other.safetensors")
@@ -131,7 +134,7 @@ def test_layers_of_the_plain_model_fit_its_inpainting_variant(backbones, apply, 
 
 
 def test_file_without_temporal_layers_is_refused(backbones, apply, host):
-    from lumiere_core import checkpoint
+    from lumiere_core.nets import checkpoint
 
     path = host.base / "models" / "lumiere" / "none.safetensors"
     checkpoint.save_file({"image.x": torch.zeros(1)}, path, checkpoint.metadata_for("none", {}))

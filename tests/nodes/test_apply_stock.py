@@ -24,7 +24,7 @@ def model(host, backbones, write_temporal, plain):
 def inflated(host, model, frames_per_clip=0):
     (result,) = host.call(
         "LumiereApplyTemporal", model=model, temporal="stock.safetensors", frames_per_clip=frames_per_clip
-    )  # fmt: skip
+    )
     return result
 
 
@@ -40,25 +40,24 @@ def lora(host, plain, name="stock.safetensors"):
     width = plain.model.state_dict()[WEIGHT].shape[0]
     folder = host.base / "models" / "loras"
     folder.mkdir(exist_ok=True)
-    state = {
-        f"{KEY}.lora_A.weight": torch.ones(4, width),
-        f"{KEY}.lora_B.weight": torch.ones(width, 4),
-    }
+    state = {f"{KEY}.lora_A.weight": torch.ones(4, width), f"{KEY}.lora_B.weight": torch.ones(width, 4)}
     save_file(state, folder / name)
     return name
 
 
 def test_sampler_custom_advanced_equals_ksampler(host, backbones, model):
-    (guider,) = host.call(
-        "CFGGuider", model=model, positive=backbones.text(1), negative=backbones.text(2), cfg=3.0
-    )
+    (guider,) = host.call("CFGGuider", model=model, positive=backbones.text(1), negative=backbones.text(2), cfg=3.0)
     (noise,) = host.call("RandomNoise", noise_seed=1)
     (sampler,) = host.call("KSamplerSelect", sampler_name="euler")
     (sigmas,) = host.call("BasicScheduler", model=model, scheduler="normal", steps=2, denoise=1.0)
     out, _ = host.call(
-        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas,
+        "SamplerCustomAdvanced",
+        noise=noise,
+        guider=guider,
+        sampler=sampler,
+        sigmas=sigmas,
         latent_image={"samples": torch.zeros(8, 4, 8, 8)},
-    )  # fmt: skip
+    )
     assert torch.equal(out["samples"], backbones.sample(model))
 
 
@@ -79,21 +78,14 @@ def test_hook_lora_on_a_part_of_the_schedule(host, backbones, plain, model):
     name = lora(host, plain)
 
     def hooked(start):
-        (hooks,) = host.call(
-            "CreateHookLoraModelOnly", lora_name=name, strength_model=1.0, prev_hooks=None
-        )
+        (hooks,) = host.call("CreateHookLoraModelOnly", lora_name=name, strength_model=1.0, prev_hooks=None)
         if start:
-            (frames,) = host.call(
-                "CreateHookKeyframe", strength_mult=0.0, start_percent=0.0, prev_hook_kf=None
-            )
-            (frames,) = host.call(
-                "CreateHookKeyframe", strength_mult=1.0, start_percent=start, prev_hook_kf=frames
-            )
+            (frames,) = host.call("CreateHookKeyframe", strength_mult=0.0, start_percent=0.0, prev_hook_kf=None)
+            (frames,) = host.call("CreateHookKeyframe", strength_mult=1.0, start_percent=start, prev_hook_kf=frames)
             (hooks,) = host.call("SetHookKeyframes", hooks=hooks, hook_kf=frames)
         (positive,) = host.call(
-            "ConditioningSetProperties", cond_NEW=backbones.text(1), hooks=hooks, strength=1.0,
-            set_cond_area="default",
-        )  # fmt: skip
+            "ConditioningSetProperties", cond_NEW=backbones.text(1), hooks=hooks, strength=1.0, set_cond_area="default"
+        )
         return backbones.sample(model, positive=positive, steps=4)
 
     none, half, whole = backbones.sample(model, steps=4), hooked(0.5), hooked(0.0)
@@ -128,15 +120,18 @@ def controlled(host, backbones, hint):
     import comfy.controlnet
 
     net = comfy.controlnet.ControlNet(
-        Controls(SKIPS),
-        load_device=torch.device("cpu"),
-        manual_cast_dtype=None,
-        compression_ratio=1,
+        Controls(SKIPS), load_device=torch.device("cpu"), manual_cast_dtype=None, compression_ratio=1
     )
     return host.call(
-        "ControlNetApplyAdvanced", positive=backbones.text(1), negative=backbones.text(2), control_net=net,
-        image=hint, strength=1.0, start_percent=0.0, end_percent=1.0,
-    )  # fmt: skip
+        "ControlNetApplyAdvanced",
+        positive=backbones.text(1),
+        negative=backbones.text(2),
+        control_net=net,
+        image=hint,
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
 
 
 def test_controlnet_of_its_own_hint_for_every_frame(host, backbones, model, plain, log):
@@ -146,9 +141,7 @@ def test_controlnet_of_its_own_hint_for_every_frame(host, backbones, model, plai
     samples = backbones.sample(model, frames=16, positive=positive, negative=negative)
     assert "could not be applied" not in log()
     assert (samples - backbones.sample(model, frames=16)).abs().amax(dim=(1, 2, 3))[-1] > 1e-3
-    (fresh,) = host.call(
-        "LumiereApplyTemporal", model=plain, temporal="untrained", frames_per_clip=0
-    )
+    (fresh,) = host.call("LumiereApplyTemporal", model=plain, temporal="untrained", frames_per_clip=0)
     one = {"steps": 1, "cfg": 1.0, "frames": 16, "positive": positive, "negative": negative}
     key = (backbones.sample(fresh, **one) - backbones.sample(plain, **one))[::8]
     assert key.abs().max() < 1e-4  # strided, not averaged
@@ -165,9 +158,7 @@ def test_controlnet_of_its_own_hint_for_every_frame(host, backbones, model, plai
 def test_patches_change_the_clip(host, backbones, node, settings):
     """FreeU acts on 2 x and 4 x the model's width, so the coarser levels have these."""
     model = backbones("SD15", channel_mult=[1, 2, 4, 4])
-    (fresh,) = host.call(
-        "LumiereApplyTemporal", model=model, temporal="untrained", frames_per_clip=0
-    )
+    (fresh,) = host.call("LumiereApplyTemporal", model=model, temporal="untrained", frames_per_clip=0)
     (patched,) = host.call(node, model=fresh, **settings)
     latent = {"samples": torch.zeros(8, 4, 16, 16)}  # more than one pixel at the coarsest level
     assert changes(backbones.sample(patched, latent=latent), backbones.sample(fresh, latent=latent))
@@ -180,9 +171,7 @@ def test_token_merging(host, backbones, model):
 
 
 def test_hypertile(host, backbones, model):
-    (tiled,) = host.call(
-        "HyperTile", model=model, tile_size=32, swap_size=1, max_depth=0, scale_depth=False
-    )
+    (tiled,) = host.call("HyperTile", model=model, tile_size=32, swap_size=1, max_depth=0, scale_depth=False)
     latent = {"samples": torch.zeros(8, 4, 16, 16)}
     assert changes(backbones.sample(tiled, latent=latent), backbones.sample(model, latent=latent))
 
@@ -200,9 +189,7 @@ def test_attention_replacement_as_ipadapter_uses_it(backbones, model):
         return plain + optimized_attention(q, extra, extra, options["n_heads"])
 
     adapted = model.clone()
-    adapted.set_model_attn2_replace(
-        replace, "input", 5, 0
-    )  # the third level: a quarter of the frames
+    adapted.set_model_attn2_replace(replace, "input", 5, 0)  # the third level: a quarter of the frames
     samples = backbones.sample(adapted)
     assert seen and all(q == k == 2 * len(chunks) for q, k, chunks in seen)
     assert changes(samples, backbones.sample(model))
@@ -217,7 +204,7 @@ def test_easycache_skips_calls(host, backbones, model):
         calls.clear()
         (cached,) = host.call(
             "EasyCache", model=model, reuse_threshold=0.9, start_percent=0.1, end_percent=0.95, verbose=False
-        )  # fmt: skip
+        )
         samples = backbones.sample(cached, steps=10)
         assert 0 < len(calls) < full and changes(samples, every, least=0.0)
     finally:
@@ -230,9 +217,7 @@ def test_merge_of_checkpoints_keeps_the_temporal_layers(host, backbones, model):
     (merged,) = host.call("ModelMergeSimple", model1=model, model2=other, ratio=0.25)
     first, second = (m.model.state_dict()[WEIGHT].clone() for m in (model, other))
     samples = backbones.sample(merged)
-    assert torch.allclose(
-        merged.model.state_dict()[WEIGHT], 0.25 * first + 0.75 * second, atol=1e-6
-    )
+    assert torch.allclose(merged.model.state_dict()[WEIGHT], 0.25 * first + 0.75 * second, atol=1e-6)
     (images,) = host.call("ModelMergeSimple", model1=backbones("SD15"), model2=other, ratio=0.25)
     assert changes(samples, backbones.sample(model)) and changes(samples, backbones.sample(images))
     (again,) = host.call("ModelMergeSimple", model1=backbones("SD15"), model2=other, ratio=0.25)
@@ -241,11 +226,21 @@ def test_merge_of_checkpoints_keeps_the_temporal_layers(host, backbones, model):
 
 def test_context_windows_of_the_host(host, backbones, model):
     (windows,) = host.call(
-        "ContextWindowsManual", model=model, context_length=8, context_overlap=2,
-        context_schedule="standard_static", context_stride=1, closed_loop=False, fuse_method="flat", dim=0,
-        freenoise=False, cond_retain_index_list="", split_conds_to_windows=False,
-        latent_retain_index_list="", causal_window_fix=False,
-    )  # fmt: skip
+        "ContextWindowsManual",
+        model=model,
+        context_length=8,
+        context_overlap=2,
+        context_schedule="standard_static",
+        context_stride=1,
+        closed_loop=False,
+        fuse_method="flat",
+        dim=0,
+        freenoise=False,
+        cond_retain_index_list="",
+        split_conds_to_windows=False,
+        latent_retain_index_list="",
+        causal_window_fix=False,
+    )
     assert changes(backbones.sample(windows, frames=14), backbones.sample(model, frames=14))
     assert torch.allclose(backbones.sample(windows, frames=8), backbones.sample(model), atol=1e-5)
 
@@ -272,9 +267,14 @@ def test_inpaint_conditioning_of_nine_channels(host, backbones, model, write_tem
 
     def sample(pixels, mask):
         positive, negative, latent = host.call(
-            "InpaintModelConditioning", positive=backbones.text(1), negative=backbones.text(2), pixels=pixels,
-            vae=Vae(), mask=mask, noise_mask=False,
-        )  # fmt: skip
+            "InpaintModelConditioning",
+            positive=backbones.text(1),
+            negative=backbones.text(2),
+            pixels=pixels,
+            vae=Vae(),
+            mask=mask,
+            noise_mask=False,
+        )
         return backbones.sample(inpaint, positive=positive, negative=negative, latent=latent)
 
     known = sample(pixels, mask)
@@ -284,15 +284,17 @@ def test_inpaint_conditioning_of_nine_channels(host, backbones, model, write_tem
 def test_x4_upscaler_sees_the_low_resolution_clip(host, backbones, write_temporal):
     upscaler = backbones("SD x4")
     write_temporal(upscaler, "x4.safetensors")
-    (model,) = host.call(
-        "LumiereApplyTemporal", model=upscaler, temporal="x4.safetensors", frames_per_clip=0
-    )
+    (model,) = host.call("LumiereApplyTemporal", model=upscaler, temporal="x4.safetensors", frames_per_clip=0)
 
     def sample(images):
         positive, negative, latent = host.call(
-            "SD_4XUpscale_Conditioning", images=images, positive=backbones.text(1), negative=backbones.text(2),
-            scale_ratio=4.0, noise_augmentation=0.1,
-        )  # fmt: skip
+            "SD_4XUpscale_Conditioning",
+            images=images,
+            positive=backbones.text(1),
+            negative=backbones.text(2),
+            scale_ratio=4.0,
+            noise_augmentation=0.1,
+        )
         return backbones.sample(model, positive=positive, negative=negative, latent=latent)
 
     images = torch.rand(8, 8, 8, 3, generator=torch.Generator().manual_seed(0))
@@ -330,12 +332,8 @@ def test_prompts_of_their_own_for_every_frame(backbones, model):
     other[8:] = backbones.text(7)[0][0]
     one = {"frames": 16, "cfg": 1.0, "steps": 1}
     first = backbones.sample(model, positive=[[same, {}]], **one)
-    assert torch.allclose(
-        first, backbones.sample(model, positive=[[same[:1], {}]], **one), atol=1e-5
-    )
-    moved = (
-        (backbones.sample(model, positive=[[other, {}]], **one) - first).abs().mean(dim=(1, 2, 3))
-    )
+    assert torch.allclose(first, backbones.sample(model, positive=[[same[:1], {}]], **one), atol=1e-5)
+    moved = (backbones.sample(model, positive=[[other, {}]], **one) - first).abs().mean(dim=(1, 2, 3))
     assert moved[8:].mean() > 1.5 * moved[:8].mean() > 0
 
 
@@ -344,9 +342,13 @@ def test_multidiffusion_windows(host, backbones, model):
 
     def windows(length, overlap):
         return host.call(
-            "LumiereTemporalMultidiffusion", model=model, context_length=length, context_overlap=overlap,
-            weighting="uniform", closed_loop=False,
-        )[0]  # fmt: skip
+            "LumiereTemporalMultidiffusion",
+            model=model,
+            context_length=length,
+            context_overlap=overlap,
+            weighting="uniform",
+            closed_loop=False,
+        )[0]
 
     hint = torch.linspace(0, 1, 16).view(16, 1, 1, 1).expand(16, 8, 8, 3)
     positive, negative = controlled(host, backbones, hint)
@@ -362,9 +364,7 @@ def test_style_interpolator_on_an_inflated_model(host, backbones, model):
     style = backbones("SD15", seed=5)
 
     def mixed(alpha):
-        (result,) = host.call(
-            "LumiereStyleInterpolate", model=model, style_model=style, alpha=alpha
-        )
+        (result,) = host.call("LumiereStyleInterpolate", model=model, style_model=style, alpha=alpha)
         return backbones.sample(result)
 
     assert torch.allclose(mixed(1.0), backbones.sample(inflated(host, style)), atol=1e-4)

@@ -18,8 +18,8 @@ def hole(frames=1):
 
 def blend(host, images, condition, mask, reach=20, tolerance=0.15):
     return host.call(
-        "LumiereBlendKnown", images=images, condition=condition, mask=mask, reach=reach, tolerance=tolerance,
-    )[0]  # fmt: skip
+        "LumiereBlendKnown", images=images, condition=condition, mask=mask, reach=reach, tolerance=tolerance
+    )[0]
 
 
 def test_a_tinted_hole_is_fitted_and_inputs_stay(host):
@@ -35,11 +35,8 @@ def test_a_tinted_hole_is_fitted_and_inputs_stay(host):
 
 
 def test_it_is_core_s(host):
-    blend_core = host.module("lumiere_core.blend")
-    conditioning, video = (
-        host.module("lumiere_core.conditioning"),
-        host.module("lumiere_core.video"),
-    )
+    blend_core = host.module("lumiere_core.clips.blend")
+    conditioning, video = (host.module("lumiere_core.clips.conditioning"), host.module("lumiere_core.clips.video"))
     made, given = clip(seed=1), clip(seed=2)
     mask = torch.ones(5, 16, 16)
     mask[0] = 0
@@ -65,7 +62,7 @@ def test_other_sizes_are_refused(host):
 
 
 def test_it_goes_on_where_memory_runs_out(host, monkeypatch):
-    module = host.module("nodes.blend")
+    module = host.module("nodes.conditioning")
     wanted, calls = blend(host, clip(), clip(seed=1), hole()), []
     whole = module.blend_known
 
@@ -81,7 +78,7 @@ def test_it_goes_on_where_memory_runs_out(host, monkeypatch):
 
 
 def test_it_can_be_interrupted(host):
-    module = host.module("nodes.blend")
+    module = host.module("nodes.conditioning")
     management = module.model_management
     management.interrupt_current_processing()
     with pytest.raises(management.InterruptProcessingException):

@@ -28,10 +28,14 @@ def half_known(frames=4):
 
 def inpaint(studio, vae, frames=4, noise_mask=False, mask=None):
     return studio.host.call(
-        "InpaintModelConditioning", positive=studio.positive, negative=studio.negative,
-        pixels=video(frames), vae=vae, mask=half_known(frames) if mask is None else mask,
+        "InpaintModelConditioning",
+        positive=studio.positive,
+        negative=studio.negative,
+        pixels=video(frames),
+        vae=vae,
+        mask=half_known(frames) if mask is None else mask,
         noise_mask=noise_mask,
-    )  # fmt: skip
+    )
 
 
 def empty(frames=4):
@@ -93,23 +97,33 @@ def test_it_is_core_s_answer(studio, conditioned, host):
         return x
 
     comfy.samplers.sample(
-        model, x, positive, negative, 1.0, model.load_device, comfy.samplers.KSAMPLER(once),
-        torch.tensor([2.0, 0.0]), model.model_options, latent_image=torch.zeros_like(x), seed=0,
-    )  # fmt: skip
+        model,
+        x,
+        positive,
+        negative,
+        1.0,
+        model.load_device,
+        comfy.samplers.KSAMPLER(once),
+        torch.tensor([2.0, 0.0]),
+        model.model_options,
+        latent_image=torch.zeros_like(x),
+        seed=0,
+    )
 
-    pipeline = host.module("lumiere_core.pipeline")
+    pipeline = host.module("lumiere_core.diffusion.generate")
     models, _ = pipeline.load_models(studio.folder / "conditioned.safetensors")
     known = 1 - half_known(5)[None, None]
-    condition = host.module("lumiere_core.conditioning").Condition(
-        (video(5) * 2 - 1).movedim(-1, 0)[None], known
-    )
+    condition = host.module("lumiere_core.clips.conditioning").Condition((video(5) * 2 - 1).movedim(-1, 0)[None], known)
     sigma, noised = torch.tensor([2.0]), estimate["x"].movedim(0, 1)[None]
     context, pooled = models.encode(["a red ball"])
     with torch.no_grad():
         answer = models.network()(
-            models.schedule.network_input(noised, sigma), models.schedule.timestep(sigma).float(),
-            context, pooled, condition=condition.tensor(),
-        )  # fmt: skip
+            models.schedule.network_input(noised, sigma),
+            models.schedule.timestep(sigma).float(),
+            context,
+            pooled,
+            condition=condition.tensor(),
+        )
     want = models.schedule.denoised(noised, answer, sigma)[0].movedim(1, 0)
     assert (estimate["x0"] - want).abs().max() < 1e-3
 
@@ -135,7 +149,7 @@ def test_temporal_layers_are_saved_with_conv_cond(studio, conditioned, host):
     model, _ = conditioned
     host.call("LumiereSaveTemporal", model=model, filename_prefix="conditioned/layers")
     (file,) = (host.base / "output" / "conditioned").glob("*.safetensors")
-    parts = host.module("lumiere_core.checkpoint").load_parts(file)
+    parts = host.module("lumiere_core.nets.checkpoint").load_parts(file)
     assert parts.temporal_config.conv_cond and parts.temporal["conv_cond.weight"].any()
 
 
@@ -170,9 +184,14 @@ def test_an_inpainting_image_model_sees_it_itself(backbones, write_temporal, sta
     write_temporal(image, file)
     (model,) = host.call("LumiereApplyTemporal", model=image, temporal=file, frames_per_clip=0)
     positive, negative, _ = host.call(
-        "InpaintModelConditioning", positive=backbones.text(1), negative=backbones.text(2),
-        pixels=large(4), vae=vae, mask=large_mask(4), noise_mask=False,
-    )  # fmt: skip
+        "InpaintModelConditioning",
+        positive=backbones.text(1),
+        negative=backbones.text(2),
+        pixels=large(4),
+        vae=vae,
+        mask=large_mask(4),
+        noise_mask=False,
+    )
     backbones.sample(model, 4, positive=positive, negative=negative)
     assert "no conv_cond" not in log()
 
@@ -208,9 +227,13 @@ def test_a_latent_model_takes_a_condition(backbones, latent_model, host, spied):
     for seed in (4, 5):
         condition = large(5, seed)
         positive, negative, latent = host.call(
-            "LumiereApplyCondition", positive=backbones.text(1), negative=backbones.text(2), vae=vae,
-            condition=condition, mask=mask,
-        )  # fmt: skip
+            "LumiereApplyCondition",
+            positive=backbones.text(1),
+            negative=backbones.text(2),
+            vae=vae,
+            condition=condition,
+            mask=mask,
+        )
         assert latent["samples"].shape == (5, 4, 8, 8)
         spy = spied(model, seen)  # no noise mask: the layers alone make the difference
         made.append(backbones.sample(spy, 5, positive=positive, negative=negative))
@@ -229,9 +252,13 @@ def test_a_latent_model_takes_a_condition(backbones, latent_model, host, spied):
 def test_a_latent_model_holds_what_is_known(backbones, latent_model, host):
     model, vae = latent_model
     positive, negative, latent = host.call(
-        "LumiereApplyCondition", positive=backbones.text(1), negative=backbones.text(2), vae=vae,
-        condition=large(4), mask=large_mask(4),
-    )  # fmt: skip
+        "LumiereApplyCondition",
+        positive=backbones.text(1),
+        negative=backbones.text(2),
+        vae=vae,
+        condition=large(4),
+        mask=large_mask(4),
+    )
     got = backbones.sample(model, 4, positive=positive, negative=negative, latent=latent)
     known = (large_mask(4)[:, ::8, ::8] == 0)[:, None].expand_as(got)
     assert torch.allclose(got[known], latent["samples"][known], atol=1e-4)
@@ -247,9 +274,7 @@ def test_windows_along_time_get_their_own_part_of_the_condition(studio, conditio
     mask[5] = 0
     positive, negative, _ = inpaint(studio, vae, frames=8, mask=mask)
     seen = []
-    (windowed,) = studio.host.call(
-        "LumiereTemporalMultidiffusion", model=spied(model, seen), **WINDOWS
-    )
+    (windowed,) = studio.host.call("LumiereTemporalMultidiffusion", model=spied(model, seen), **WINDOWS)
     studio.sample(windowed, latent=empty(8), positive=positive, negative=negative, steps=1)
     parts = {tuple(condition[:4, 3].flatten(1).mean(1).tolist()) for _, condition in seen}
     known = (1 - mask).flatten(1).mean(1).tolist()

@@ -29,18 +29,21 @@ def build(host):
         if task == "outpaint":
             given = {"left": 0, "top": 0, "right": 0, "bottom": 0, **given}
         return host.call(
-            "LumiereConditionBuilder", task={"task": task, **given}, **size, length=length,
-            resize=resize, grow=grow, feather=feather,
-        )  # fmt: skip
+            "LumiereConditionBuilder",
+            task={"task": task, **given},
+            **size,
+            length=length,
+            resize=resize,
+            grow=grow,
+            feather=feather,
+        )
 
     return call
 
 
 def images(frames=1, h=16, w=16, channels=3, seed=0):
     """Whole levels of 256, as files have them."""
-    levels = torch.randint(
-        256, (frames, h, w, channels), generator=torch.Generator().manual_seed(seed)
-    )
+    levels = torch.randint(256, (frames, h, w, channels), generator=torch.Generator().manual_seed(seed))
     return levels.float() / 255
 
 
@@ -72,9 +75,7 @@ def test_a_clip_is_continued(build):
 
 
 def test_start_and_end_of_different_sizes(build):
-    clip, mask = build(
-        "image to video", start_image=images(h=32, w=32), end_image=images(h=9, w=30)
-    )
+    clip, mask = build("image to video", start_image=images(h=32, w=32), end_image=images(h=9, w=30))
     assert clip.shape == (6, 16, 16, 3) and not mask[0].any() and not mask[-1].any()
 
 
@@ -110,9 +111,7 @@ def test_outpaint(build):
     video = images(6, 16, 8)
     clip, mask = build("outpaint", video=video, left=4, right=4)
     assert torch.equal(clip[:, :, 4:12], video) and (clip[:, :, :4] == 0.5).all()
-    assert (
-        not mask[:, :, 4:12].any() and (mask[:, :, :4] == 1).all() and (mask[:, :, 12:] == 1).all()
-    )
+    assert not mask[:, :, 4:12].any() and (mask[:, :, :4] == 1).all() and (mask[:, :, 12:] == 1).all()
 
 
 def test_cinemagraph(build):
@@ -140,9 +139,7 @@ def test_another_aspect_ratio(build, resize, unknown):
 
 def test_a_video_of_another_frame_rate(build):
     video = images(60)
-    clip, mask = build(
-        "inpaint", length=0, video=video, region=square(60), source_fps=30000 / 1001, fps=16.0
-    )
+    clip, mask = build("inpaint", length=0, video=video, region=square(60), source_fps=30000 / 1001, fps=16.0)
     assert len(clip) == len(mask) == 32
     assert torch.equal(clip[:4], video[[0, 1, 3, 5]])
 
@@ -193,10 +190,7 @@ BAD = {
         "one frame only.*cinemagraph",
     ),
     "no borders": ({"task": "outpaint", "video": images(6)}, "left, top, right and bottom are 0"),
-    "only borders": (
-        {"task": "outpaint", "video": images(6), "left": 8, "right": 8},
-        "something must be left",
-    ),
+    "only borders": ({"task": "outpaint", "video": images(6), "left": 8, "right": 8}, "something must be left"),
     "a frame that is not there": (
         {"task": "key frames", "images": images(2), "frames": "0, 6"},
         "numbers from -6 to 5",
@@ -205,14 +199,8 @@ BAD = {
         {"task": "key frames", "images": images(1), "frames": "0, -1"},
         "1 images for 2 frame numbers",
     ),
-    "words for frames": (
-        {"task": "key frames", "images": images(1), "frames": "first"},
-        "'first'.*whole numbers",
-    ),
-    "no length": (
-        {"task": "cinemagraph", "image": images(), "region": square(), "length": 0},
-        "Set it",
-    ),
+    "words for frames": ({"task": "key frames", "images": images(1), "frames": "first"}, "'first'.*whole numbers"),
+    "no length": ({"task": "cinemagraph", "image": images(), "region": square(), "length": 0}, "Set it"),
     "fewer images than are asked for": (
         {"task": "image to video", "start_image": images(2), "start_frames": 3},
         "start_frames is 3, but start_image has 2",
@@ -221,10 +209,7 @@ BAD = {
         {"task": "image to video", "start_image": images(7), "start_frames": 7},
         "length is 6, and 7 frame",
     ),
-    "no length for an image": (
-        {"task": "image to video", "start_image": images(), "length": 0},
-        "length is 0",
-    ),
+    "no length for an image": ({"task": "image to video", "start_image": images(), "length": 0}, "length is 0"),
 }
 
 
@@ -239,9 +224,13 @@ def test_bad_input(build, given, message):
 
 def apply(studio, vae, condition, mask):
     return studio.host.call(
-        "LumiereApplyCondition", positive=studio.positive, negative=studio.negative, vae=vae,
-        condition=condition, mask=mask,
-    )  # fmt: skip
+        "LumiereApplyCondition",
+        positive=studio.positive,
+        negative=studio.negative,
+        vae=vae,
+        condition=condition,
+        mask=mask,
+    )
 
 
 def made(studio, conditioned, condition, mask):
@@ -251,9 +240,8 @@ def made(studio, conditioned, condition, mask):
     samples = studio.sample(model, latent=latent, positive=positive, negative=negative)
     (decoded,) = studio.host.call("VAEDecode", samples={"samples": samples}, vae=vae)
     (pasted,) = studio.host.call(
-        "ImageCompositeMasked", destination=condition, source=decoded, x=0, y=0,
-        resize_source=False, mask=mask,
-    )  # fmt: skip
+        "ImageCompositeMasked", destination=condition, source=decoded, x=0, y=0, resize_source=False, mask=mask
+    )
     return decoded, pasted
 
 
@@ -262,9 +250,14 @@ def test_it_gives_what_inpaint_model_conditioning_gives(studio, conditioned, bui
     clip, mask = build("inpaint", video=images(6), region=square())
     ours = apply(studio, vae, clip, mask)
     theirs = studio.host.call(
-        "InpaintModelConditioning", positive=studio.positive, negative=studio.negative,
-        pixels=clip, vae=vae, mask=mask, noise_mask=True,
-    )  # fmt: skip
+        "InpaintModelConditioning",
+        positive=studio.positive,
+        negative=studio.negative,
+        pixels=clip,
+        vae=vae,
+        mask=mask,
+        noise_mask=True,
+    )
     samples = [
         studio.sample(model, positive=positive, negative=negative, latent=latent)
         for positive, negative, latent in (ours, theirs)
@@ -362,18 +355,15 @@ def clips_of_four(studio):
 
 
 @pytest.mark.parametrize("node", ["LumiereApplyCondition", "InpaintModelConditioning"])
-def test_every_clip_of_a_batch_gets_the_whole_condition(
-    studio, clips_of_four, build, spied, node, log
-):
+def test_every_clip_of_a_batch_gets_the_whole_condition(studio, clips_of_four, build, spied, node, log):
     model, vae = clips_of_four
     clip, mask = build("key frames", length=4, images=images(2), frames="0, 2")
     if node == "LumiereApplyCondition":
         positive, negative, latent = apply(studio, vae, clip, mask)
     else:
         positive, negative, latent = studio.host.call(
-            node, positive=studio.positive, negative=studio.negative, pixels=clip, vae=vae, mask=mask,
-            noise_mask=True,
-        )  # fmt: skip
+            node, positive=studio.positive, negative=studio.negative, pixels=clip, vae=vae, mask=mask, noise_mask=True
+        )
     (twice,) = studio.host.call("RepeatLatentBatch", samples=latent, amount=2)
     seen = []
     given = {key: value.clone() for key, value in positive[0][1].items() if torch.is_tensor(value)}
@@ -421,9 +411,14 @@ def test_a_condition_for_another_size_is_refused(studio, conditioned, build):
 def test_the_stock_node_s_condition_for_another_length_is_named(studio, conditioned, log):
     model, vae = conditioned
     positive, negative, _ = studio.host.call(
-        "InpaintModelConditioning", positive=studio.positive, negative=studio.negative,
-        pixels=images(4), vae=vae, mask=square(4), noise_mask=False,
-    )  # fmt: skip
+        "InpaintModelConditioning",
+        positive=studio.positive,
+        negative=studio.negative,
+        pixels=images(4),
+        vae=vae,
+        mask=square(4),
+        noise_mask=False,
+    )
     studio.sample(model, frames=6, positive=positive, negative=negative)
     assert "for 4 frames of 16x16 pixels, and a clip of 6 frames" in log()
 
@@ -445,9 +440,17 @@ def test_wan_vace_takes_the_builder_s_outputs(studio, build):
             return torch.zeros(1, 16, 2, 4, 4)
 
     positive, _, latent, _ = studio.host.call(
-        "WanVaceToVideo", positive=studio.positive, negative=studio.negative, vae=Vae(), **sizes,
-        length=5, batch_size=1, strength=1.0, control_video=clip, control_masks=mask,
-    )  # fmt: skip
+        "WanVaceToVideo",
+        positive=studio.positive,
+        negative=studio.negative,
+        vae=Vae(),
+        **sizes,
+        length=5,
+        batch_size=1,
+        strength=1.0,
+        control_video=clip,
+        control_masks=mask,
+    )
     for pixels, given, grey in zip(encoded, (slice(16), slice(16, 32)), (slice(16, 32), slice(16))):  # noqa: B905
         assert torch.allclose(pixels[:, :, given], clip[:, :, given], atol=1e-6)
         assert (pixels[:, :, grey] == 0.5).all()
@@ -458,9 +461,7 @@ def test_wan_vace_takes_the_builder_s_outputs(studio, build):
 
 def test_vae_encode_for_inpaint_takes_them_too(studio, conditioned, build):
     clip, mask = build("inpaint", video=images(6), region=square())
-    (latent,) = studio.host.call(
-        "VAEEncodeForInpaint", pixels=clip, vae=conditioned[1], mask=mask, grow_mask_by=0
-    )
+    (latent,) = studio.host.call("VAEEncodeForInpaint", pixels=clip, vae=conditioned[1], mask=mask, grow_mask_by=0)
     region = square(6).bool()
     samples = latent["samples"].movedim(1, -1)
     assert torch.equal(latent["noise_mask"][:, 0], square(6))
@@ -486,9 +487,7 @@ def test_a_mask_comes_from_a_video_file(host, build, tmp_path):
     shown = torch.zeros(6, 32, 32)
     for frame in range(6):
         shown[frame, 8:24, 2 * frame : 2 * frame + 16] = 1
-    (video,) = host.call(
-        "CreateVideo", images=shown[..., None].expand(-1, -1, -1, 3).contiguous(), fps=16.0
-    )
+    (video,) = host.call("CreateVideo", images=shown[..., None].expand(-1, -1, -1, 3).contiguous(), fps=16.0)
     path = host.base / "input" / "matte.mp4"
     video.save_to(str(path))
     (read,) = host.call("LoadVideo", file=path.name)
@@ -505,9 +504,8 @@ def test_a_mask_comes_from_a_video_file(host, build, tmp_path):
 
 def test_world_clips_come_with_the_mask_of_their_object(host):
     clip, mask = host.call(
-        "LumiereWorldClip", prompt="a red ball moving right on grass", seed=3, width=32, height=24,
-        length=5, fps=2.0,
-    )  # fmt: skip
+        "LumiereWorldClip", prompt="a red ball moving right on grass", seed=3, width=32, height=24, length=5, fps=2.0
+    )
     assert clip.shape == (5, 24, 32, 3) and mask.shape == (5, 24, 32)
     on = mask > 0.9
     red, green, blue = clip[on].mean(0)

@@ -12,10 +12,7 @@ GRAPH = {
     "1": {"class_type": "LumiereTextEncode", "inputs": {"text": "a ball"}},
     "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry"}},
     "3": {"class_type": "SomeCondition", "inputs": {"positive": ["1", 0], "negative": ["2", 0]}},
-    "4": {
-        "class_type": "KSampler",
-        "inputs": {"positive": ["3", 0], "negative": ["3", 1], "seed": 5, "steps": 2},
-    },
+    "4": {"class_type": "KSampler", "inputs": {"positive": ["3", 0], "negative": ["3", 1], "seed": 5, "steps": 2}},
 }
 
 
@@ -57,12 +54,9 @@ def test_every_seed_is_set(demo):
 
 
 @pytest.mark.parametrize(
-    ("environment", "arguments", "enlarged"),
-    [("", [], False), ("0", [], False), ("1", [], True), ("", ["--hd"], True)],
+    ("environment", "arguments", "enlarged"), [("", [], False), ("0", [], False), ("1", [], True), ("", ["--hd"], True)]
 )
-def test_hd_chooses_the_workflow_with_super_resolution(
-    demo, monkeypatch, environment, arguments, enlarged
-):
+def test_hd_chooses_the_workflow_with_super_resolution(demo, monkeypatch, environment, arguments, enlarged):
     monkeypatch.setenv("HD", environment)
     path = demo.read_options(arguments).workflow
     graph = demo.read_workflow(path)
@@ -137,9 +131,7 @@ def test_a_full_disk_is_one_line_without_a_traceback(demo, monkeypatch, capsys):
     monkeypatch.setattr(demo, "run", run)
     monkeypatch.setattr("sys.argv", ["demo.py"])
     assert demo.main() == 1
-    assert (
-        capsys.readouterr().err == "demo failed: [Errno 28] No space left on device: 'clip.mp4'\n"
-    )
+    assert capsys.readouterr().err == "demo failed: [Errno 28] No space left on device: 'clip.mp4'\n"
 
 
 def test_a_graph_without_prompt_or_seed_is_refused(demo):

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.host
 
 @pytest.fixture
 def encoders(host, backbones, stand_ins):
-    module = host.module("nodes.encoders")
+    module = host.module("nodes.host.encoders")
 
     def build(name, **changes):
         model = backbones(name, **changes)
@@ -18,18 +18,13 @@ def encoders(host, backbones, stand_ins):
 
 
 @pytest.mark.parametrize(
-    ("name", "prediction", "multiple"),
-    [("SD15", "eps", 64), ("SD21", "eps", 64), ("SDXL", "eps", 32)],
+    ("name", "prediction", "multiple"), [("SD15", "eps", 64), ("SD21", "eps", 64), ("SDXL", "eps", 32)]
 )
 def test_what_the_trainer_is_told(host, encoders, inflate, name, prediction, multiple):
     made = encoders(name)
-    assert made.backbone["schedule"] == {
-        "kind": "scaled_linear",
-        "prediction": prediction,
-        "steps": 1000,
-    }
+    assert made.backbone["schedule"] == {"kind": "scaled_linear", "prediction": prediction, "steps": 1000}
     assert made.backbone["multiple"] == multiple and made.backbone["ratio"] == 8
-    config = host.module("lumiere_core.config").UNetConfig.from_dict(made.backbone["unet"])
+    config = host.module("lumiere_core.nets.config").UNetConfig.from_dict(made.backbone["unet"])
     assert config == inflate.unet_config_of(made.model)
 
 
@@ -41,15 +36,15 @@ def test_v_prediction_is_seen(host, backbones):
 
     model = backbones("SD21")
     model.add_object_patch("model_sampling", Sampling(model.model.model_config))
-    assert host.module("nodes.encoders").schedule_of(model).to_dict()["prediction"] == "v"
+    assert host.module("nodes.host.encoders").schedule_of(model).to_dict()["prediction"] == "v"
 
 
 def test_lumiere_mini_keeps_its_schedule(host, studio):
     """The cosine schedule and the pixel VAE, found through the host's objects only."""
-    module = host.module("nodes.encoders")
+    module = host.module("nodes.host.encoders")
     made = module.HostEncoders(studio.model, studio.clip, studio.vae, {})
     assert made.backbone["schedule"]["kind"] == "cosine" and made.backbone["ratio"] == 1
-    schedule = host.module("lumiere_core.schedule").Schedule(**made.backbone["schedule"])
+    schedule = host.module("lumiere_core.diffusion.schedule").Schedule(**made.backbone["schedule"])
     sigmas = studio.model.get_model_object("model_sampling").sigmas
     assert torch.allclose(schedule.sigmas, sigmas.float(), rtol=1e-3)
     frames = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
@@ -79,10 +74,7 @@ def test_the_size_is_part_of_sdxls_vector(encoders):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [
-        ("SD15 inpaint", "9 input channels takes more than noised latents"),
-        ("SD x4", "7 input channels"),
-    ],
+    [("SD15 inpaint", "9 input channels takes more than noised latents"), ("SD x4", "7 input channels")],
 )
 def test_models_that_cannot_be_trained_are_named(encoders, name, message):
     with pytest.raises(ValueError, match=message):
@@ -99,7 +91,7 @@ def test_an_unknown_noise_schedule_is_refused(host, backbones):
     sampling = Sampling(model.model.model_config, zsnr=True)
     model.add_object_patch("model_sampling", sampling)
     with pytest.raises(ValueError, match="noise schedule .* is none that the trainer has"):
-        host.module("nodes.encoders").schedule_of(model)
+        host.module("nodes.host.encoders").schedule_of(model)
 
 
 def test_prepare_train_apply(host, encoders, backbones, tmp_path, monkeypatch):
@@ -111,26 +103,30 @@ def test_prepare_train_apply(host, encoders, backbones, tmp_path, monkeypatch):
         for n in (
             "dataset.prepare",
             "dataset.cache",
-            "media",
+            "clips.media",
             "commands.train",
-            "cli",
-            "checkpoint",
+            "commands.cli",
+            "nets.checkpoint",
         )
     }
     made = encoders("SD15")
     checkpoint = tmp_path / "model.safetensors"
     state = made.model.model.diffusion_model.state_dict()
     save_file({f"model.diffusion_model.{k}": v.clone() for k, v in state.items()}, checkpoint)
-    made.backbone["sha256"] = {checkpoint.name: core["checkpoint"].sha256(checkpoint)}
+    made.backbone["sha256"] = {checkpoint.name: core["nets.checkpoint"].sha256(checkpoint)}
     frames = torch.randint(0, 256, (8, 64, 64, 3), dtype=torch.uint8)
-    core["media"].write_mp4(tmp_path / "videos" / "a.mp4", frames)
+    core["clips.media"].write_mp4(tmp_path / "videos" / "a.mp4", frames)
     with torch.inference_mode():
         core["dataset.prepare"].prepare(
-            tmp_path / "videos", tmp_path / "cache", made,
-            core["dataset.cache"].Settings(frames=8, size=64), caption="noise", progress=False,
-        )  # fmt: skip
+            tmp_path / "videos",
+            tmp_path / "cache",
+            made,
+            core["dataset.cache"].Settings(frames=8, size=64),
+            caption="noise",
+            progress=False,
+        )
     output = host.base / "models" / "lumiere" / "motion.safetensors"
-    status = core["cli"].main(
+    status = core["commands.cli"].main(
         [
             "train",
             "temporal",
@@ -144,43 +140,42 @@ def test_prepare_train_apply(host, encoders, backbones, tmp_path, monkeypatch):
             "2",
             "--learning-rate",
             "0.01",
-        ]  # fmt: skip
+        ]
     )
     assert status == 0
     (model,) = host.call(
-        "LumiereApplyTemporal",
-        model=backbones("SD15"),
-        temporal="motion.safetensors",
-        frames_per_clip=0,
+        "LumiereApplyTemporal", model=backbones("SD15"), temporal="motion.safetensors", frames_per_clip=0
     )
-    (fresh,) = host.call(
-        "LumiereApplyTemporal", model=backbones("SD15"), temporal="untrained", frames_per_clip=0
-    )
+    (fresh,) = host.call("LumiereApplyTemporal", model=backbones("SD15"), temporal="untrained", frames_per_clip=0)
     difference = (backbones.sample(model) - backbones.sample(fresh)).abs().max()
     assert difference > 1e-5
 
 
 @pytest.mark.parametrize("name", ["SD15", "SDXL"])
-def test_a_style_from_pictures_is_a_lora_that_the_stock_loader_reads(
-    host, encoders, studio, log, tmp_path, name
-):
+def test_a_style_from_pictures_is_a_lora_that_the_stock_loader_reads(host, encoders, studio, log, tmp_path, name):
     """Pictures, the host's encoders, core's trainer, the stock loader: every key lands in the U-Net."""
     core = {
         part: host.module(f"lumiere_core.{part}")
         for part in (
-            "config", "lora", "schedule", "unet", "checkpoint", "training.loop", "training.pictures",
-            "training.latent_pictures", "training.phases.style", "training.phases.style_latent",
+            "nets.config",
+            "nets.lora",
+            "diffusion.schedule",
+            "nets.unet",
+            "nets.checkpoint",
+            "training.loop",
+            "training.pictures",
+            "training.latent_pictures",
+            "training.phases.style",
+            "training.phases.style_latent",
         )
-    }  # fmt: skip
+    }
     made = encoders(name)
     side = 2 * made.backbone["multiple"]  # one position alone would leave self-attention untrained
-    picture = core["training.pictures"].Picture(
-        torch.rand(3, side + 9, side + 9) * 2 - 1, "a tower"
-    )
+    picture = core["training.pictures"].Picture(torch.rand(3, side + 9, side + 9) * 2 - 1, "a tower")
     file = tmp_path / "pictures.safetensors"
     core["training.latent_pictures"].encode_pictures([picture], made, file, side, side, "in oils")
     pictures = core["training.latent_pictures"].LatentPictures(file)
-    unet = core["unet"].UNet(core["config"].UNetConfig.from_dict(pictures.backbone["unet"]))
+    unet = core["nets.unet"].UNet(core["nets.config"].UNetConfig.from_dict(pictures.backbone["unet"]))
     plain = {
         k.removeprefix("diffusion_model."): v.clone()
         for k, v in made.model.model_state_dict("diffusion_model.").items()
@@ -190,21 +185,21 @@ def test_a_style_from_pictures_is_a_lora_that_the_stock_loader_reads(
         steps=2, batch_size=2, learning_rate=0.1, images="x", style="oils", rank=2, ema_decay=0.0
     )
     phase = core["training.phases.style_latent"].LatentStylePhase(
-        unet, core["schedule"].Schedule(**pictures.backbone["schedule"]), pictures, options, ""
+        unet, core["diffusion.schedule"].Schedule(**pictures.backbone["schedule"]), pictures, options, ""
     )
     folder = host.base / "models" / "loras"
     core["training.loop"].train(phase, options, folder / name, progress=False)
-    lora, _ = core["checkpoint"].load_file(folder / name / "lora.safetensors")
+    lora, _ = core["nets.checkpoint"].load_file(folder / name / "lora.safetensors")
 
     (styled,) = host.call(
-        "LoraLoaderModelOnly", model=made.model, lora_name=f"{name}/lora.safetensors", strength_model=0.7,
-    )  # fmt: skip
+        "LoraLoaderModelOnly", model=made.model, lora_name=f"{name}/lora.safetensors", strength_model=0.7
+    )
     assert "not loaded" not in log()
     import comfy.model_management
 
     comfy.model_management.load_models_gpu([styled], force_full_load=True)
     got = styled.model.diffusion_model.state_dict()
-    want = core["lora"].apply(plain, lora, 0.7)
+    want = core["nets.lora"].apply(plain, lora, 0.7)
     assert sum(not torch.equal(want[k], plain[k]) for k in want) == len(phase.module.names)
     for key, value in want.items():
         assert torch.allclose(got[key], value, atol=1e-5), key

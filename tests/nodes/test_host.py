@@ -5,19 +5,11 @@ import pytest
 pytestmark = pytest.mark.host
 
 GREY = {
-    "1": {
-        "class_type": "EmptyImage",
-        "inputs": {"width": 16, "height": 16, "batch_size": 4, "color": 0x808080},
-    },
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 4, "color": 0x808080}},
     "2": {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 16.0}},
     "3": {
         "class_type": "SaveVideo",
-        "inputs": {
-            "video": ["2", 0],
-            "filename_prefix": "video/grey",
-            "format": "auto",
-            "codec": "auto",
-        },
+        "inputs": {"video": ["2", 0], "filename_prefix": "video/grey", "format": "auto", "codec": "auto"},
     },
 }
 

@@ -54,7 +54,7 @@ def test_every_nth_frame_is_the_image_at_initialisation(studio, inflate, clips):
 
 def test_padding_in_time_is_reflection(studio, host):
     """5 frames give what 6 frames with the reflected end give, at one network call."""
-    video = host.module("lumiere_core.video")
+    video = host.module("lumiere_core.clips.video")
     numbers = video.padded_frames(5, 2)
     assert numbers.tolist() == [0, 1, 2, 3, 4, 3]
     latent = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -74,10 +74,18 @@ def network_call(studio, model, sigma=2.0):
             return x
 
         comfy.samplers.sample(
-            model, x, studio.positive, studio.negative, 1.0, model.load_device,
-            comfy.samplers.KSAMPLER(once), torch.tensor([sigma, 0.0]), model.model_options,
-            latent_image=torch.zeros_like(x), seed=0,
-        )  # fmt: skip
+            model,
+            x,
+            studio.positive,
+            studio.negative,
+            1.0,
+            model.load_device,
+            comfy.samplers.KSAMPLER(once),
+            torch.tensor([sigma, 0.0]),
+            model.model_options,
+            latent_image=torch.zeros_like(x),
+            seed=0,
+        )
         return estimate["x0"]
 
     return call

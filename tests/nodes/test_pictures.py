@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lumiere_core import media
+from lumiere_core.clips import media
 
 
 class Host:
@@ -16,9 +16,7 @@ class Host:
 
     def run(self, graph, on_event=None):
         self.graphs.append(graph)
-        prefix = next(
-            n["inputs"]["filename_prefix"] for n in graph.values() if n["class_type"] == "SaveVideo"
-        )
+        prefix = next(n["inputs"]["filename_prefix"] for n in graph.values() if n["class_type"] == "SaveVideo")
         target = self.base / "output" / f"{prefix}.mp4"
         target.parent.mkdir(parents=True)
         shutil.copyfile(self.clip, target)
@@ -37,9 +35,7 @@ def pictures(script, monkeypatch, tmp_path):
     return module
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("text_to_video", (518, 518)), ("style_alpha_sweep", (514, 514))]
-)
+@pytest.mark.parametrize(("name", "size"), [("text_to_video", (518, 518)), ("style_alpha_sweep", (514, 514))])
 def test_a_template_s_picture_shows_its_clip(pictures, tmp_path, name, size):
     from PIL import Image
 
@@ -73,10 +69,13 @@ def test_a_training_template_shows_its_samples(pictures, tmp_path):
     pictures.draw(Host(tmp_path / "base", clip), pictures.TRAINED)
     drawn = {p.relative_to(tmp_path / "pack").as_posix() for p in (tmp_path / "pack").rglob("*.*")}
     assert drawn == {
-        "workflows/overfit_one_clip.jpg", "workflows/pictures/overfit_0050.png",
-        "workflows/pictures/overfit_0200.png", "js/docs/overfit_0050.jpg", "js/docs/overfit_0100.jpg",
+        "workflows/overfit_one_clip.jpg",
+        "workflows/pictures/overfit_0050.png",
+        "workflows/pictures/overfit_0200.png",
+        "js/docs/overfit_0050.jpg",
+        "js/docs/overfit_0100.jpg",
         "js/docs/overfit_0200.jpg",
-    }  # fmt: skip
+    }
     with Image.open(tmp_path / "pack" / "workflows" / "overfit_one_clip.jpg") as picture:
         assert picture.getpixel((5, 5))[0] == pytest.approx(200, abs=8)
 
@@ -84,7 +83,4 @@ def test_a_training_template_shows_its_samples(pictures, tmp_path):
 def test_an_unknown_template_is_named(pictures, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["pictures.py", "text_to_vidoe"])
     assert pictures.main() == 1
-    assert (
-        "no such template: text_to_vidoe; there are text_to_video, cinemagraph"
-        in capsys.readouterr().err
-    )
+    assert "no such template: text_to_vidoe; there are text_to_video, cinemagraph" in capsys.readouterr().err

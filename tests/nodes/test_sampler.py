@@ -25,17 +25,52 @@ def still_model(host, studio, clips):
 
 
 ADDS_NOISE = [
-    "euler_ancestral", "euler_ancestral_cfg_pp", "dpm_2_ancestral", "dpmpp_2s_ancestral",
-    "dpmpp_2s_ancestral_cfg_pp", "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu",
-    "dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "ddpm", "lcm",
-    "er_sde", "seeds_2", "seeds_3", "sa_solver", "sa_solver_pece", "res_multistep_ancestral",
-    "res_multistep_ancestral_cfg_pp", "exp_heun_2_x0_sde",
-]  # fmt: skip
+    "euler_ancestral",
+    "euler_ancestral_cfg_pp",
+    "dpm_2_ancestral",
+    "dpmpp_2s_ancestral",
+    "dpmpp_2s_ancestral_cfg_pp",
+    "dpmpp_sde",
+    "dpmpp_sde_gpu",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_gpu",
+    "dpmpp_2m_sde_heun",
+    "dpmpp_2m_sde_heun_gpu",
+    "dpmpp_3m_sde",
+    "dpmpp_3m_sde_gpu",
+    "ddpm",
+    "lcm",
+    "er_sde",
+    "seeds_2",
+    "seeds_3",
+    "sa_solver",
+    "sa_solver_pece",
+    "res_multistep_ancestral",
+    "res_multistep_ancestral_cfg_pp",
+    "exp_heun_2_x0_sde",
+]
 ADDS_NONE = [
-    "euler", "euler_cfg_pp", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpm_fast", "dpmpp_2m",
-    "dpmpp_2m_cfg_pp", "ddim", "uni_pc", "uni_pc_bh2", "deis", "ipndm", "ipndm_v", "res_multistep",
-    "res_multistep_cfg_pp", "gradient_estimation", "gradient_estimation_cfg_pp",
-]  # fmt: skip
+    "euler",
+    "euler_cfg_pp",
+    "heun",
+    "heunpp2",
+    "exp_heun_2_x0",
+    "dpm_2",
+    "lms",
+    "dpm_fast",
+    "dpmpp_2m",
+    "dpmpp_2m_cfg_pp",
+    "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
+    "deis",
+    "ipndm",
+    "ipndm_v",
+    "res_multistep",
+    "res_multistep_cfg_pp",
+    "gradient_estimation",
+    "gradient_estimation_cfg_pp",
+]
 BY_THE_BATCH = ["dpm_adaptive"]  # the error over all frames chooses the next step
 HELP = Path(__file__).resolve().parents[2] / "js" / "docs" / "LumiereSampler.md"
 
@@ -82,22 +117,17 @@ def test_every_sampler_of_the_host_is_known(host):
     takes_noise = {
         name
         for name in comfy.samplers.SAMPLER_NAMES
-        if "noise_sampler"
-        in inspect.signature(comfy.samplers.sampler_object(name).sampler_function).parameters
+        if "noise_sampler" in inspect.signature(comfy.samplers.sampler_object(name).sampler_function).parameters
     }
-    brownian = {
-        n for n in takes_noise if n.removesuffix("_gpu") in host.module("nodes.noise").BROWNIAN
-    }
+    brownian = {n for n in takes_noise if n.removesuffix("_gpu") in host.module("nodes.host.noise").BROWNIAN}
     source = inspect.getsource(comfy.samplers.k_diffusion_sampling)
     for name in takes_noise:
         function = source.split(f"def sample_{name}(")[1].split("\n@torch")[0]
-        assert ("BrownianTreeNoiseSampler(" in function) == (name in brownian) or name.endswith(
-            "heun"
-        ), name
+        assert ("BrownianTreeNoiseSampler(" in function) == (name in brownian) or name.endswith("heun"), name
 
 
 def test_initial_noise_is_core_s(host, studio):
-    nodes_noise, noise = host.module("nodes.noise"), host.module("lumiere_core.noise")
+    nodes_noise, noise = host.module("nodes.host.noise"), host.module("lumiere_core.diffusion.noise")
     ours = nodes_noise.ClipNoise(9, clips=2, frames=3).initial(torch.zeros(6, 3, 16, 16))
     assert torch.equal(ours[:3], noise.frame_noise(9, 3, (3, 16, 16)))
     assert torch.equal(ours[3:], noise.frame_noise(10, 3, (3, 16, 16)))
@@ -112,11 +142,9 @@ def test_initial_noise_of_the_host_begins_alike(studio):
 
 
 @pytest.mark.parametrize("node", ["KSampler", "LumiereSampler"])
-def test_frames_begin_with_as_much_noise_in_common_as_the_layers_were_trained_on(
-    host, studio, node
-):
+def test_frames_begin_with_as_much_noise_in_common_as_the_layers_were_trained_on(host, studio, node):
     """Of the MODEL, not of the sampler node: every node of the host draws it for each frame alone."""
-    noise = host.module("lumiere_core.noise")
+    noise = host.module("lumiere_core.diffusion.noise")
     two, _, _ = studio.load("tiny.safetensors", frames_per_clip=3)
     model, seen = two.clone(), []
 
@@ -137,7 +165,7 @@ def test_frames_begin_with_as_much_noise_in_common_as_the_layers_were_trained_on
 
 
 def test_a_latent_that_gets_no_noise_gets_none_in_common_either(host):
-    noise, seen = host.module("nodes.noise"), []
+    noise, seen = host.module("nodes.host.noise"), []
 
     def executor(noise, *_, **__):
         seen.append(noise)
@@ -212,7 +240,7 @@ def test_preview_of_the_host_shows_the_clip_once(host, studio, monkeypatch):
 
 
 def test_tiles_are_in_reading_order(host):
-    preview = host.module("nodes.preview")
+    preview = host.module("nodes.host.preview")
     clip = torch.arange(15.0).view(15, 1, 1, 1)
     assert preview.tile_frames(clip)[0, 0].tolist() == [[0, 2, 4, 6], [8, 10, 12, 14]]
     assert preview.tile_frames(clip[:5])[0, 0].tolist() == [[0, 1, 2, 3], [4, 4, 4, 4]]
@@ -276,10 +304,8 @@ def test_zero_frames_are_refused_by_the_host(host):
         },
         "2": {"class_type": "LatentFlip", "inputs": {"samples": ["1", 0], "flip_method": "x-axis: vertically"}},
         "3": {"class_type": "SaveLatent", "inputs": {"samples": ["2", 0], "filename_prefix": "x"}},
-    }  # fmt: skip
-    with pytest.raises(
-        host.HostError, match="length.*smaller than min of 1|smaller than min of 1.*length"
-    ):
+    }
+    with pytest.raises(host.HostError, match="length.*smaller than min of 1|smaller than min of 1.*length"):
         host.run(prompt)
 
 

@@ -16,9 +16,7 @@ SNAPSHOT = Path(__file__).with_name("schema.json")
 
 def our_nodes(host):
     return {
-        node_id: node
-        for node_id, node in host.nodes_by_id.items()
-        if node.__module__.startswith(host.pack.__name__)
+        node_id: node for node_id, node in host.nodes_by_id.items() if node.__module__.startswith(host.pack.__name__)
     }
 
 
@@ -83,18 +81,14 @@ def test_every_node_has_a_help_page_that_names_its_inputs(host):
         page = (ROOT / "js" / "docs" / f"{node_id}.md").read_text()
         assert "## Example" in page, node_id
         for widget in with_inner(node.GET_SCHEMA().inputs):
-            assert f"`{widget.id}`" in page, (
-                f"the help page of {node_id} does not mention {widget.id}"
-            )
+            assert f"`{widget.id}`" in page, f"the help page of {node_id} does not mention {widget.id}"
 
 
 def test_no_script_is_loaded_by_the_browser_twice(host):
     import nodes
 
     assert not hasattr(host.pack, "NODE_CLASS_MAPPINGS")
-    folders = [
-        path for path in nodes.EXTENSION_WEB_DIRS.values() if Path(path).resolve() == ROOT / "js"
-    ]
+    folders = [path for path in nodes.EXTENSION_WEB_DIRS.values() if Path(path).resolve() == ROOT / "js"]
     assert len(folders) == 1
 
 
@@ -116,13 +110,6 @@ def test_import_of_the_pack_brings_no_other_package_along(host, comfyui):
     """The host's start stays quick: big packages are imported where they are used (`make bench` times it)."""
     pack = str(host.base / "custom_nodes" / "lumiere")
     script = IMPORT.format(host=str(comfyui), base=str(host.base), pack=pack)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     # What the host's registry of node packs reads their pyproject.toml with, and all else is a surprise.
-    assert set(done.stdout.split("NEW")[1].split()) <= {
-        "comfy_config",
-        "pydantic",
-        "pydantic_settings",
-        "dotenv",
-    }
+    assert set(done.stdout.split("NEW")[1].split()) <= {"comfy_config", "pydantic", "pydantic_settings", "dotenv"}

@@ -14,9 +14,7 @@ def test_clip_text_encode(host, studio):
 
 def test_conditioning_zero_out_and_combine(host, studio):
     (nothing,) = host.call("ConditioningZeroOut", conditioning=studio.positive)
-    (both,) = host.call(
-        "ConditioningCombine", conditioning_1=studio.positive, conditioning_2=studio.negative
-    )
+    (both,) = host.call("ConditioningCombine", conditioning_1=studio.positive, conditioning_2=studio.negative)
     assert studio.sample(positive=both, negative=nothing).isfinite().all()
 
 
@@ -28,27 +26,33 @@ def test_empty_latent_image(host, studio):
 
 def test_ksampler_advanced(host, studio):
     (out,) = host.call(
-        "KSamplerAdvanced", model=studio.model, add_noise="enable", noise_seed=1, steps=4, cfg=2.0,
-        sampler_name="dpmpp_2m", scheduler="normal", positive=studio.positive, negative=studio.negative,
-        latent_image={"samples": torch.zeros(4, 3, 16, 16)}, start_at_step=0, end_at_step=2,
+        "KSamplerAdvanced",
+        model=studio.model,
+        add_noise="enable",
+        noise_seed=1,
+        steps=4,
+        cfg=2.0,
+        sampler_name="dpmpp_2m",
+        scheduler="normal",
+        positive=studio.positive,
+        negative=studio.negative,
+        latent_image={"samples": torch.zeros(4, 3, 16, 16)},
+        start_at_step=0,
+        end_at_step=2,
         return_with_leftover_noise="enable",
-    )  # fmt: skip
+    )
     assert out["samples"].shape == (4, 3, 16, 16)
 
 
 def test_sampler_custom_advanced(host, studio):
-    (guider,) = host.call(
-        "CFGGuider", model=studio.model, positive=studio.positive, negative=studio.negative, cfg=3.0
-    )
+    (guider,) = host.call("CFGGuider", model=studio.model, positive=studio.positive, negative=studio.negative, cfg=3.0)
     (noise,) = host.call("RandomNoise", noise_seed=1)
     (sampler,) = host.call("KSamplerSelect", sampler_name="euler")
-    (sigmas,) = host.call(
-        "BasicScheduler", model=studio.model, scheduler="karras", steps=2, denoise=1.0
-    )
+    (sigmas,) = host.call("BasicScheduler", model=studio.model, scheduler="karras", steps=2, denoise=1.0)
     latent = {"samples": torch.zeros(4, 3, 16, 16)}
     out, _ = host.call(
         "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
-    )  # fmt: skip
+    )
     assert torch.equal(out["samples"], studio.sample())
 
 
@@ -94,9 +98,7 @@ def test_lora_loader_model_only(host, studio):
     folder = host.base / "models" / "loras"
     folder.mkdir(exist_ok=True)
     save_file(lora, folder / "style.safetensors")
-    (model,) = host.call(
-        "LoraLoaderModelOnly", model=studio.model, lora_name="style.safetensors", strength_model=1.0
-    )
+    (model,) = host.call("LoraLoaderModelOnly", model=studio.model, lora_name="style.safetensors", strength_model=1.0)
     before = studio.sample()
     assert not torch.allclose(studio.sample(model), before, atol=1e-4)
     assert torch.equal(studio.sample(), before)
@@ -109,9 +111,7 @@ def test_model_merge_simple_keeps_the_temporal_layers(host, studio):
     weight = "diffusion_model.middle_block.0.in_layers.2.weight"
     first, second = (m.model.state_dict()[weight].clone() for m in (studio.model, other))
     samples = studio.sample(merged)
-    assert torch.allclose(
-        merged.model.state_dict()[weight], 0.25 * first + 0.75 * second, atol=1e-6
-    )
+    assert torch.allclose(merged.model.state_dict()[weight], 0.25 * first + 0.75 * second, atol=1e-6)
     assert not torch.allclose(samples, studio.sample(), atol=1e-3)
     (same,) = host.call("ModelMergeSimple", model1=studio.model, model2=other, ratio=1.0)
     assert torch.allclose(studio.sample(same), studio.sample(), atol=1e-4)
@@ -132,9 +132,8 @@ def test_easycache_after_ours(host, studio):
         every = len(calls)
         calls.clear()
         (model,) = host.call(
-            "EasyCache", model=studio.model, reuse_threshold=0.9, start_percent=0.1, end_percent=0.95,
-            verbose=False,
-        )  # fmt: skip
+            "EasyCache", model=studio.model, reuse_threshold=0.9, start_percent=0.1, end_percent=0.95, verbose=False
+        )
         assert studio.sample(model, steps=10).isfinite().all()
         assert 0 < len(calls) < every
     finally:
@@ -142,9 +141,7 @@ def test_easycache_after_ours(host, studio):
 
 
 def test_hypertile_and_rescale_cfg(host, studio):
-    (model,) = host.call(
-        "HyperTile", model=studio.model, tile_size=32, swap_size=2, max_depth=0, scale_depth=False
-    )
+    (model,) = host.call("HyperTile", model=studio.model, tile_size=32, swap_size=2, max_depth=0, scale_depth=False)
     (model,) = host.call("RescaleCFG", model=model, multiplier=0.7)
     assert studio.sample(model).isfinite().all()
 
@@ -203,9 +200,15 @@ def test_control_net(host, studio, log):
     )
     hint = torch.rand(6, 16, 16, 3)
     positive, negative = host.call(
-        "ControlNetApplyAdvanced", positive=studio.positive, negative=studio.negative, control_net=control,
-        image=hint, strength=1.0, start_percent=0.0, end_percent=1.0,
-    )  # fmt: skip
+        "ControlNetApplyAdvanced",
+        positive=studio.positive,
+        negative=studio.negative,
+        control_net=control,
+        image=hint,
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
     samples = studio.sample(frames=6, positive=positive, negative=negative)
     assert "control could not be applied" not in log()
     assert not torch.allclose(samples, studio.sample(frames=6), atol=1e-3)
@@ -213,36 +216,45 @@ def test_control_net(host, studio, log):
 
 def test_control_residuals_are_strided(host, clips):
     """A key frame gets its own residual at every level, not a mean over frames."""
-    unet = host.module("nodes.backbone").LumiereUNet(
-        **host.module("lumiere_core.config").UNetConfig(
-            model_channels=32, channel_mult=(1, 2), num_res_blocks=(1, 1), transformer_depth=(0, 0),
-            transformer_depth_output=(0, 0, 0, 0), context_dim=32,
-        ).host_kwargs()
-    )  # fmt: skip
+    unet = host.module("nodes.host.image_model").LumiereUNet(
+        **host.module("lumiere_core.nets.config")
+        .UNetConfig(
+            model_channels=32,
+            channel_mult=(1, 2),
+            num_res_blocks=(1, 1),
+            transformer_depth=(0, 0),
+            transformer_depth_output=(0, 0, 0, 0),
+            context_dim=32,
+        )
+        .host_kwargs()
+    )
     numbers = torch.arange(8.0).view(8, 1, 1, 1)  # two clips of 4 frames
-    control = {
-        "output": [numbers, None, numbers, numbers],
-        "middle": [numbers],
-        "input": [numbers, numbers],
-    }
+    control = {"output": [numbers, None, numbers, numbers], "middle": [numbers], "input": [numbers, numbers]}
     strided = clips.strided_control(control, unet, 2, 2, 4, lambda value: value)
     every = [0, 1, 2, 3, 4, 5, 6, 7]
     frames = {k: [v if v is None else v.flatten().tolist() for v in e] for k, e in strided.items()}
     assert frames["output"] == [every, None, [0, 2, 4, 6], [0, 2, 4, 6]]
     assert frames["middle"] == [[0, 2, 4, 6]]
-    assert frames["input"] == [
-        every,
-        every,
-    ]  # popped from the end: for the first two encoder blocks
+    assert frames["input"] == [every, every]  # popped from the end: for the first two encoder blocks
 
 
 def test_stock_context_windows(host, studio):
     (model,) = host.call(
-        "ContextWindowsManual", model=studio.model, context_length=4, context_overlap=2,
-        context_schedule="standard_static", context_stride=1, closed_loop=False, fuse_method="flat", dim=0,
-        freenoise=False, cond_retain_index_list="", split_conds_to_windows=False,
-        latent_retain_index_list="", causal_window_fix=False,
-    )  # fmt: skip
+        "ContextWindowsManual",
+        model=studio.model,
+        context_length=4,
+        context_overlap=2,
+        context_schedule="standard_static",
+        context_stride=1,
+        closed_loop=False,
+        fuse_method="flat",
+        dim=0,
+        freenoise=False,
+        cond_retain_index_list="",
+        split_conds_to_windows=False,
+        latent_retain_index_list="",
+        causal_window_fix=False,
+    )
     assert studio.sample(model, frames=8).isfinite().all()
 
 

@@ -14,18 +14,14 @@ def style(studio):
 
 
 def mix(host, model, style_model, alpha, **levels):
-    (mixed,) = host.call(
-        "LumiereStyleInterpolate", model=model, style_model=style_model, alpha=alpha, **levels
-    )
+    (mixed,) = host.call("LumiereStyleInterpolate", model=model, style_model=style_model, alpha=alpha, **levels)
     return mixed
 
 
 def originals(studio, *others):
     """Copies of the models' weights; a plain run first, since clones patch a shared network."""
     studio.sample(steps=1)
-    return [
-        {k: v.clone() for k, v in m.model.state_dict().items()} for m in (studio.model, *others)
-    ]
+    return [{k: v.clone() for k, v in m.model.state_dict().items()} for m in (studio.model, *others)]
 
 
 def digest(state):
@@ -69,14 +65,14 @@ def test_levels(host, studio, style):
     studio.sample(mixed)
     got = mixed.model.state_dict()
     for key, alpha in (
-        ("input_blocks.1.0.in_layers.2.weight", 1.0), ("out.2.weight", 1.0),
-        ("input_blocks.2.0.op.weight", 0.0), ("middle_block.0.in_layers.2.weight", 0.0),
+        ("input_blocks.1.0.in_layers.2.weight", 1.0),
+        ("out.2.weight", 1.0),
+        ("input_blocks.2.0.op.weight", 0.0),
+        ("middle_block.0.in_layers.2.weight", 0.0),
         ("time_embed.0.weight", 0.5),
-    ):  # fmt: skip
+    ):
         key = f"diffusion_model.{key}"
-        assert torch.allclose(got[key], torch.lerp(original[key], other[key], alpha), atol=1e-6), (
-            key
-        )
+        assert torch.allclose(got[key], torch.lerp(original[key], other[key], alpha), atol=1e-6), key
     studio.sample()
     with pytest.raises(ValueError, match="this U-Net has 2"):
         mix(host, studio.model, style, 0.5, level_3=0.2)
@@ -98,26 +94,21 @@ def test_patches_of_both_models_count(host, studio, style):
 @pytest.mark.parametrize("layers", ["all", "attention"])
 def test_stock_lora_loader_reads_our_styles(host, studio, log, layers):
     """Every key of a file of `train style` is used, and strength is alpha."""
-    core = host.module("lumiere_core.lora")
-    unet = host.module("lumiere_core.unet").UNet(host.module("lumiere_core.config").UNetConfig(
-        **studio_config(host)
-    ))  # fmt: skip
+    core = host.module("lumiere_core.nets.lora")
+    unet = host.module("lumiere_core.nets.unet").UNet(
+        host.module("lumiere_core.nets.config").UNetConfig(**studio_config(host))
+    )
     deltas = core.LowRank(unet, rank=4, layers=layers)
     generator = torch.Generator().manual_seed(0)
-    values = {
-        k: 0.1 * torch.randn(v.shape, generator=generator) for k, v in deltas.named_parameters()
-    }
+    values = {k: 0.1 * torch.randn(v.shape, generator=generator) for k, v in deltas.named_parameters()}
     file = deltas.file_state(values)
     folder = host.base / "models" / "loras"
     folder.mkdir(exist_ok=True)
-    host.module("lumiere_core.checkpoint").save_file(
-        file, folder / f"ours_{layers}.safetensors", {}
-    )
+    host.module("lumiere_core.nets.checkpoint").save_file(file, folder / f"ours_{layers}.safetensors", {})
     (original,) = originals(studio)
     (model,) = host.call(
-        "LoraLoaderModelOnly", model=studio.model, lora_name=f"ours_{layers}.safetensors",
-        strength_model=0.6,
-    )  # fmt: skip
+        "LoraLoaderModelOnly", model=studio.model, lora_name=f"ours_{layers}.safetensors", strength_model=0.6
+    )
     assert "not loaded" not in log() and "ERROR" not in log()
     samples = studio.sample(model)
     plain = {k.removeprefix("diffusion_model."): v for k, v in original.items()}
@@ -136,7 +127,7 @@ def studio_config(host):
     """Arguments of the tiny checkpoint's U-Net configuration."""
     import json
 
-    checkpoint = host.module("lumiere_core.checkpoint")
+    checkpoint = host.module("lumiere_core.nets.checkpoint")
     _, metadata = checkpoint.load_file(host.base / "models" / "lumiere" / "tiny.safetensors")
     values = json.loads(metadata["lumiere.config"])["unet"]
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
@@ -146,8 +137,8 @@ def test_styles_of_the_pack_are_offered(host):
     """LoRA files by the stock loader, whole fine-tunes by Load Lumiere; nothing else is."""
     import folder_paths
 
-    ours = host.module("nodes.host")
-    style = host.module("lumiere_core.style")
+    ours = host.module("nodes.host.models")
+    style = host.module("lumiere_core.nets.interpolate")
     offered = folder_paths.get_filename_list("loras")
     for name, file in style.bundled_styles().items():
         if name.endswith("-full"):
@@ -174,7 +165,7 @@ def test_the_label_names_both_models(host, studio, style, inflate):
 
 def test_stable_diffusion_before_and_after_inflation(host, studio, inflate, backbones):
     """Two SD1.5 fine-tunes: mixing then inflating is inflating then mixing."""
-    core, temporal = host.module("lumiere_core.config"), host.module("lumiere_core.temporal")
+    core, temporal = host.module("lumiere_core.nets.config"), host.module("lumiere_core.nets.temporal")
     first, second = (backbones("SD15", seed=seed) for seed in (0, 1))
     config = core.TemporalConfig(depth=1, num_head_channels=32, condition_channels=0)
     layers = temporal.TemporalLayers(inflate.unet_config_of(first), config)

@@ -17,27 +17,30 @@ def ssr(studio, tiny_ssr):
 def enlarge(host, studio, ssr):
     def call(image, model=None, **options):
         settings = {
-            "seed": 3, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras",
-            "context_length": 4, "context_overlap": 2, "weighting": "uniform", "noise_augmentation": 0.0,
-            "positive": studio.positive, "negative": studio.negative, **options,
-        }  # fmt: skip
-        return host.call(
-            "LumiereSuperResolution", model=ssr if model is None else model, image=image, **settings
-        )[0]
+            "seed": 3,
+            "steps": 2,
+            "cfg": 1.0,
+            "sampler_name": "euler",
+            "scheduler": "karras",
+            "context_length": 4,
+            "context_overlap": 2,
+            "weighting": "uniform",
+            "noise_augmentation": 0.0,
+            "positive": studio.positive,
+            "negative": studio.negative,
+            **options,
+        }
+        return host.call("LumiereSuperResolution", model=ssr if model is None else model, image=image, **settings)[0]
 
     return call
 
 
 def clip(frames=6, height=8, width=8, seed=0):
-    levels = torch.randint(
-        0, 256, (frames, height, width, 3), generator=torch.Generator().manual_seed(seed)
-    )
+    levels = torch.randint(0, 256, (frames, height, width, 3), generator=torch.Generator().manual_seed(seed))
     return levels / 255
 
 
-@pytest.mark.parametrize(
-    ("frames", "height", "width"), [(1, 8, 8), (2, 8, 8), (3, 7, 13), (9, 8, 8), (33, 5, 5)]
-)
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 8, 8), (2, 8, 8), (3, 7, 13), (9, 8, 8), (33, 5, 5)])
 def test_any_length_and_size(enlarge, frames, height, width):
     out = enlarge(clip(frames, height, width), steps=1)
     assert out.shape == (frames, 4 * height, 4 * width, 3)
@@ -59,16 +62,14 @@ def test_still_image_and_alpha_channel(enlarge):
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_equal_to_core(host, enlarge, cfg, noise_augmentation):
     """Same weights, noise, windows and steps with and without the host."""
-    ssr, upscale = host.module("lumiere_core.ssr"), host.module("lumiere_core.upscale")
+    ssr, upscale = host.module("lumiere_core.nets.ssr"), host.module("lumiere_core.diffusion.upscale")
     models, _ = ssr.load_ssr([host.base / "models" / "lumiere" / "tiny-ssr.safetensors"])
     image = clip(7)
     request = upscale.UpscaleRequest(
-        "a red ball", seed=3, steps=2, cfg=cfg, context_length=4, noise_augmentation=noise_augmentation,
-    )  # fmt: skip
+        "a red ball", seed=3, steps=2, cfg=cfg, context_length=4, noise_augmentation=noise_augmentation
+    )
     core = upscale.upscale(models, (image * 255).round().to(torch.uint8), request)
-    ours = (
-        enlarge(image, cfg=cfg, noise_augmentation=noise_augmentation) * 255
-    ).round().int() - core.int()
+    ours = (enlarge(image, cfg=cfg, noise_augmentation=noise_augmentation) * 255).round().int() - core.int()
     assert ours.abs().max() <= 2 and (ours != 0).float().mean() < 0.05
 
 
@@ -86,9 +87,7 @@ def test_what_stands_still_comes_out_still(enlarge, sampler_name):
     """One noise for all frames, that of every step included, unless it is asked for otherwise."""
     alone = {"context_length": 1, "context_overlap": 0, "sampler_name": sampler_name, "steps": 3}
     for noise_augmentation in (0.0, 0.5):
-        made = enlarge(
-            clip(1).expand(3, -1, -1, -1), noise_augmentation=noise_augmentation, **alone
-        )
+        made = enlarge(clip(1).expand(3, -1, -1, -1), noise_augmentation=noise_augmentation, **alone)
         assert torch.allclose(made, made[:1].expand_as(made), atol=1e-5)
 
 
@@ -125,17 +124,24 @@ def test_stock_sampler_with_the_windows_node(host, studio, ssr, enlarge):
 
     image = clip(6)
     values = {"concat_image": image.movedim(-1, 1) * 2 - 1, "noise_augmentation": 0.0}
-    prompts = [
-        node_helpers.conditioning_set_values(c, values) for c in (studio.positive, studio.negative)
-    ]
+    prompts = [node_helpers.conditioning_set_values(c, values) for c in (studio.positive, studio.negative)]
     (model,) = host.call(
-        "LumiereTemporalMultidiffusion", model=ssr, context_length=4, context_overlap=2,
-        weighting="uniform", closed_loop=False,
-    )  # fmt: skip
+        "LumiereTemporalMultidiffusion",
+        model=ssr,
+        context_length=4,
+        context_overlap=2,
+        weighting="uniform",
+        closed_loop=False,
+    )
     samples = studio.sample(
-        model, node="LumiereSampler", latent={"samples": torch.zeros(6, 3, 32, 32)}, cfg=1.0, seed=3,
-        positive=prompts[0], negative=prompts[1],
-    )  # fmt: skip
+        model,
+        node="LumiereSampler",
+        latent={"samples": torch.zeros(6, 3, 32, 32)},
+        cfg=1.0,
+        seed=3,
+        positive=prompts[0],
+        negative=prompts[1],
+    )
     wanted = enlarge(image, noise="new in each frame")
     assert torch.allclose(((samples + 1) / 2).clamp(0, 1).movedim(1, -1), wanted, atol=1e-5)
 
@@ -197,9 +203,7 @@ class EnlargingVae:
 
     def decode(self, samples):
         self.frames.append(samples.shape[0])
-        return torch.nn.functional.interpolate(samples[:, :3].sigmoid(), scale_factor=4).movedim(
-            1, -1
-        )
+        return torch.nn.functional.interpolate(samples[:, :3].sigmoid(), scale_factor=4).movedim(1, -1)
 
 
 def test_sd_x4_upscaler(enlarge, backbones):

@@ -11,7 +11,7 @@ def encode(host, studio, prompt, negative=""):
 
 
 def test_equals_core(host, studio):
-    models, _ = host.module("lumiere_core.pipeline").load_models(studio.folder / "tiny.safetensors")
+    models, _ = host.module("lumiere_core.diffusion.generate").load_models(studio.folder / "tiny.safetensors")
     context, pooled = models.encode(["A  red\nball", ""])
     for index, cond in enumerate(encode(host, studio, "A  red\nball")):
         assert torch.allclose(cond[0][0], context[index : index + 1], atol=1e-5)
@@ -19,7 +19,7 @@ def test_equals_core(host, studio):
 
 
 def test_weighted_bytes(host):
-    weighted = host.module("nodes.text").weighted_bytes
+    weighted = host.module("nodes.host.clip").weighted_bytes
     assert weighted("a (red:1.3) ball") == ("a red ball", [1.0] * 2 + [1.3] * 3 + [1.0] * 5)
     assert weighted("(é)") == ("é", [1.1, 1.1])
     assert weighted(r"\(x\)") == ("(x)", [1.0] * 3)
@@ -27,25 +27,16 @@ def test_weighted_bytes(host):
     assert weighted("(a:inf)(b:nan)(c:-3)")[1] == [1.0, 1.0, 0.0]
 
 
-PROMPTS = [
-    "",
-    " ",
-    "a red ball",
-    "İstanbul ΣΑΣ ǅ",
-    "🎈 a balloon 🎈",
-    "שלום עולם",
-    "a\u2003b\u00a0c",
-    "ß" * 40,
-]
+PROMPTS = ["", " ", "a red ball", "İstanbul ΣΑΣ ǅ", "🎈 a balloon 🎈", "שלום עולם", "a\u2003b\u00a0c", "ß" * 40]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_tokens_are_core_s(host, studio, prompt):
     """One weight for each byte of whatever core's tokenize makes of a prompt."""
     (pairs,) = studio.clip.tokenize(prompt)["lumiere"]
-    ids = host.module("lumiere_core.text").tokenize(prompt, 64)
+    ids = host.module("lumiere_core.nets.text_encoder").tokenize(prompt, 64)
     assert [pair[0] for pair in pairs] == ids
-    plain, weights = host.module("nodes.text").weighted_bytes(prompt)
+    plain, weights = host.module("nodes.host.clip").weighted_bytes(prompt)
     assert len(weights) == len(" ".join(plain.lower().split()).encode())
 
 
@@ -69,9 +60,7 @@ def test_emphasis_changes_the_states(host, studio):
 
 def test_conditioning_of_another_encoder_is_refused(studio):
     wide = [[torch.zeros(1, 77, 768), {"pooled_output": torch.zeros(1, 32)}]]
-    with pytest.raises(
-        ValueError, match="text states of width 768, this model wants 32.*CLIP output"
-    ):
+    with pytest.raises(ValueError, match="text states of width 768, this model wants 32.*CLIP output"):
         studio.sample(positive=wide)
     bare = [[torch.zeros(1, 4, 32), {}]]
     with pytest.raises(ValueError, match="pooled text vector of width 32, got none"):

@@ -19,15 +19,26 @@ def clip_video(host):
 def train(host, studio, clip_video):
     def run(**changes):
         values = {
-            "model": studio.model, "clip": studio.clip, "vae": studio.vae, "videos": clip_video,
-            "texts": "a red square moving right", "name": "learnt", "length": 8, "fps": 16.0, "size": 16,
-            "steps": 3, "batch_size": 1, "learning_rate": 0.01, "seed": 0, "stills": 0.0,
-            "precision": "float32", "checkpointing": True, "sample_every": 2, **changes,
-        }  # fmt: skip
-        return host.call(
-            "LumiereTrainTemporal",
-            **{k: v if isinstance(v, list) else [v] for k, v in values.items()},
-        )
+            "model": studio.model,
+            "clip": studio.clip,
+            "vae": studio.vae,
+            "videos": clip_video,
+            "texts": "a red square moving right",
+            "name": "learnt",
+            "length": 8,
+            "fps": 16.0,
+            "size": 16,
+            "steps": 3,
+            "batch_size": 1,
+            "learning_rate": 0.01,
+            "seed": 0,
+            "stills": 0.0,
+            "precision": "float32",
+            "checkpointing": True,
+            "sample_every": 2,
+            **changes,
+        }
+        return host.call("LumiereTrainTemporal", **{k: v if isinstance(v, list) else [v] for k, v in values.items()})
 
     return run
 
@@ -40,17 +51,12 @@ def test_the_trained_model_and_its_file_are_the_same(host, studio, train, clips)
     before = clips.temporal_patcher(studio.model).model.state_dict()
     after = clips.temporal_patcher(model).model.state_dict()
     assert any((after[k] - before[k]).abs().max() > 1e-3 for k in before)
-    (applied,) = host.call(
-        "LumiereApplyTemporal", model=studio.model, temporal=file, frames_per_clip=0
-    )
+    (applied,) = host.call("LumiereApplyTemporal", model=studio.model, temporal=file, frames_per_clip=0)
     assert torch.equal(studio.sample(applied), studio.sample(model))
     assert not torch.allclose(studio.sample(model), studio.sample(), atol=1e-4)
     folder = host.base / "output" / "lumiere" / file.removesuffix(".safetensors")
     assert {"log.jsonl", "log.csv", "loss.png", "samples"} <= {p.name for p in folder.iterdir()}
-    assert sorted(p.name for p in (folder / "samples").glob("*.png")) == [
-        "step_000002.png",
-        "step_000003.png",
-    ]
+    assert sorted(p.name for p in (folder / "samples").glob("*.png")) == ["step_000002.png", "step_000003.png"]
 
 
 def test_it_goes_on_from_the_layers_of_the_model(train):
@@ -74,7 +80,7 @@ def test_an_existing_file_is_kept(train, host):
 def test_stop_saves_and_then_ends_the_graph(train, host, monkeypatch):
     import comfy.model_management as management
 
-    loop = host.module("nodes.training")
+    loop = host.module("nodes.host.training")
     original, steps = loop.train, []
 
     def interrupted(phase, options, folder, **more):
@@ -111,26 +117,17 @@ def test_an_image_model_gets_fresh_layers(train, host, backbones, write_temporal
     images = torch.rand(8, 64, 64, 3)
     video = host.call("CreateVideo", images=images, fps=16.0)[0]
     trained, losses, file = train(
-        model=model,
-        clip=clip,
-        vae=vae,
-        videos=[video],
-        size=64,
-        steps=1,
-        name="sd",
-        sample_every=0,
+        model=model, clip=clip, vae=vae, videos=[video], size=64, steps=1, name="sd", sample_every=0
     )
     assert len(losses["loss"]) == 1
-    (applied,) = host.call(
-        "LumiereApplyTemporal", model=backbones("SD15"), temporal=file, frames_per_clip=0
-    )
+    (applied,) = host.call("LumiereApplyTemporal", model=backbones("SD15"), temporal=file, frames_per_clip=0)
     assert torch.equal(backbones.sample(applied), backbones.sample(trained))
 
 
 def test_the_host_s_dataset_loader_feeds_it(train, host):
     """Two videos with captions in a folder of the host's input; files are decoded by their presentation times."""
     folder = host.base / "input" / "dataset"
-    media = host.module("lumiere_core.media")
+    media = host.module("lumiere_core.clips.media")
     for name in ("one", "two"):
         frames = torch.randint(0, 256, (16, 16, 16, 3), dtype=torch.uint8)
         media.write_mp4(folder / f"{name}.mp4", frames, 16.0)
@@ -138,6 +135,6 @@ def test_the_host_s_dataset_loader_feeds_it(train, host):
     videos, texts = host.call("LoadVideoTextDataSetFromFolder", folder="dataset")
     assert texts == ["clip one", "clip two"]
     _, losses, file = train(videos=videos, texts=texts, steps=1, name="folder", sample_every=0)
-    load = host.module("lumiere_core.checkpoint").load_parts
+    load = host.module("lumiere_core.nets.checkpoint").load_parts
     parts = load(host.base / "models" / "lumiere" / file)
     assert parts.metadata["lumiere.clips"] == "4" and len(losses["loss"]) == 1

@@ -10,16 +10,20 @@ FRAMES = 10
 
 @pytest.fixture(scope="module")
 def windows(host):
-    return host.module("nodes.windows")
+    return host.module("nodes.host.windows")
 
 
 @pytest.fixture
 def apply(host):
     def call(model, length=4, overlap=2, weighting="uniform", closed_loop=False):
         return host.call(
-            "LumiereTemporalMultidiffusion", model=model, context_length=length,
-            context_overlap=overlap, weighting=weighting, closed_loop=closed_loop,
-        )[0]  # fmt: skip
+            "LumiereTemporalMultidiffusion",
+            model=model,
+            context_length=length,
+            context_overlap=overlap,
+            weighting=weighting,
+            closed_loop=closed_loop,
+        )[0]
 
     return call
 
@@ -74,9 +78,7 @@ def test_weighting_and_closed_loop_change_the_result(studio, apply):
         assert not any(torch.allclose(one, other, atol=1e-4) for other in results[:i])
 
 
-@pytest.mark.parametrize(
-    "sampler", ["euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc"]
-)
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc"])
 @pytest.mark.parametrize("node", ["KSampler", "LumiereSampler"])
 def test_stock_samplers_run(studio, apply, watched, sampler, node):
     model, seen = watched(apply(studio.model))
@@ -106,8 +108,7 @@ def test_conditions_of_every_frame_are_sliced(studio, apply, watched):
     ramp = torch.arange(float(FRAMES)).view(-1, 1, 1, 1).expand(-1, 3, 16, 16).contiguous()
     model, seen = watched(apply(studio.model))
     prompts = [
-        node_helpers.conditioning_set_values(c, {"noise_concat": ramp})
-        for c in (studio.positive, studio.negative)
+        node_helpers.conditioning_set_values(c, {"noise_concat": ramp}) for c in (studio.positive, studio.negative)
     ]
     studio.sample(model, frames=FRAMES, steps=1, positive=prompts[0], negative=prompts[1])
     starts = [0, 2, 4, 6]
@@ -136,19 +137,30 @@ def test_controlnet_hints_are_sliced(host, studio, apply):
 
     network = TinyControl()
     control = comfy.controlnet.ControlNet(
-        network, load_device=model_management.get_torch_device(), manual_cast_dtype=None,
-        compression_ratio=1,
-    )  # fmt: skip
+        network, load_device=model_management.get_torch_device(), manual_cast_dtype=None, compression_ratio=1
+    )
     hint = (torch.arange(float(FRAMES)) / 10).view(-1, 1, 1, 1).expand(-1, 16, 16, 3)
     positive, negative = host.call(
-        "ControlNetApplyAdvanced", positive=studio.positive, negative=studio.negative,
-        control_net=control, image=hint, strength=1.0, start_percent=0.0, end_percent=1.0,
-    )  # fmt: skip
+        "ControlNetApplyAdvanced",
+        positive=studio.positive,
+        negative=studio.negative,
+        control_net=control,
+        image=hint,
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
     # The end of the chain is what prompts hold: its hints and those before it are sliced alike.
     positive, negative = host.call(
-        "ControlNetApplyAdvanced", positive=positive, negative=negative,
-        control_net=control, image=hint, strength=1.0, start_percent=0.0, end_percent=1.0,
-    )  # fmt: skip
+        "ControlNetApplyAdvanced",
+        positive=positive,
+        negative=negative,
+        control_net=control,
+        image=hint,
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
     studio.sample(apply(studio.model), frames=FRAMES, steps=1, positive=positive, negative=negative)
     assert len(network.hints) == 8  # two nets, four windows; both prompts in one call
     for number, hints in enumerate(network.hints):
@@ -172,7 +184,7 @@ OUT_OF_MEMORY = {
 
 @pytest.mark.parametrize(
     ("fits", "kind"), [(4, "CUDA"), (2, "CUDA"), (1, "CUDA"), (4, "another call of CUDA"), (4, "MPS"), (4, "CPU")]
-)  # fmt: skip
+)
 def test_out_of_memory_halves_the_windows_and_goes_on(studio, apply, watched, log, fits, kind):
     from comfy.patcher_extension import WrappersMP
 
@@ -252,7 +264,7 @@ def test_the_bar_moves_with_every_window(studio, apply, monkeypatch):
     shown = []
     monkeypatch.setattr(
         comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *rest, **more: shown.append((value, total))
-    )  # fmt: skip
+    )
     for limit in ("PROGRESS_THROTTLE_MIN_INTERVAL", "PROGRESS_THROTTLE_MIN_PERCENT"):
         monkeypatch.setattr(comfy.utils, limit, 0)
     studio.sample(apply(studio.model, 4, 2), frames=FRAMES, steps=2)

@@ -7,19 +7,48 @@ pytestmark = pytest.mark.host
 
 FRAMES = 8
 WAN = {
-    "image_model": "wan2.1", "model_type": "t2v", "dim": 48, "out_dim": 16, "in_dim": 16,
-    "num_heads": 2, "ffn_dim": 64, "num_layers": 1, "patch_size": (1, 2, 2), "freq_dim": 32,
-    "text_dim": 24, "window_size": (-1, -1), "qk_norm": True, "cross_attn_norm": True, "eps": 1e-6,
-}  # fmt: skip
+    "image_model": "wan2.1",
+    "model_type": "t2v",
+    "dim": 48,
+    "out_dim": 16,
+    "in_dim": 16,
+    "num_heads": 2,
+    "ffn_dim": 64,
+    "num_layers": 1,
+    "patch_size": (1, 2, 2),
+    "freq_dim": 32,
+    "text_dim": 24,
+    "window_size": (-1, -1),
+    "qk_norm": True,
+    "cross_attn_norm": True,
+    "eps": 1e-6,
+}
 SVD = {
-    "image_size": 32, "in_channels": 8, "out_channels": 4, "model_channels": 64, "num_res_blocks": [1, 1],
-    "channel_mult": [1, 2], "transformer_depth": [1, 0], "transformer_depth_output": [1, 1, 0, 0],
-    "transformer_depth_middle": 1, "context_dim": 24, "adm_in_channels": 768, "num_classes": "sequential",
-    "num_head_channels": 16, "num_heads": -1, "legacy": False, "use_spatial_transformer": True,
-    "use_linear_in_transformer": True, "use_temporal_attention": True, "use_temporal_resblock": True,
-    "extra_ff_mix_layer": True, "merge_strategy": "learned_with_images", "merge_factor": 0.0,
-    "video_kernel_size": [3, 1, 1], "max_ddpm_temb_period": 10000,
-}  # fmt: skip
+    "image_size": 32,
+    "in_channels": 8,
+    "out_channels": 4,
+    "model_channels": 64,
+    "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2],
+    "transformer_depth": [1, 0],
+    "transformer_depth_output": [1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "context_dim": 24,
+    "adm_in_channels": 768,
+    "num_classes": "sequential",
+    "num_head_channels": 16,
+    "num_heads": -1,
+    "legacy": False,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": True,
+    "use_temporal_attention": True,
+    "use_temporal_resblock": True,
+    "extra_ff_mix_layer": True,
+    "merge_strategy": "learned_with_images",
+    "merge_factor": 0.0,
+    "video_kernel_size": [3, 1, 1],
+    "max_ddpm_temb_period": 10000,
+}
 
 
 def random_model(kind, unet_config):
@@ -46,9 +75,7 @@ def wan(host):
 @pytest.fixture(scope="module")
 def vace(host):
     """MODEL of Wan 2.1 VACE, whose hint clips have frames on axis 3."""
-    return random_model(
-        "WAN21_Vace", WAN | {"model_type": "vace", "vace_layers": 1, "vace_in_dim": 96}
-    )
+    return random_model("WAN21_Vace", WAN | {"model_type": "vace", "vace_layers": 1, "vace_in_dim": 96})
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +88,13 @@ def svd(host):
 def apply(host):
     def call(model, length=4, overlap=2):
         return host.call(
-            "LumiereTemporalMultidiffusion", model=model, context_length=length,
-            context_overlap=overlap, weighting="uniform", closed_loop=False,
-        )[0]  # fmt: skip
+            "LumiereTemporalMultidiffusion",
+            model=model,
+            context_length=length,
+            context_overlap=overlap,
+            weighting="uniform",
+            closed_loop=False,
+        )[0]
 
     return call
 
@@ -136,13 +167,8 @@ def test_svd_is_told_the_frames_of_a_window(studio, apply, svd, cfg):
 
     def sample(model):
         latent = {"samples": torch.zeros(FRAMES, 4, 8, 8)}
-        prompts = (
-            prompt(concat_latent_image=image),
-            prompt(concat_latent_image=torch.zeros_like(image)),
-        )
-        return studio.sample(
-            model, latent=latent, cfg=cfg, positive=prompts[0], negative=prompts[1]
-        )
+        prompts = (prompt(concat_latent_image=image), prompt(concat_latent_image=torch.zeros_like(image)))
+        return studio.sample(model, latent=latent, cfg=cfg, positive=prompts[0], negative=prompts[1])
 
     model, seen = watched(svd)
     cut = sample(apply(model))

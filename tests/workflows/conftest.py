@@ -104,9 +104,7 @@ class Server:
     def call(self, path, data=None):
         """GET `path`, or POST `data` to it as JSON; return the answer's JSON."""
         body = None if data is None else json.dumps(data).encode()
-        request = urllib.request.Request(
-            self.url + path, body, {"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 text = answer.read()
@@ -168,9 +166,7 @@ class Server:
     def view(self, file):
         """Fetch the bytes of a file named in an output ({"filename", "subfolder", "type"})."""
         query = {key: file[key] for key in ("filename", "subfolder", "type")}
-        with urllib.request.urlopen(
-            f"{self.url}/view?{urllib.parse.urlencode(query)}", timeout=60
-        ) as answer:
+        with urllib.request.urlopen(f"{self.url}/view?{urllib.parse.urlencode(query)}", timeout=60) as answer:
             return answer.read()
 
 
@@ -193,9 +189,7 @@ def server(headless, comfyui, tmp_path_factory):
     if ROOT not in comfyui.parents:
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing is written into a host not ours
     with open(log_path, "wb") as log:
-        process = subprocess.Popen(
-            command, cwd=base, stdout=log, stderr=subprocess.STDOUT, env=environment
-        )
+        process = subprocess.Popen(command, cwd=base, stdout=log, stderr=subprocess.STDOUT, env=environment)
     running = Server(process, port, base, log_path)
     try:
         end = time.monotonic() + START_SECONDS

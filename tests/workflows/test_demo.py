@@ -37,7 +37,7 @@ def tiny(tmp_path_factory, write_tiny):
 
 def run_demo(comfyui, tiny, *arguments, **environment):
     base, workflow = tiny
-    command = [sys.executable, str(ROOT / "nodes" / "demo.py"), "--cpu", "--base", str(base)]
+    command = [sys.executable, str(ROOT / "nodes" / "headless" / "demo.py"), "--cpu", "--base", str(base)]
     return subprocess.run(
         [*command, "--workflow", str(workflow), *arguments],
         env={**os.environ, "COMFYUI_PATH": str(comfyui), **environment},
@@ -64,9 +64,7 @@ def test_demo_writes_clip_sheet_and_slice(comfyui, tiny, tmp_path):
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.average_rate) == ("h264", 16)
         assert len(list(container.decode(stream))) == 8
-    assert (
-        Image.open(clip.with_name("clip_slice.png")).height == 8 * 4
-    )  # one line of pixels a frame
+    assert Image.open(clip.with_name("clip_slice.png")).height == 8 * 4  # one line of pixels a frame
     assert not list((tiny[0] / "output").rglob("*.mp4")), "the host's own copy stayed behind"
 
 
@@ -95,7 +93,7 @@ def test_ctrl_c_ends_the_sampling_at_once_and_writes_nothing(comfyui, tiny, tmp_
             node["inputs"]["steps"] = 5000
     endless = tmp_path / "endless.json"
     endless.write_text(json.dumps(graph), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "nodes" / "demo.py"), "--cpu", "--base", str(base)]
+    command = [sys.executable, str(ROOT / "nodes" / "headless" / "demo.py"), "--cpu", "--base", str(base)]
     command += ["--workflow", str(endless), "--output", str(tmp_path / "out" / "clip.mp4")]
     process = subprocess.Popen(
         command,

@@ -94,10 +94,7 @@ def workflow(name):
             inputs |= {"width": 16, "height": 16, "length": FRAMES, "grow": 0, "feather": 0}
     pasted = [key for key, n in graph.items() if n["class_type"] == "ImageCompositeMasked"]
     (shown,) = pasted or ["5"]
-    graph["99"] = {
-        "class_type": "SaveImage",
-        "inputs": {"images": [shown, 0], "filename_prefix": f"real/{name}"},
-    }
+    graph["99"] = {"class_type": "SaveImage", "inputs": {"images": [shown, 0], "filename_prefix": f"real/{name}"}}
     return graph
 
 
@@ -129,17 +126,12 @@ def decoded(server, file):
     """The frames of a video or a picture as the host's own nodes give them (t, h, w, 3)."""
     graph = {
         "11": load_image(file),
-        "99": {
-            "class_type": "SaveImage",
-            "inputs": {"images": ["11", 0], "filename_prefix": f"real/{file}"},
-        },
+        "99": {"class_type": "SaveImage", "inputs": {"images": ["11", 0], "filename_prefix": f"real/{file}"}},
     }
     if file.endswith("mp4"):
         load_video(graph, file)
     names = server.run(graph)["99"]["images"]
-    return np.stack(
-        [np.asarray(Image.open(BytesIO(server.view(name))).convert("RGB")) for name in names]
-    )
+    return np.stack([np.asarray(Image.open(BytesIO(server.view(name))).convert("RGB")) for name in names])
 
 
 def test_image_to_video_from_a_transparent_png(files):

@@ -5,10 +5,7 @@ import pytest
 pytestmark = pytest.mark.host
 
 GREY = {
-    "1": {
-        "class_type": "EmptyImage",
-        "inputs": {"width": 16, "height": 16, "batch_size": 2, "color": 0x808080},
-    },
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 2, "color": 0x808080}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "grey"}},
 }
 

@@ -93,9 +93,12 @@ def small(graph, prefix):
         inputs = node["inputs"]
         checkpoint = f"tiny{'-ssr' * str(inputs.get('checkpoint')).endswith('-ssr')}.safetensors"
         for key, value in (
-            ("checkpoint", checkpoint), ("file", "tiny.mp4"), ("steps", 2), ("filename_prefix", prefix),
+            ("checkpoint", checkpoint),
+            ("file", "tiny.mp4"),
+            ("steps", 2),
+            ("filename_prefix", prefix),
             ("lora_name", "tiny_style.safetensors"),
-        ):  # fmt: skip
+        ):
             if key in inputs:
                 inputs[key] = value
         if "length" in inputs:
@@ -118,7 +121,8 @@ def tiny_server(server, write_tiny, write_tiny_style, tiny_ssr):
 
 def write_clip(path, frames, size):
     """Write a clip for the templates that begin with a video file."""
-    from lumiere_core import media, video, world
+    from lumiere_core import world
+    from lumiere_core.clips import media, video
 
     clip = world.render_clip(world.sample_scene(3), frames, 16.0, size, size)
     media.write_mp4(path, video.to_uint8(clip))
@@ -127,9 +131,7 @@ def write_clip(path, frames, size):
 def made_by(graph):
     """Return what the label of a twin's clip must name: each loader's file by its hash, and a LoRA or merge."""
     named = {
-        f"{node['inputs']['checkpoint']} sha256 "
-        for node in graph.values()
-        if node["class_type"] == "LumiereLoader"
+        f"{node['inputs']['checkpoint']} sha256 " for node in graph.values() if node["class_type"] == "LumiereLoader"
     }
     if any(node["class_type"] in CHANGING for node in graph.values()):
         named.add("image weights changed by patches")
@@ -150,13 +152,7 @@ def read_clip(data):
         stream = container.streams.video[0]
         frames = sum(1 for _ in container.decode(stream))
         size = stream.codec_context.width, stream.codec_context.height
-        return (
-            stream.codec_context.name,
-            stream.average_rate,
-            frames,
-            *size,
-            dict(container.metadata),
-        )
+        return (stream.codec_context.name, stream.average_rate, frames, *size, dict(container.metadata))
 
 
 @pytest.mark.parametrize("path", TWINS, ids=name)
@@ -195,9 +191,7 @@ def test_second_run_after_an_error(tiny_server, write_tiny):
     """A broken checkpoint names itself, writes nothing, and the next run works."""
     path = tiny_server.base / "models" / "lumiere" / "broken.safetensors"
     path.write_bytes(write_tiny(path).read_bytes()[:5000])
-    graph = small(
-        json.loads((ROOT / "workflows/api/text_to_video.json").read_text()), "broken/clip"
-    )
+    graph = small(json.loads((ROOT / "workflows/api/text_to_video.json").read_text()), "broken/clip")
     graph["1"]["inputs"]["checkpoint"] = "broken.safetensors"
     with pytest.raises(Exception, match="broken.safetensors.*not a complete safetensors file"):
         tiny_server.run(graph)
@@ -210,9 +204,7 @@ def test_interrupt_in_the_middle(tiny_server):
     """The run ends without a file, and the next one works."""
     import time
 
-    graph = small(
-        json.loads((ROOT / "workflows/api/text_to_video.json").read_text()), "stopped/clip"
-    )
+    graph = small(json.loads((ROOT / "workflows/api/text_to_video.json").read_text()), "stopped/clip")
     graph["4"]["inputs"] |= {"steps": 5000, "seed": 11}
     prompt_id = tiny_server.queue(graph)
     end = time.monotonic() + 60
@@ -237,10 +229,6 @@ def test_twin_runs_as_shipped(server, path):
     (file,) = server.run(graph, timeout=3000)[save]["images"]
     codec, rate, frames, width, height, _ = read_clip(server.view(file))
     # What is asked of the sampler, where the graph does not end in clips of 5 seconds.
-    asked = [
-        n["inputs"]["length"]
-        for n in graph.values()
-        if n["class_type"] == "EmptyLumiereLatentVideo"
-    ]
+    asked = [n["inputs"]["length"] for n in graph.values() if n["class_type"] == "EmptyLumiereLatentVideo"]
     wanted = asked[0] if asked else 80
     assert (codec, rate, frames, width, height) == ("h264", Fraction(16), wanted, 256, 256)

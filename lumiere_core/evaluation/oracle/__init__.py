@@ -22,7 +22,7 @@ VERSION = 2  # counted up when a change of the rules may change an answer
 
 def oracle_version() -> str:
     """The rules and the network that an answer came from."""
-    from ...checkpoint import sha256
+    from ...nets.checkpoint import sha256
 
     return f"{VERSION}-{sha256(WEIGHTS)[:8]}"
 

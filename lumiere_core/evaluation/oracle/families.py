@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...checkpoint import load_file
-from ...media import evenly_spaced
+from ...clips.media import evenly_spaced
+from ...nets.checkpoint import load_file
 from .track import NONE
 
 WEIGHTS = Path(__file__).with_name("families.safetensors")
@@ -35,11 +35,7 @@ class FamilyNet(nn.Module):
         layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
         channels = 12
         for width in widths:
-            layers += [
-                nn.Conv2d(channels, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
-            ]
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
             if width != widths[-1]:
                 layers.append(nn.MaxPool2d(2))
             channels = width

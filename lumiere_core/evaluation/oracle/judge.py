@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from ...video import to_uint8
+from ...clips.video import to_uint8
 from ...world import FAMILIES, Scene, render_clip
 from .appearance import appearance_of
 from .families import name_family
@@ -36,9 +36,7 @@ class Verdict:
     def right(self, scene: Scene) -> dict[str, bool]:
         """For each attribute that was looked at, whether it is what the scene's caption asks for."""
         asked = {"family": scene.family} | scene.attributes
-        return {
-            name: value == asked[name] for name, value in self.seen.items() if asked[name] != NONE
-        }
+        return {name: value == asked[name] for name, value in self.seen.items() if asked[name] != NONE}
 
 
 def judge(frames: Tensor, scene: Scene, fps: float = 16.0) -> Verdict:
@@ -86,14 +84,10 @@ def _judge_shape(verdict: Verdict, frames: Tensor, track: Track) -> None:
     verdict.seen |= {"shape": shape.shape, "motion": motion.name}
     if max(shape.overlap.values()) >= FITS:
         verdict.seen["family"] = "shape"
-    verdict.measures |= {
-        "overlap": shape.overlap, "net": motion.net, "growth": motion.growth, "turns": motion.turns,
-    }  # fmt: skip
+    verdict.measures |= {"overlap": shape.overlap, "net": motion.net, "growth": motion.growth, "turns": motion.turns}
 
 
-def _judge_flicker(
-    verdict: Verdict, frames: Tensor, track: Track, scene: Scene, fps: float
-) -> None:
+def _judge_flicker(verdict: Verdict, frames: Tensor, track: Track, scene: Scene, fps: float) -> None:
     """Against the real clip of the same scene, each outside its own object."""
     count, height, width = frames.shape[:3]
     clip, mask = render_clip(scene, count, fps, height, width, masks=True)
@@ -101,9 +95,10 @@ def _judge_flicker(
     real = flicker(to_uint8(clip), outside(mask[0].numpy() > 0.05, hanging))
     own = flicker(frames, outside(track.masks, hanging))
     verdict.measures |= {
-        "flicker": round(own, 3), "real_flicker": round(real, 3),
+        "flicker": round(own, 3),
+        "real_flicker": round(real, 3),
         "flicker_ratio": round(flicker_ratio(own, real), 3),
-    }  # fmt: skip
+    }
 
 
 def _phase_error(kind: str, track: Track) -> float:

@@ -14,9 +14,7 @@ from .periodic import fit_period
 from .track import NONE, Track
 
 OTHER = "other"  # something was seen, but it is none of the motions
-MOVED = (
-    0.25  # net move in shares of the frame; the averaging takes a tenth off the 30 % of the world
-)
+MOVED = 0.25  # net move in shares of the frame; the averaging takes a tenth off the 30 % of the world
 DIRECT = 1.8  # length of the path over the net move, above which it is no straight move
 STILL = 0.10  # range of a resting object's centre
 SWUNG = 0.15  # least range of a bounce or swing; 0.25 and more in the world
@@ -83,9 +81,7 @@ def direction_of(track: Track) -> str:
 
 def name_direction(x, y, net_x: float, net_y: float) -> str:
     """Name a straight move along the axis with the larger net move."""
-    path, net, names = (
-        (x, net_x, ("left", "right")) if abs(net_x) >= abs(net_y) else (y, net_y, ("up", "down"))
-    )
+    path, net, names = (x, net_x, ("left", "right")) if abs(net_x) >= abs(net_y) else (y, net_y, ("up", "down"))
     if abs(net) < MOVED or np.abs(np.diff(path)).sum() > DIRECT * abs(net):
         return NONE
     return names[int(net > 0)]

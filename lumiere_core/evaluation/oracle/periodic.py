@@ -42,9 +42,7 @@ def _fit(signal: np.ndarray, frequency: float, harmonics: int) -> tuple[float, n
     return (1.0 - float((rest**2).sum()) / total if total > 1e-12 else 0.0), coefficients
 
 
-def fit_period(
-    signal: np.ndarray, slowest: float, fastest: float, harmonics: int = HARMONICS
-) -> Fit | None:
+def fit_period(signal: np.ndarray, slowest: float, fastest: float, harmonics: int = HARMONICS) -> Fit | None:
     """Find the best period of a signal.
 
     Args:
@@ -70,9 +68,7 @@ def fit_period(
     return Fit(float(winner), explained, phase, math.hypot(cosine, sine))
 
 
-def phase_error(
-    signal: np.ndarray, slowest: float, fastest: float, regular: float = 0.8, swing: float = 0.0
-) -> float:
+def phase_error(signal: np.ndarray, slowest: float, fastest: float, regular: float = 0.8, swing: float = 0.0) -> float:
     """Drift of the phase at the end against the period of the first half, in periods, 0 to LOST.
 
     The phase is followed from window to window, each a period and a half long, so that a drift of a

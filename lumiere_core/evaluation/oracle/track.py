@@ -101,9 +101,7 @@ def _object(mask: np.ndarray, single: bool) -> np.ndarray:
 def _pieces(mask: np.ndarray, smallest: int) -> np.ndarray:
     import cv2
 
-    count, pieces, stats, _ = cv2.connectedComponentsWithStats(
-        mask.astype(np.uint8), connectivity=8
-    )
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     kept = stats[:, cv2.CC_STAT_AREA] >= smallest
     kept[0] = False
     return kept[pieces]

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...checkpoint import save_file
-from ...video import to_uint8
+from ...clips.video import to_uint8
+from ...nets.checkpoint import save_file
 from ...world import FAMILIES, Scene, render_frames, sample_scene
 from ...world.canvas import CLIP_SECONDS
 from .appearance import smooth
@@ -36,10 +36,7 @@ def train_families(report: Callable[[str], None], steps: int = STEPS, clips: int
     generator = torch.Generator().manual_seed(0)
     names = tuple(FAMILIES)
     started = time.monotonic()
-    bank = {
-        name: _render([sample_scene(seed, "train", name) for seed in range(clips)])
-        for name in names
-    }
+    bank = {name: _render([sample_scene(seed, "train", name) for seed in range(clips)]) for name in names}
     empty = _render([scene for seed in range(clips) if (scene := _emptied(seed))])
     report(f"{len(names)} families drawn ({time.monotonic() - started:.0f} s)")
     network = FamilyNet(len(names) + 1)
@@ -88,11 +85,7 @@ def _batch(bank: dict[str, Tensor], empty: Tensor, names, generator) -> tuple[Te
     labels = torch.multinomial(odds, BATCH, replacement=True, generator=generator)
     clips = []
     for label in labels.tolist():
-        clip = (
-            _nothing(bank, empty, names, generator)
-            if label == len(names)
-            else _draw(bank[names[label]], generator)
-        )
+        clip = _nothing(bank, empty, names, generator) if label == len(names) else _draw(bank[names[label]], generator)
         clips.append(clip)
     return torch.stack([_worn(clip, generator) for clip in clips]), labels
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from ...checkpoint import Parts, load_into, load_parts
-from ...schedule import Schedule
-from ...text import TextEncoder
-from ...unet import UNet
+from ...diffusion.schedule import Schedule
+from ...nets.checkpoint import Parts, load_into, load_parts
+from ...nets.text_encoder import TextEncoder
+from ...nets.unet import UNet
 
 
 class Arguments(Protocol):

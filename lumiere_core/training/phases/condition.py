@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ... import world
-from ...conditioning import Condition, key_frames
-from ...pipeline import Request
+from ...clips.conditioning import Condition, key_frames
+from ...diffusion.generate import Request
 from ...world.dice import Dice
 from ..data import clips_at, generator_at
 from ..masks import draw_known, draw_task
@@ -41,9 +41,7 @@ class ConditionPhase(TemporalPhase):
             for step, chosen, drawn in zip(steps, scenes, clips, strict=True)
         ]
 
-    def _batch(
-        self, clips: Tensor, covers: Tensor, context: Tensor, pooled: Tensor, step: int
-    ) -> Batch:
+    def _batch(self, clips: Tensor, covers: Tensor, context: Tensor, pooled: Tensor, step: int) -> Batch:
         count, size = clips.shape[0], tuple(clips.shape[2:])
         seeds = torch.randint(2**62, (count,), generator=generator_at(self.options, step, 4))
         dice = [Dice(seed) for seed in seeds.tolist()]

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ... import world
-from ...conditioning import Condition
-from ...framing import grown
-from ...media import contact_sheet, evenly_spaced, save_image
-from ...pipeline import Models, Request, generate
-from ...schedule import shifted_timesteps
-from ..ahead import Ahead
+from ...clips.conditioning import Condition
+from ...clips.framing import grown
+from ...clips.media import contact_sheet, evenly_spaced, save_image
+from ...diffusion.generate import Models, Request, generate
+from ...diffusion.schedule import shifted_timesteps
 from ..data import generator_at, on_device, prompts_of
 from ..options import TrainOptions
 from ..parallel import joined
 from ..precision import Lowered
+from ..prefetch import Ahead
 from ..scenes import Scenes
 
 PREVIEW_PROMPTS = (
@@ -71,9 +71,7 @@ class Batch:
     x0: Tensor  # (b, c, …) clean data
     context: Tensor  # (b, l, d) text states
     pooled: Tensor  # (b, adm)
-    objects: Tensor | None = (
-        None  # (b, 1, …) coverage of the main objects, for `options.object_weight`
-    )
+    objects: Tensor | None = None  # (b, 1, …) coverage of the main objects, for `options.object_weight`
     conditions: dict[str, Tensor] = field(default_factory=dict)  # what else `network` is given
 
     def used(self) -> Batch:
@@ -109,9 +107,7 @@ class DiffusionPhase(ABC):
 
     def loss(self, step: int) -> Tensor:
         batch = self.batches(step).used()
-        return self.diffusion_loss(
-            batch.x0, batch.context, batch.pooled, step, batch.objects, **batch.conditions
-        )
+        return self.diffusion_loss(batch.x0, batch.context, batch.pooled, step, batch.objects, **batch.conditions)
 
     def prompts(self, scenes: list[world.Scene], step: int) -> tuple[Tensor, Tensor]:
         """Return the text states of a step's scenes."""
@@ -137,16 +133,17 @@ class DiffusionPhase(ABC):
             named = {k: v if k == "weights" else _in(torch.bfloat16, v) for k, v in named.items()}
             return self._lowered(*inputs, **named)
         weights = named.pop("weights", None)
-        return (
-            functional_call(network, weights, inputs, named)
-            if weights
-            else network(*inputs, **named)
-        )
+        return functional_call(network, weights, inputs, named) if weights else network(*inputs, **named)
 
     def diffusion_loss(
-        self, x0: Tensor, context: Tensor, pooled: Tensor, step: int, objects: Tensor | None = None,
+        self,
+        x0: Tensor,
+        context: Tensor,
+        pooled: Tensor,
+        step: int,
+        objects: Tensor | None = None,
         **conditions: Tensor,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Mean squared error of the network's answer on freshly noised clean data (b, c, …).
 
         Args:
@@ -156,12 +153,8 @@ class DiffusionPhase(ABC):
         random, schedule = generator_at(self.options, step, 3), self.models.schedule
         # Stratified levels: one in each of b equal parts, so that a batch sees the whole range.
         count = x0.shape[0]
-        uniform = (
-            torch.randperm(count, generator=random) + torch.rand(count, generator=random)
-        ) / count
-        timestep = shifted_timesteps(uniform, schedule.steps, self.options.sigma_shift).to(
-            x0.device
-        )
+        uniform = (torch.randperm(count, generator=random) + torch.rand(count, generator=random)) / count
+        timestep = shifted_timesteps(uniform, schedule.steps, self.options.sigma_shift).to(x0.device)
         eps = self.noise(x0.shape, on_device(random, x0.device))
         alone = torch.zeros(count, dtype=torch.bool)
         if self.options.pure_noise:
@@ -192,9 +185,7 @@ class DiffusionPhase(ABC):
         return torch.randn(shape, generator=random, device=random.device)
 
     @abstractmethod
-    def network(
-        self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, **conditions: Tensor
-    ) -> Tensor:
+    def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, **conditions: Tensor) -> Tensor:
         """Return the network's answer for the noised (b, c, …) data."""
 
     def preview_condition(self, index: int, request: Request) -> Condition | None:
@@ -205,9 +196,13 @@ class DiffusionPhase(ABC):
         frames = []
         for index, prompt in enumerate(self.preview_prompts):
             request = Request(
-                prompt, seed=index, num_frames=self.preview_frames, steps=16,
-                height=self.options.height, width=self.options.width,
-            )  # fmt: skip
+                prompt,
+                seed=index,
+                num_frames=self.preview_frames,
+                steps=16,
+                height=self.options.height,
+                width=self.options.width,
+            )
             clip = generate(self.models, request, condition=self.preview_condition(index, request))
             frames.append(clip[evenly_spaced(clip.shape[0], 8)])
         columns = 4 if self.preview_frames == 1 else 8

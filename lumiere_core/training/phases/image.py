@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...checkpoint import load_into, metadata_for, save_file, to_half
-from ...config import UNetConfig
-from ...pipeline import Models
-from ...schedule import Schedule
-from ...text import TextEncoder
-from ...unet import UNet
+from ...diffusion.generate import Models
+from ...diffusion.schedule import Schedule
+from ...nets.checkpoint import load_into, metadata_for, save_file, to_half
+from ...nets.config import UNetConfig
+from ...nets.text_encoder import TextEncoder
+from ...nets.unet import UNet
 from ..data import images_at
 from ..options import TrainOptions
 from .build import Arguments, start_parts, text_encoder

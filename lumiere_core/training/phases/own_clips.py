@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checkpoint import load_into, load_parts, metadata_for, save_file, to_half
-from ...config import TemporalConfig
-from ...families import check_backbone, family_name
-from ...noise import _mix
-from ...schedule import Schedule, shifted_timesteps
-from ...stunet import SpaceTimeUNet
-from ...temporal import TemporalLayers
-from ...unet import UNet
+from ...dataset.reader import Clips, open_clips
+from ...diffusion.noise import mixed_seed
+from ...diffusion.schedule import Schedule, shifted_timesteps
+from ...nets.backbones import check_backbone, family_name
+from ...nets.checkpoint import load_into, load_parts, metadata_for, save_file, to_half
+from ...nets.config import TemporalConfig
+from ...nets.stunet import SpaceTimeUNet
+from ...nets.temporal import TemporalLayers
+from ...nets.unet import UNet
 from ..backbone import load_backbone
-from ..clips import Clips, open_clips
 from ..memory import predicted_bytes, readable
 from ..options import TrainOptions
 from ..samples import write_samples
@@ -33,9 +33,15 @@ from .temporal import new_temporal, training_noise
 logger = logging.getLogger("lumiere")
 
 DEFAULTS: dict[str, Any] = {
-    "batch_size": 1, "learning_rate": 1e-4, "sigma_shift": 2.0, "checkpointing": True, "stills": 0.1,
-    "steps": 2000, "sample_every": 250, "save_every": 300.0,
-}  # fmt: skip
+    "batch_size": 1,
+    "learning_rate": 1e-4,
+    "sigma_shift": 2.0,
+    "checkpointing": True,
+    "stills": 0.1,
+    "steps": 2000,
+    "sample_every": 250,
+    "save_every": 300.0,
+}
 GOLDEN = 0.6180339887498949
 
 
@@ -61,9 +67,14 @@ class OwnClipsPhase:
     conditional = False  # conv_cond, if the layers have one, trains in the phase `condition` only
 
     def __init__(
-        self, unet: UNet, temporal: TemporalLayers, schedule: Schedule, clips: Clips,
-        options: TrainOptions, started_from: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        unet: UNet,
+        temporal: TemporalLayers,
+        schedule: Schedule,
+        clips: Clips,
+        options: TrainOptions,
+        started_from: str = "",
+    ) -> None:
         if not len(clips):
             raise ValueError("the cache holds no clip to train on; its report.csv says why.")
         self.options, self.clips, self.schedule = options, clips, schedule
@@ -92,9 +103,7 @@ class OwnClipsPhase:
     def sample(self, number: int) -> Sample:
         """Draw sample `number` of the run: which clip, its noise, whether its text is dropped or it stands still."""
         options = self.options
-        random = torch.Generator().manual_seed(
-            _mix(_mix(options.seed ^ 0x636C6970) ^ number) & (2**63 - 1)
-        )
+        random = torch.Generator().manual_seed(mixed_seed(mixed_seed(options.seed ^ 0x636C6970) ^ number) & (2**63 - 1))
         clip = self.clips[self.clips.at(number, options.seed)]
         drop, still, place = torch.rand(3, generator=random).tolist()
         latents = clip.tensors["latents"].float()
@@ -108,11 +117,15 @@ class OwnClipsPhase:
         noise = torch.randn(latents[None].shape, generator=random)
         noise = training_noise(noise, self.module.config.shared_noise, random)[0]
         # Steps of the golden ratio fill the range evenly, however the samples are shared out over batches.
-        start = (_mix(options.seed) % 10**6) / 10**6
+        start = (mixed_seed(options.seed) % 10**6) / 10**6
         return Sample(
-            latents, noise, embedding["context"].float(),
-            None if y is None else y.float(), (start + number * GOLDEN) % 1.0, number,
-        )  # fmt: skip
+            latents,
+            noise,
+            embedding["context"].float(),
+            None if y is None else y.float(),
+            (start + number * GOLDEN) % 1.0,
+            number,
+        )
 
     def _empty(self, latents: Tensor) -> dict[str, Tensor]:
         ratio = self.clips.cache.backbone["ratio"]
@@ -130,9 +143,7 @@ class OwnClipsPhase:
         timestep = shifted_timesteps(uniform, self.schedule.steps, self.options.sigma_shift)
         timestep = timestep.to(device)
         noised, target = self.schedule.training_pair(x0, eps, timestep)
-        answer = self.network_module(
-            noised, timestep, context, y, self.options.checkpointing, self.condition(samples)
-        )
+        answer = self.network_module(noised, timestep, context, y, self.options.checkpointing, self.condition(samples))
         error = (answer.float() - target).square().flatten(1).mean(dim=1)
         return (error * self.schedule.loss_weight(timestep)).sum() / self.options.batch_size
 
@@ -150,10 +161,13 @@ class OwnClipsPhase:
             config["size"] = [height * cache.backbone["ratio"], width * cache.backbone["ratio"]]
         facts = {k: v for k, v in facts.items() if k != "options"}
         metadata = metadata_for(
-            f"{family_name(self.unet.config)} temporal layers", config, **facts,
+            f"{family_name(self.unet.config)} temporal layers",
+            config,
+            **facts,
             base=", ".join(f"{h[:16]}" for h in cache.backbone["sha256"].values()),
-            clips=str(len(self.clips)), started_from=self.started_from,
-        )  # fmt: skip
+            clips=str(len(self.clips)),
+            started_from=self.started_from,
+        )
         weights = to_half({f"temporal.{k}": v for k, v in state.items()})
         save_file(weights, folder / "temporal.safetensors", metadata)
 
@@ -181,9 +195,7 @@ def _condition_channels(unet: UNet) -> int:
 def build(arguments: Any, options: TrainOptions, config: dict[str, Any]) -> OwnClipsPhase:
     """Return the phase for `--checkpoint` and `--data`, fresh or from the weights of `--init-from`."""
     if arguments.checkpoint is None:
-        raise ValueError(
-            "--checkpoint is missing: give the model that the cache was prepared with."
-        )
+        raise ValueError("--checkpoint is missing: give the model that the cache was prepared with.")
     clips = open_clips(arguments.data)
     # On a GPU the frozen weights may be kept in half precision; a CPU's kernels want one kind.
     half = options.precision == "bfloat16" and torch.device(options.device).type != "cpu"
@@ -193,17 +205,13 @@ def build(arguments: Any, options: TrainOptions, config: dict[str, Any]) -> OwnC
     if arguments.init_from is None:
         values = {"condition_channels": _condition_channels(unet)}
         chosen = config.get("temporal", {}) if "temporal" in config else values
-        temporal_config = TemporalConfig.from_dict(
-            {**chosen, "frames_per_clip": settings.frames, "fps": settings.fps}
-        )
+        temporal_config = TemporalConfig.from_dict({**chosen, "frames_per_clip": settings.frames, "fps": settings.fps})
         layers = new_temporal(unet.config, temporal_config, options.seed)
         return OwnClipsPhase(unet, layers, schedule, clips, options)
     start = load_parts(arguments.init_from)
     start.require("temporal")
     check_backbone(start.unet_config, unet.config, arguments.init_from.name)
-    temporal_config = dataclasses.replace(
-        start.temporal_config, frames_per_clip=settings.frames, fps=settings.fps
-    )
+    temporal_config = dataclasses.replace(start.temporal_config, frames_per_clip=settings.frames, fps=settings.fps)
     layers = TemporalLayers(unet.config, temporal_config)
     load_into(layers, start.temporal, f"temporal layers of {arguments.init_from.name}")
     return OwnClipsPhase(unet, layers, schedule, clips, options, arguments.init_from.name)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checkpoint import load_into
-from ...conditioning import Condition
-from ...noise import _mix
-from ...temporal import TemporalLayers
+from ...clips.conditioning import Condition
+from ...diffusion.noise import mixed_seed
+from ...nets.checkpoint import load_into
+from ...nets.temporal import TemporalLayers
 from ...world.dice import Dice
 from ..masks import draw_known, draw_task
 from ..options import TrainOptions
@@ -41,7 +41,7 @@ class OwnConditionPhase(OwnClipsPhase):
         return Condition(clips, known[:, None].to(clips)).tensor().to(self.options.device)
 
     def _known(self, sample: Sample) -> Tensor:
-        dice = Dice(_mix(self.options.seed ^ 0x6D61736B) ^ sample.number)
+        dice = Dice(mixed_seed(self.options.seed ^ 0x6D61736B) ^ sample.number)
         size = tuple(sample.latents.shape[1:])
         return draw_known(draw_task(dice), dice, size, lambda: torch.zeros(size))
 
@@ -50,9 +50,7 @@ def build(arguments: Any, options: TrainOptions, config: dict[str, Any]) -> OwnC
     """Return the phase that `train temporal --data` would, with a conv_cond that starts at zero if it is new."""
     plain = own_clips.build(arguments, options, config)
     layers = with_conv_cond(plain.module, options.seed)
-    return OwnConditionPhase(
-        plain.unet, layers, plain.schedule, plain.clips, options, plain.started_from
-    )
+    return OwnConditionPhase(plain.unet, layers, plain.schedule, plain.clips, options, plain.started_from)
 
 
 def with_conv_cond(layers: TemporalLayers, seed: int) -> TemporalLayers:

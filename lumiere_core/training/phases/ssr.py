@@ -15,16 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import world
-from ...checkpoint import load_into, metadata_for, save_file, to_half
-from ...config import SSRConfig, TemporalConfig, UNetConfig
-from ...media import contact_sheet, save_image
-from ...schedule import Schedule
-from ...ssr import SSRModels, SSRNetwork, augment, pooled_with_level, ssr_config, upsample
-from ...temporal import TemporalLayers
-from ...text import TextEncoder
-from ...unet import UNet
-from ...upscale import UpscaleRequest, upscale
-from ...video import fold, to_uint8, unfold
+from ...clips.media import contact_sheet, save_image
+from ...clips.video import fold, to_uint8, unfold
+from ...diffusion.schedule import Schedule
+from ...diffusion.upscale import UpscaleRequest, upscale
+from ...nets.checkpoint import load_into, metadata_for, save_file, to_half
+from ...nets.config import SSRConfig, TemporalConfig, UNetConfig
+from ...nets.ssr import SSRModels, SSRNetwork, augment, pooled_with_level, ssr_config, upsample
+from ...nets.temporal import TemporalLayers
+from ...nets.text_encoder import TextEncoder
+from ...nets.unet import UNet
 from ..data import generator_at, on_device
 from ..degrade import degrade
 from ..options import TrainOptions
@@ -34,8 +34,13 @@ from .image import new_unet
 from .temporal import new_temporal
 
 DEFAULTS: dict[str, Any] = {
-    "num_frames": 1, "batch_size": 8, "height": 64, "width": 64, "learning_rate": 1e-3, "sigma_shift": 4.0,
-}  # fmt: skip
+    "num_frames": 1,
+    "batch_size": 8,
+    "height": 64,
+    "width": 64,
+    "learning_rate": 1e-3,
+    "sigma_shift": 4.0,
+}
 CROPS_TRIED = 8  # the one that loses most when it is made small is taken: most of a frame is plain
 ANY_CROP = 0.25  # share of clips whose first crop is taken
 PREVIEW_SCENES = range(10**9, 10**9 + 4)  # of the held-out split
@@ -54,12 +59,16 @@ class SSRPhase(DiffusionPhase):
     name = "ssr"
 
     def __init__(
-        self, unet: UNet, temporal: TemporalLayers | None, text: TextEncoder, schedule: Schedule,
-        config: SSRConfig, options: TrainOptions, size: tuple[int, int],
-    ) -> None:  # fmt: skip
-        for name, crop, full in zip(
-            ("height", "width"), (options.height, options.width), size, strict=True
-        ):
+        self,
+        unet: UNet,
+        temporal: TemporalLayers | None,
+        text: TextEncoder,
+        schedule: Schedule,
+        config: SSRConfig,
+        options: TrainOptions,
+        size: tuple[int, int],
+    ) -> None:
+        for name, crop, full in zip(("height", "width"), (options.height, options.width), size, strict=True):
             if crop % config.scale or crop > full:
                 raise ValueError(
                     f"--{name} is {crop} pixels; crops must be multiples of {config.scale} and at most the "
@@ -79,10 +88,7 @@ class SSRPhase(DiffusionPhase):
         return self.options.batch_size * self.options.num_frames
 
     def draw(self, steps: Sequence[int]) -> list[Batch]:
-        return [
-            self._batch(scenes, step)
-            for step, scenes in zip(steps, self.scenes(steps), strict=True)
-        ]
+        return [self._batch(scenes, step) for step, scenes in zip(steps, self.scenes(steps), strict=True)]
 
     def _batch(self, scenes: list[world.Scene], step: int) -> Batch:
         context, pooled = self.prompts(scenes, step)
@@ -91,17 +97,13 @@ class SSRPhase(DiffusionPhase):
             random = generator_at(self.options, step, 5)
             count, t = high.shape[0], self.options.num_frames
             level = (torch.rand(count, generator=random) * 2 - 1).clamp(min=0)
-            grain = self.noise(
-                (count, low.shape[-3], t, *low.shape[-2:]), on_device(random, low.device)
-            )
+            grain = self.noise((count, low.shape[-3], t, *low.shape[-2:]), on_device(random, low.device))
             low = augment(low, fold(grain), level.repeat_interleave(t), self.config)
             condition = unfold(upsample(low, self.config.scale), t)
             y = pooled_with_level(pooled, level, self.config)
         return Batch(high, context, y, conditions={"low": condition})
 
-    def network(
-        self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, low: Tensor
-    ) -> Tensor:
+    def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, low: Tensor) -> Tensor:
         """Return the clean clip; `pooled` holds the noise level too, `low` is the enlarged small clip."""
         inputs = x, low, timestep, context, pooled, self.options.checkpointing
         return self.answer(self.network_module, *inputs)
@@ -136,9 +138,7 @@ class SSRPhase(DiffusionPhase):
             places = torch.rand(2, generator=random).tolist()
             (top, left) = (
                 scale * round(place * (full - crop) / scale)
-                for place, full, crop in zip(
-                    places, self.size, (self.options.height, self.options.width), strict=True
-                )
+                for place, full, crop in zip(places, self.size, (self.options.height, self.options.width), strict=True)
             )
             crop = clip[:, :, top : top + self.options.height, left : left + self.options.width]
             first = crop[:1]
@@ -175,14 +175,10 @@ class SSRPhase(DiffusionPhase):
                 for a, b in ((h, w), self.size)
             )
             made = upscale(self.models, to_uint8(small), UpscaleRequest(scene.caption, seed=number))
-            cubic = to_uint8(
-                unfold(upsample(fold(small[None]), self.config.scale), small.shape[1])[0]
-            )
+            cubic = to_uint8(unfold(upsample(fold(small[None]), self.config.scale), small.shape[1])[0])
             true = to_uint8(large)
             rows += [cubic[:1], made[:1], true[:1]]
-            lines.append(
-                f"{scene.caption}: bicubic {psnr(cubic, true):.2f} dB, SSR {psnr(made, true):.2f} dB"
-            )
+            lines.append(f"{scene.caption}: bicubic {psnr(cubic, true):.2f} dB, SSR {psnr(made, true):.2f} dB")
         save_image(contact_sheet(torch.cat(rows), 3), folder / f"step_{step:06d}.png")
         (folder / f"psnr_{step:06d}.txt").write_text("\n".join(lines) + "\n", "utf-8")
 
@@ -212,9 +208,7 @@ def build(arguments: Arguments, options: TrainOptions, config: dict[str, Any]) -
         load_into(unet, start.image, f"super-resolution U-Net of {arguments.init_from.name}")
     if options.num_frames > 1:
         temporal_config = (
-            start.temporal_config
-            if start.temporal
-            else TemporalConfig.from_dict(config.get("temporal", {}))
+            start.temporal_config if start.temporal else TemporalConfig.from_dict(config.get("temporal", {}))
         )
         temporal = new_temporal(unet_config, temporal_config, options.seed)
         if start.temporal:

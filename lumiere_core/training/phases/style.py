@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...checkpoint import WEIGHTS, load_into, metadata_for, save_file, sha256, to_half
-from ...lora import LAYERS, LowRank
-from ...pipeline import Models
-from ...schedule import Schedule
-from ...text import TextEncoder
-from ...unet import UNet
+from ...diffusion.generate import Models
+from ...diffusion.schedule import Schedule
+from ...nets.checkpoint import WEIGHTS, load_into, metadata_for, save_file, sha256, to_half
+from ...nets.lora import LAYERS, LowRank
+from ...nets.text_encoder import TextEncoder
+from ...nets.unet import UNet
 from ...world.styles import STYLES, stylise
 from ..data import drop_prompts, generator_at, images_at
 from ..options import TrainOptions
@@ -30,9 +30,13 @@ from .build import Arguments, image_model, start_parts, text_encoder
 from .diffusion import Batch, DiffusionPhase
 
 DEFAULTS: dict[str, Any] = {
-    "steps": 400, "batch_size": 8, "learning_rate": 4e-3, "warmup": 20, "ema_decay": 0.98,
+    "steps": 400,
+    "batch_size": 8,
+    "learning_rate": 4e-3,
+    "warmup": 20,
+    "ema_decay": 0.98,
     "decay_from": 0.4,
-}  # fmt: skip
+}
 AUTO = "auto"
 WORDS_SHARE = 0.5  # of the captions name the style
 
@@ -51,8 +55,7 @@ class Options(TrainOptions):
         super().__post_init__()
         if self.layers not in (AUTO, *LAYERS) or self.rank < 0:
             raise ValueError(
-                f"got rank {self.rank} of {self.layers!r} layers; wanted 0 (all weights) or more, of "
-                f"{(AUTO, *LAYERS)}."
+                f"got rank {self.rank} of {self.layers!r} layers; wanted 0 (all weights) or more, of {(AUTO, *LAYERS)}."
             )
         if not self.images and self.style not in STYLES:
             raise ValueError(
@@ -74,9 +77,7 @@ class StylePhase(DiffusionPhase):
 
     name = "style"
 
-    def __init__(
-        self, unet: UNet, text: TextEncoder, schedule: Schedule, options: Options, base: str = ""
-    ) -> None:
+    def __init__(self, unet: UNet, text: TextEncoder, schedule: Schedule, options: Options, base: str = "") -> None:
         """`base` is the name and hash of the image model's file, for the metadata of the deltas."""
         self.options, self.base = options, base
         self.deltas: LowRank | None = None
@@ -89,11 +90,7 @@ class StylePhase(DiffusionPhase):
             self.module = self.deltas.to(options.device)
         self.module.requires_grad_(True)
         self.models = Models(text, unet, None, schedule)
-        self.pictures = (
-            load_pictures(Path(options.images), options.height, options.width)
-            if options.images
-            else None
-        )
+        self.pictures = load_pictures(Path(options.images), options.height, options.width) if options.images else None
 
     @property
     def file(self) -> str:

@@ -11,21 +11,26 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...checkpoint import metadata_for, save_file
-from ...host_process import run_verb
-from ...lora import LowRank
-from ...pipeline import Models
-from ...schedule import Schedule
-from ...unet import UNet
+from ...commands.host_process import run_verb
+from ...diffusion.generate import Models
+from ...diffusion.schedule import Schedule
+from ...nets.checkpoint import metadata_for, save_file
+from ...nets.lora import LowRank
+from ...nets.unet import UNet
 from ..data import generator_at
 from ..latent_pictures import LatentPictures
 from .diffusion import Batch, DiffusionPhase
 from .style import AUTO, WORDS_SHARE, Options
 
 DEFAULTS: dict[str, Any] = {
-    "steps": 500, "batch_size": 1, "learning_rate": 1e-4, "warmup": 20, "ema_decay": 0.99,
-    "height": 512, "width": 512,
-}  # fmt: skip
+    "steps": 500,
+    "batch_size": 1,
+    "learning_rate": 1e-4,
+    "warmup": 20,
+    "ema_decay": 0.99,
+    "height": 512,
+    "width": 512,
+}
 
 
 class LatentStylePhase(DiffusionPhase):
@@ -33,13 +38,9 @@ class LatentStylePhase(DiffusionPhase):
 
     name, file = "style", "lora.safetensors"
 
-    def __init__(
-        self, unet: UNet, schedule: Schedule, pictures: LatentPictures, options: Options, base: str
-    ) -> None:
+    def __init__(self, unet: UNet, schedule: Schedule, pictures: LatentPictures, options: Options, base: str) -> None:
         if not options.rank:
-            raise ValueError(
-                "--rank is 0; for this kind of checkpoint a LoRA is trained: give 4 to 64."
-            )
+            raise ValueError("--rank is 0; for this kind of checkpoint a LoRA is trained: give 4 to 64.")
         self.options, self.pictures, self.base = options, pictures, base
         self.layers = "attention" if options.layers == AUTO else options.layers
         self.unet = unet.to(options.device).eval().requires_grad_(False)
@@ -56,9 +57,8 @@ class LatentStylePhase(DiffusionPhase):
 
     def _batch(self, step: int) -> Batch:
         x0, context, y = self.pictures.batch(
-            self.options.batch_size, self.options.text_dropout, WORDS_SHARE,
-            generator_at(self.options, step, 4),
-        )  # fmt: skip
+            self.options.batch_size, self.options.text_dropout, WORDS_SHARE, generator_at(self.options, step, 4)
+        )
         device = self.options.device
         context, y = context.to(device), None if y is None else y.to(device)
         return Batch(x0.to(device), context, y)
@@ -94,14 +94,22 @@ def build(arguments: Any, options: Options, config: dict[str, Any]) -> LatentSty
     file = arguments.output.with_suffix("") / "pictures.safetensors"
     if not (arguments.resume and file.is_file()):
         status = run_verb(
-            "pictures", options.images, "--checkpoint", arguments.checkpoint, "--output", file,
-            "--height", options.height, "--width", options.width, "--words", options.style_words,
-        )  # fmt: skip
+            "pictures",
+            options.images,
+            "--checkpoint",
+            arguments.checkpoint,
+            "--output",
+            file,
+            "--height",
+            options.height,
+            "--width",
+            options.width,
+            "--words",
+            options.style_words,
+        )
         if status:
             raise ValueError("the host could not encode the pictures; the lines above say why.")
     pictures = LatentPictures(file)
     unet, schedule = load_backbone(arguments.checkpoint, pictures.backbone)
-    base = (
-        " ".join(pictures.backbone["sha256"]) + " " + " ".join(pictures.backbone["sha256"].values())
-    )
+    base = " ".join(pictures.backbone["sha256"]) + " " + " ".join(pictures.backbone["sha256"].values())
     return LatentStylePhase(unet, schedule, pictures, options, base)

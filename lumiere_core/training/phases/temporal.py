@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checkpoint import load_into, metadata_for, save_file, to_half
-from ...config import TemporalConfig, UNetConfig
-from ...noise import mix_noise
-from ...pipeline import Models
-from ...schedule import Schedule
-from ...stunet import SpaceTimeUNet
-from ...temporal import TemporalLayers, initial_state
-from ...text import TextEncoder
-from ...unet import UNet
+from ...diffusion.generate import Models
+from ...diffusion.noise import mix_noise
+from ...diffusion.schedule import Schedule
+from ...nets.checkpoint import load_into, metadata_for, save_file, to_half
+from ...nets.config import TemporalConfig, UNetConfig
+from ...nets.stunet import SpaceTimeUNet
+from ...nets.temporal import TemporalLayers, initial_state
+from ...nets.text_encoder import TextEncoder
+from ...nets.unet import UNet
 from ..data import clips_at, window_starts
 from ..options import TrainOptions, listed
 from .build import Arguments, image_model, start_parts, text_encoder
@@ -37,9 +37,8 @@ class TemporalPhase(DiffusionPhase):
     shared_noise = 0.0
 
     def __init__(
-        self, unet: UNet, temporal: TemporalLayers, text: TextEncoder, schedule: Schedule,
-        options: TrainOptions,
-    ) -> None:  # fmt: skip
+        self, unet: UNet, temporal: TemporalLayers, text: TextEncoder, schedule: Schedule, options: TrainOptions
+    ) -> None:
         self.options, self.module = options, temporal.to(options.device)
         self.shared_noise = temporal.config.shared_noise
         if temporal.conv_cond is not None:
@@ -68,9 +67,7 @@ class TemporalPhase(DiffusionPhase):
         options = self.options
         return window_starts(options, step, options.batch_size).to(options.device)
 
-    def network(
-        self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, **conditions: Tensor
-    ) -> Tensor:
+    def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, **conditions: Tensor) -> Tensor:
         inputs = x, timestep, context, pooled, self.options.checkpointing
         return self.answer(self.network_module, *inputs, **conditions)
 
@@ -79,10 +76,7 @@ class TemporalPhase(DiffusionPhase):
         return training_noise(noise, self.shared_noise, random)
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
-        config = {
-            "unet": self.models.unet.config.to_dict(),
-            "temporal": self.module.config.to_dict(),
-        }
+        config = {"unet": self.models.unet.config.to_dict(), "temporal": self.module.config.to_dict()}
         metadata = metadata_for("lumiere temporal layers", config, **facts)
         weights = to_half({f"temporal.{k}": v for k, v in state.items()})
         save_file(weights, folder / "temporal.safetensors", metadata)
@@ -140,15 +134,13 @@ def start_layers(
         known,
         **parts,
         coordinates=known.coordinates or (asked.coordinates and known.condition_channels > 0),
-        shared_noise=asked.shared_noise
-        if "shared_noise" in config.get("temporal", {})
-        else known.shared_noise,
+        shared_noise=asked.shared_noise if "shared_noise" in config.get("temporal", {}) else known.shared_noise,
     )
     layers = new_temporal(unet.config, known, options.seed)
     if start:
         # Zeros, but for the clip position: times zero ramps, a zero would get no gradient at all.
         has = start.temporal_config
-        later = {"conv_cond.": has.conv_cond, ".clip_position.": has.coordinates, ".ramps.": has.coordinates}  # fmt: skip
+        later = {"conv_cond.": has.conv_cond, ".clip_position.": has.coordinates, ".ramps.": has.coordinates}
         lacking = [part for part, there in later.items() if not there]
         fresh = {k: v for k, v in layers.state_dict().items() if any(part in k for part in lacking)}
         load_into(layers, fresh | start.temporal, f"temporal layers of {arguments.init_from.name}")

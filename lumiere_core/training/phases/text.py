@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import world
-from ...checkpoint import load_into, metadata_for, save_file, to_half
-from ...config import TextConfig
-from ...text import TextEncoder, pad_tokens, tokenize
+from ...nets.checkpoint import load_into, metadata_for, save_file, to_half
+from ...nets.config import TextConfig
+from ...nets.text_encoder import TextEncoder, pad_tokens, tokenize
 from ..data import scenes_at
 from ..options import TrainOptions
 from .build import Arguments, start_parts
@@ -65,11 +65,7 @@ class TextPhase:
         return result
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
-        weights = {
-            f"text.{k.removeprefix('encoder.')}": v
-            for k, v in state.items()
-            if k.startswith("encoder.")
-        }
+        weights = {f"text.{k.removeprefix('encoder.')}": v for k, v in state.items() if k.startswith("encoder.")}
         metadata = metadata_for("lumiere text encoder", {"text": self.config.to_dict()}, **facts)
         save_file(to_half(weights), folder / "text.safetensors", metadata)
 

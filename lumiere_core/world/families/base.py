@@ -14,8 +14,7 @@ from ..dice import Dice
 Attributes = dict[str, str]
 Phrases = Mapping[str, tuple[str, ...]]  # attribute value -> ways to say it
 
-SUNNY = {"day": ("", "on a sunny day", "by day"), "sunset": ("at sunset", "at dusk"),
-         "night": ("at night", "by night")}  # fmt: skip
+SUNNY = {"day": ("", "on a sunny day", "by day"), "sunset": ("at sunset", "at dusk"), "night": ("at night", "by night")}
 DAYLIGHT = {"night": 0.0, "sunset": 1.0, "day": 2.0}
 CAMERA = {
     "static": ("",),

@@ -14,8 +14,7 @@ from .base import Attributes, Family, cycle, cycle_parameters, travel, travel_pa
 
 def _direction_phrases(*verbs: str) -> dict[str, tuple[str, ...]]:
     return {
-        side: tuple(f"{verb} {way}" for verb in verbs for way in (side, f"to the {side}"))
-        for side in ("left", "right")
+        side: tuple(f"{verb} {way}" for verb in verbs for way in (side, f"to the {side}")) for side in ("left", "right")
     }
 
 
@@ -36,9 +35,12 @@ def limb(hip_x, hip_y, upper, bend, length):
 # A walking stick figure.
 
 _WALK_BACKGROUNDS = {
-    "grass": ("grass", 2.0), "beach at sunset": ("beach", 1.0), "snow": ("snow", 2.0),
-    "street": ("street", 2.0), "plain white": ("plain", 2.0),
-}  # fmt: skip
+    "grass": ("grass", 2.0),
+    "beach at sunset": ("beach", 1.0),
+    "snow": ("snow", 2.0),
+    "street": ("street", 2.0),
+    "plain white": ("plain", 2.0),
+}
 
 
 def _walker_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
@@ -96,23 +98,30 @@ WALKER = Family(
         "direction.s": _direction_phrases("walks"),
         "colour": {name: (name,) for name in ("black", "red", "blue", "purple")},
     },
-    synonyms={"background": {"grass": ("grass", "field", "meadow", "park"),
-                             "beach at sunset": ("beach", "sunset"), "snow": ("snow", "snowy"),
-                             "street": ("street", "road", "city"),
-                             "plain white": ("white background",)},
-              "direction": {"left": ("left",), "right": ("right",)}},
+    synonyms={
+        "background": {
+            "grass": ("grass", "field", "meadow", "park"),
+            "beach at sunset": ("beach", "sunset"),
+            "snow": ("snow", "snowy"),
+            "street": ("street", "road", "city"),
+            "plain white": ("white background",),
+        },
+        "direction": {"left": ("left",), "right": ("right",)},
+    },
     parameters=_walker_parameters,
     draw=_walker,
     optional={"direction": 0.06, "colour": 0.1},
-)  # fmt: skip
+)
 
 
 # A galloping horse.
 
 _HORSE_BACKGROUNDS = {
-    "grass": ("grass", 2.0), "beach at sunset": ("beach", 1.0), "snow": ("snow", 2.0),
+    "grass": ("grass", 2.0),
+    "beach at sunset": ("beach", 1.0),
+    "snow": ("snow", 2.0),
     "mountains": ("mountains", 1.0),
-}  # fmt: skip
+}
 
 
 def _horse_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
@@ -137,8 +146,11 @@ def _horse(canvas: Canvas, parameters: Parameters) -> None:
         return (start_x, start_y + pitch * start_x, end_x, end_y + pitch * end_x)
 
     thick = [joints(0.40, 0.06, 0.76, 0.46), joints(0.78, 0.52, 1.00, 0.36)]  # neck, head
-    thin = [joints(-0.52, 0.10, -0.86, 0.10 - 0.8 * pitch), joints(0.74, 0.55, 0.77, 0.70),
-            joints(-0.86, 0.10 - 0.8 * pitch, -1.02, -0.12)]  # tail, ear  # fmt: skip
+    thin = [
+        joints(-0.52, 0.10, -0.86, 0.10 - 0.8 * pitch),
+        joints(0.74, 0.55, 0.77, 0.70),
+        joints(-0.86, 0.10 - 0.8 * pitch, -1.02, -0.12),
+    ]  # tail, ear
     legs = []
     for front, offset in ((1.0, 0.0), (1.0, 0.7), (-1.0, 2.6), (-1.0, 3.3)):
         swing = torch.sin(beat + offset)
@@ -155,11 +167,7 @@ def _horse(canvas: Canvas, parameters: Parameters) -> None:
 HORSE = Family(
     name="galloping horse",
     keywords=("horse", "stallion", "pony", "horses"),
-    attributes={
-        "background": tuple(_HORSE_BACKGROUNDS),
-        "direction": ("left", "right"),
-        "colour": ("black", "white"),
-    },
+    attributes={"background": tuple(_HORSE_BACKGROUNDS), "direction": ("left", "right"), "colour": ("black", "white")},
     templates=(
         "a {colour} horse {direction} {background}",
         "a {colour} horse {direction.s} {background}",
@@ -176,16 +184,20 @@ HORSE = Family(
         "direction.s": _direction_phrases("gallops", "runs"),
         "colour": {"black": ("black",), "white": ("white",)},
     },
-    synonyms={"background": {"grass": ("grass", "field", "meadow"), "beach at sunset": ("beach",),
-                             "snow": ("snow", "snowy"), "mountains": ("mountains", "mountain",
-                                                                      "sunset")},
-              "direction": {"left": ("left",), "right": ("right",)}},
+    synonyms={
+        "background": {
+            "grass": ("grass", "field", "meadow"),
+            "beach at sunset": ("beach",),
+            "snow": ("snow", "snowy"),
+            "mountains": ("mountains", "mountain", "sunset"),
+        },
+        "direction": {"left": ("left",), "right": ("right",)},
+    },
     parameters=_horse_parameters,
     draw=_horse,
     optional={"colour": 0.06, "direction": 0.06},
-    allowed=lambda attributes: (attributes["colour"], attributes["background"])
-    != ("white", "snow"),
-)  # fmt: skip
+    allowed=lambda attributes: (attributes["colour"], attributes["background"]) != ("white", "snow"),
+)
 
 
 # A swimming turtle.
@@ -210,11 +222,11 @@ def _under_water(canvas: Canvas, parameters: Parameters) -> None:
     top, deep = canvas.constant((0.20, 0.62, 0.85)), canvas.constant((0.02, 0.16, 0.42))
     canvas.fill(deep + share * (top - deep))
     shift = parameters["variation"] * 6.28
-    rays = torch.sin(
-        (canvas.x - 0.35 * canvas.y) * 5.0 + 0.5 * torch.sin(canvas.time * 0.8) + shift
+    rays = torch.sin((canvas.x - 0.35 * canvas.y) * 5.0 + 0.5 * torch.sin(canvas.time * 0.8) + shift)
+    canvas.add(
+        rays.clamp_min(0.0) * (canvas.y / canvas.half_height + 0.6).clamp(0.0, 1.0) * 0.10,
+        canvas.constant((0.7, 1.0, 1.0)),
     )
-    canvas.add(rays.clamp_min(0.0) * (canvas.y / canvas.half_height + 0.6).clamp(0.0, 1.0) * 0.10,
-               canvas.constant((0.7, 1.0, 1.0)))  # fmt: skip
     floor = -0.70 * canvas.half_height + 0.06 * torch.sin(canvas.x * 2.5 + shift)
     alpha = canvas.cover(canvas.y - floor) * torch.maximum(parameters["sand"], parameters["coral"])
     canvas.paint(alpha, canvas.constant((0.72, 0.66, 0.48)))
@@ -258,8 +270,9 @@ def _turtle(canvas: Canvas, parameters: Parameters) -> None:
         rise = torch.remainder(canvas.time * 0.22 + bubble / 3 + parameters["variation"], 1.0)
         dot = sdf.circle(
             canvas.x - (0.7 - 0.6 * bubble) * canvas.half_width - 0.05 * torch.sin(rise * 12.0),
-            canvas.y - (2.2 * rise - 1.1) * canvas.half_height, 0.05,
-        )  # fmt: skip
+            canvas.y - (2.2 * rise - 1.1) * canvas.half_height,
+            0.05,
+        )
         canvas.paint(canvas.cover(dot) * 0.7, canvas.constant((0.75, 0.92, 0.98)))
 
 
@@ -286,10 +299,15 @@ TURTLE = Family(
         "direction.s": _direction_phrases("swims"),
         "colour": {name: (name,) for name in ("green", "orange", "yellow", "red")},
     },
-    synonyms={"background": {"water": ("ocean", "water", "sea", "underwater"),
-                             "coral reef": ("reef", "coral"), "sand": ("sand", "sandy")},
-              "direction": {"left": ("left",), "right": ("right",)}},
+    synonyms={
+        "background": {
+            "water": ("ocean", "water", "sea", "underwater"),
+            "coral reef": ("reef", "coral"),
+            "sand": ("sand", "sandy"),
+        },
+        "direction": {"left": ("left",), "right": ("right",)},
+    },
     parameters=_turtle_parameters,
     draw=_turtle,
     optional={"colour": 0.06, "direction": 0.06},
-)  # fmt: skip
+)

@@ -75,17 +75,13 @@ FIREWORKS = Family(
             "city": ("over a city at night", "above the city at night", "over a city skyline"),
             "ocean": ("over the ocean at night", "above the sea at night"),
         },
-        "colour": {
-            name: (name,)
-            for name in ("red", "orange", "yellow", "green", "blue", "purple", "white")
-        },
+        "colour": {name: (name,) for name in ("red", "orange", "yellow", "green", "blue", "purple", "white")},
     },
-    synonyms={"background": {"city": ("city", "skyline"), "ocean": ("ocean", "sea", "water"),
-                             "night sky": ("sky",)}},
+    synonyms={"background": {"city": ("city", "skyline"), "ocean": ("ocean", "sea", "water"), "night sky": ("sky",)}},
     parameters=_fireworks_parameters,
     draw=_fireworks,
     optional={"colour": 0.1, "background": 0.08},
-)  # fmt: skip
+)
 
 
 # Campfire.
@@ -93,12 +89,11 @@ FIREWORKS = Family(
 
 def _campfire_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     return {
-        "size": dice.uniform(0.36, 0.44) if attributes["size"] == "small"
-        else dice.uniform(0.60, 0.70),
+        "size": dice.uniform(0.36, 0.44) if attributes["size"] == "small" else dice.uniform(0.60, 0.70),
         "place": dice.uniform(-0.3, 0.3),
         "phase": dice.uniform(0.0, 6.28),
         **landscape_parameters(attributes["background"], 0.0, dice.uniform()),
-    }  # fmt: skip
+    }
 
 
 def _campfire(canvas: Canvas, parameters: Parameters) -> None:
@@ -110,11 +105,7 @@ def _campfire(canvas: Canvas, parameters: Parameters) -> None:
     # The ground and the air around are lit.
     glow = torch.exp(-(x * x + (y - 0.5 * size) ** 2) / (2.2 * size * size) * 1.2)
     canvas.add(glow * (0.20 + 0.03 * flicker), canvas.constant((1.0, 0.55, 0.2)))
-    layers = (
-        (1.00, 1.00, (0.93, 0.27, 0.06)),
-        (0.70, 0.70, (1.00, 0.60, 0.10)),
-        (0.40, 0.45, (1.00, 0.93, 0.45)),
-    )
+    layers = ((1.00, 1.00, (0.93, 0.27, 0.06)), (0.70, 0.70, (1.00, 0.60, 0.10)), (0.40, 0.45, (1.00, 0.93, 0.45)))
     for wide, tall, colour in layers:
         nearest = None
         for tongue, (side, share) in enumerate(((0.0, 1.0), (-0.30, 0.66), (0.30, 0.70))):
@@ -131,10 +122,15 @@ def _campfire(canvas: Canvas, parameters: Parameters) -> None:
             nearest = distance if nearest is None else torch.minimum(nearest, distance)
         alpha = canvas.cover(nearest)
         canvas.paint(alpha, canvas.constant(colour), "subject")
-    logs = sdf.capsules(x, y, [
-        (-0.72 * size, -0.14 * size, 0.66 * size, 0.12 * size),
-        (-0.66 * size, 0.12 * size, 0.72 * size, -0.14 * size),
-    ], 0.085 * size + 0.012)  # fmt: skip
+    logs = sdf.capsules(
+        x,
+        y,
+        [
+            (-0.72 * size, -0.14 * size, 0.66 * size, 0.12 * size),
+            (-0.66 * size, 0.12 * size, 0.72 * size, -0.14 * size),
+        ],
+        0.085 * size + 0.012,
+    )
     canvas.paint(canvas.cover(logs), canvas.constant((0.45, 0.25, 0.12)))
     for spark in range(3):
         rise = torch.remainder(canvas.time * 0.45 + spark / 3 + phase, 1.0)
@@ -146,10 +142,7 @@ def _campfire(canvas: Canvas, parameters: Parameters) -> None:
 CAMPFIRE = Family(
     name="campfire",
     keywords=("campfire", "bonfire", "fire", "flames"),
-    attributes={
-        "background": ("forest", "beach", "snow", "grass", "mountains"),
-        "size": ("small", "big"),
-    },
+    attributes={"background": ("forest", "beach", "snow", "grass", "mountains"), "size": ("small", "big")},
     templates=(
         "a {size} campfire burning {background}",
         "a {size} campfire burns {background}",
@@ -166,10 +159,16 @@ CAMPFIRE = Family(
         },
         "size": {"small": ("small", "little"), "big": ("big", "large")},
     },
-    synonyms={"background": {"forest": ("forest", "woods", "trees"), "beach": ("beach",),
-                             "snow": ("snow",), "grass": ("grass", "field"),
-                             "mountains": ("mountains", "mountain")}},
+    synonyms={
+        "background": {
+            "forest": ("forest", "woods", "trees"),
+            "beach": ("beach",),
+            "snow": ("snow",),
+            "grass": ("grass", "field"),
+            "mountains": ("mountains", "mountain"),
+        }
+    },
     parameters=_campfire_parameters,
     draw=_campfire,
     optional={"size": 0.3},
-)  # fmt: skip
+)

@@ -9,16 +9,7 @@ from ..backgrounds import draw_landscape, landscape_parameters
 from ..canvas import Canvas, Parameters
 from ..dice import Dice
 from ..palette import colour_parameters
-from .base import (
-    CAMERA,
-    DAYLIGHT,
-    SUNNY,
-    Attributes,
-    Family,
-    camera_parameters,
-    cycle,
-    cycle_parameters,
-)
+from .base import CAMERA, DAYLIGHT, SUNNY, Attributes, Family, camera_parameters, cycle, cycle_parameters
 
 _FLOWER_COLOURS = ("red", "orange", "yellow", "purple", "white")
 
@@ -61,11 +52,7 @@ def _flowers(canvas: Canvas, parameters: Parameters) -> None:
 FLOWERS = Family(
     name="swaying flowers",
     keywords=("flowers?", "tulips?", "roses?", "daisies", "daisy", "sunflowers?"),
-    attributes={
-        "camera": tuple(CAMERA),
-        "time": ("day", "sunset", "night"),
-        "colour": _FLOWER_COLOURS,
-    },
+    attributes={"camera": tuple(CAMERA), "time": ("day", "sunset", "night"), "colour": _FLOWER_COLOURS},
     templates=(
         "{colour} flowers swaying in the wind {time}{camera}",
         "{colour} flowers swaying in a field {time}{camera}",
@@ -73,18 +60,12 @@ FLOWERS = Family(
         "{colour} flowers swing in the wind {time}{camera}",
         "a meadow of {colour} flowers swaying {time}{camera}",
     ),
-    phrases={
-        "camera": CAMERA,
-        "time": SUNNY,
-        "colour": {name: (name,) for name in _FLOWER_COLOURS},
-    },
+    phrases={"camera": CAMERA, "time": SUNNY, "colour": {name: (name,) for name in _FLOWER_COLOURS}},
     parameters=_flowers_parameters,
     draw=_flowers,
     unhashed=("camera",),
     defaults={"camera": "static", "time": "day"},
     optional={"colour": 0.06},
     weights={"camera": {"static": 16.0}},
-    allowed=lambda attributes: (
-        not (attributes["time"] == "sunset" and attributes["colour"] in ("orange", "yellow"))
-    ),
+    allowed=lambda attributes: not (attributes["time"] == "sunset" and attributes["colour"] in ("orange", "yellow")),
 )

@@ -8,14 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import sdf
-from ..backgrounds import (
-    BACKGROUND_COLOURS,
-    BACKGROUNDS,
-    LANDSCAPES,
-    PLAIN,
-    draw_landscape,
-    landscape_parameters,
-)
+from ..backgrounds import BACKGROUND_COLOURS, BACKGROUNDS, LANDSCAPES, PLAIN, draw_landscape, landscape_parameters
 from ..canvas import Canvas, Parameters, draw_by_kind
 from ..dice import Dice
 from ..palette import COLOURS, colour_parameters
@@ -23,9 +16,16 @@ from .base import CAMERA, Attributes, Family, camera_parameters, rhythm
 
 SHAPES = ("ball", "square", "triangle", "star")
 MOTIONS = (
-    "moving left", "moving right", "moving up", "moving down", "bouncing", "spinning", "swinging",
-    "growing", "standing still",
-)  # fmt: skip
+    "moving left",
+    "moving right",
+    "moving up",
+    "moving down",
+    "bouncing",
+    "spinning",
+    "swinging",
+    "growing",
+    "standing still",
+)
 
 # Radius of the circle around each shape over the radius of a ball of the same area.
 EXTENT = {
@@ -149,9 +149,7 @@ def _silhouette(shape: float, canvas: Canvas, parameters: Parameters) -> Tensor:
         half = size * (EXTENT[name] / math.sqrt(2))
         distance = sdf.box(x, y, half, half)
     else:
-        distance = {"ball": sdf.circle, "triangle": sdf.triangle, "star": sdf.star}[name](
-            x, y, size * EXTENT[name]
-        )
+        distance = {"ball": sdf.circle, "triangle": sdf.triangle, "star": sdf.star}[name](x, y, size * EXTENT[name])
     alpha = canvas.cover(distance)
     half = canvas.cover(x) if any(parameters.listed("turns")) else alpha
     return torch.stack([alpha, half.expand_as(alpha)], 1)
@@ -165,9 +163,7 @@ def _draw(canvas: Canvas, parameters: Parameters) -> None:
         rope = sdf.segment(canvas.x, canvas.y, 0.0 * x, canvas.half_height + 0.1, x, y, 0.022)
         colour = canvas.constant((0.5, 0.5, 0.5)) + parameters["rope"][:, None]
         canvas.paint(canvas.cover(rope) * parameters["swinging"], colour)
-    alpha, half = draw_by_kind(canvas, parameters, parameters.listed("shape"), _silhouette).unbind(
-        1
-    )
+    alpha, half = draw_by_kind(canvas, parameters, parameters.listed("shape"), _silhouette).unbind(1)
     colour = parameters.rgb()
     canvas.paint(alpha, colour, "subject")
     if any(parameters.listed("turns")):
@@ -180,70 +176,53 @@ def _draw(canvas: Canvas, parameters: Parameters) -> None:
 def _background_phrases() -> dict[str, tuple[str, ...]]:
     phrases = {
         f"plain {name}": (
-            f"in front of a plain {name} background", f"on a plain {name} background",
-            f"against a plain {name} background", f"over a {name} background",
+            f"in front of a plain {name} background",
+            f"on a plain {name} background",
+            f"against a plain {name} background",
+            f"over a {name} background",
         )
         for name in COLOURS
-    }  # fmt: skip
+    }
     return phrases | {
         "night sky": ("in the night sky", "against the night sky", "in front of a starry night sky"),
-        "grass": ("on grass", "over grass", "on the grass", "in a grassy field",
-                  "in front of a meadow"),
-        "beach at sunset": ("on a beach at sunset", "over the beach at sunset",
-                            "in front of a beach at sunset"),
+        "grass": ("on grass", "over grass", "on the grass", "in a grassy field", "in front of a meadow"),
+        "beach at sunset": ("on a beach at sunset", "over the beach at sunset", "in front of a beach at sunset"),
         "snow": ("on snow", "in the snow", "over snow", "in front of a snowy landscape"),
         "ocean": ("over the ocean", "above the sea", "in front of the ocean", "over the sea"),
         "city": ("over a city", "in front of a city skyline", "against the city", "in the city"),
         "street": ("on a street", "in the street", "over a street", "in front of a street"),
-    }  # fmt: skip
+    }
 
 
 def _motion_phrases(form: str) -> dict[str, tuple[str, ...]]:
     """Words for every motion; form "" is the participle, "s" the finite verb."""
-    moves = ("moving", "drifting", "gliding", "floating") if not form else (
-        "moves", "drifts", "glides", "floats")  # fmt: skip
+    moves = ("moving", "drifting", "gliding", "floating") if not form else ("moves", "drifts", "glides", "floats")
     phrases = {}
     for side in ("left", "right"):
-        phrases[f"moving {side}"] = tuple(
-            f"{verb} {way}" for verb in moves for way in (side, f"to the {side}")
-        )
+        phrases[f"moving {side}"] = tuple(f"{verb} {way}" for verb in moves for way in (side, f"to the {side}"))
 
     def pick(pairs):
         return tuple(pair[bool(form)] for pair in pairs)
 
-    phrases["moving up"] = (
-        *(f"{verb} up" for verb in moves),
-        *pick([("rising", "rises"), ("rising up", "rises up")]),
-    )
+    phrases["moving up"] = (*(f"{verb} up" for verb in moves), *pick([("rising", "rises"), ("rising up", "rises up")]))
     phrases["moving down"] = (
         *(f"{verb} down" for verb in moves),
-        *pick(
-            [("falling", "falls"), ("sinking down", "sinks down"), ("falling down", "falls down")]
-        ),
+        *pick([("falling", "falls"), ("sinking down", "sinks down"), ("falling down", "falls down")]),
     )
-    phrases["bouncing"] = pick(
-        [("bouncing", "bounces"), ("bouncing up and down", "bounces up and down")]
-    )
+    phrases["bouncing"] = pick([("bouncing", "bounces"), ("bouncing up and down", "bounces up and down")])
     phrases["spinning"] = pick(
         [("spinning", "spins"), ("spinning in place", "spins in place"), ("rotating", "rotates")]
     )
     phrases["swinging"] = pick(
-        [
-            ("swinging on a pendulum", "swings on a pendulum"),
-            ("swinging like a pendulum", "swings like a pendulum"),
-        ]
+        [("swinging on a pendulum", "swings on a pendulum"), ("swinging like a pendulum", "swings like a pendulum")]
     )
     phrases["growing"] = pick(
-        [
-            ("growing", "grows"),
-            ("growing bigger", "grows bigger"),
-            ("growing larger", "grows larger"),
-        ]
+        [("growing", "grows"), ("growing bigger", "grows bigger"), ("growing larger", "grows larger")]
     )
     phrases["standing still"] = pick(
         [("standing still", "stands still"), ("resting", "rests"), ("staying still", "stays still")]
     )
-    return phrases  # fmt: skip
+    return phrases
 
 
 FAMILY = Family(
@@ -275,22 +254,27 @@ FAMILY = Family(
     },
     synonyms={
         "background": {
-            "night sky": ("night", "starry sky", "stars"), "grass": ("grass", "meadow", "field"),
-            "beach at sunset": ("beach", "sunset"), "snow": ("snow", "snowy"),
-            "ocean": ("ocean", "sea", "water"), "city": ("city", "skyline"),
+            "night sky": ("night", "starry sky", "stars"),
+            "grass": ("grass", "meadow", "field"),
+            "beach at sunset": ("beach", "sunset"),
+            "snow": ("snow", "snowy"),
+            "ocean": ("ocean", "sea", "water"),
+            "city": ("city", "skyline"),
             "street": ("street", "road"),
             **{f"plain {name}": (f"{name} background", f"plain {name}") for name in COLOURS},
         },
         "motion": {
             "moving left": ("from right to left", "to the left", "left"),
             "moving right": ("from left to right", "to the right", "right"),
-            "moving up": ("upwards", "up"), "moving down": ("downwards", "down"),
-            "bouncing": ("bounce", "jumping", "jumps"), "spinning": ("spin", "turning", "turns"),
-            "swinging": ("pendulum", "swinging", "swings"), "growing": ("grow", "getting bigger"),
+            "moving up": ("upwards", "up"),
+            "moving down": ("downwards", "down"),
+            "bouncing": ("bounce", "jumping", "jumps"),
+            "spinning": ("spin", "turning", "turns"),
+            "swinging": ("pendulum", "swinging", "swings"),
+            "growing": ("grow", "getting bigger"),
             "standing still": ("still", "stationary"),
         },
-        "shape": {"ball": ("circle", "sphere", "balls"), "square": ("cube", "box"),
-                  "star": ("stars",)},
+        "shape": {"ball": ("circle", "sphere", "balls"), "square": ("cube", "box"), "star": ("stars",)},
         "colour": {"purple": ("violet",)},
     },
     parameters=_parameters,
@@ -301,4 +285,4 @@ FAMILY = Family(
     optional={"background": 0.04},
     weights={"camera": {"static": 10.0}},
     derived=_derived,
-)  # fmt: skip
+)

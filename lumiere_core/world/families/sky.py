@@ -37,22 +37,16 @@ def _sunrise(canvas: Canvas, parameters: Parameters) -> None:
     level = (parameters["lift"] - 0.02 + 2.0 * parameters["reach"] * path) * canvas.half_height
     daylight = (1.0 + 1.9 * path).clamp(0.05, 1.95)
     sun = canvas.cover(
-        sdf.circle(
-            canvas.x - parameters["place"] * canvas.half_width, canvas.y - level, parameters["size"]
-        )
+        sdf.circle(canvas.x - parameters["place"] * canvas.half_width, canvas.y - level, parameters["size"])
     )
-    draw_landscape(canvas, parameters, daylight=daylight, behind=sun,
-                   light=canvas.constant((1.0, 0.88, 0.30)))  # fmt: skip
+    draw_landscape(canvas, parameters, daylight=daylight, behind=sun, light=canvas.constant((1.0, 0.88, 0.30)))
 
 
 SUNRISE = Family(
     name="sunrise",
     keywords=("sunrise", "sunset timelapse", "sun rising", "sun setting", "the sun"),
     weak_keywords=("sunset", "timelapse", "time-?lapse", "sun"),
-    attributes={
-        "background": ("ocean", "mountains", "city", "field"),
-        "motion": ("rising", "setting"),
-    },
+    attributes={"background": ("ocean", "mountains", "city", "field"), "motion": ("rising", "setting")},
     templates=(
         "{motion.s} {background}",
         "a timelapse of {motion.s} {background}",
@@ -71,14 +65,18 @@ SUNRISE = Family(
         "motion.s": {"rising": ("sunrise", "a sunrise"), "setting": ("sunset", "a sunset")},
     },
     synonyms={
-        "background": {"ocean": ("ocean", "sea"), "mountains": ("mountains", "mountain"),
-                       "city": ("city", "skyline"), "field": ("field", "grass", "hills")},
+        "background": {
+            "ocean": ("ocean", "sea"),
+            "mountains": ("mountains", "mountain"),
+            "city": ("city", "skyline"),
+            "field": ("field", "grass", "hills"),
+        },
         "motion": {"rising": ("rises", "rising"), "setting": ("sets", "setting", "going down")},
     },
     defaults={"motion": "rising"},
     parameters=_sunrise_parameters,
     draw=_sunrise,
-)  # fmt: skip
+)
 
 
 # Moonrise.
@@ -102,8 +100,9 @@ def _moonrise(canvas: Canvas, parameters: Parameters) -> None:
     x = canvas.x - parameters["place"] * canvas.half_width
     y = canvas.y - level
     moon = canvas.cover(sdf.circle(x, y, parameters["size"]))
-    shadow = canvas.cover(sdf.circle(x - 0.45 * parameters["size"], y - 0.15 * parameters["size"],
-                                     parameters["size"] * 0.88))  # fmt: skip
+    shadow = canvas.cover(
+        sdf.circle(x - 0.45 * parameters["size"], y - 0.15 * parameters["size"], parameters["size"] * 0.88)
+    )
     moon = moon * (1.0 - shadow * parameters["crescent"])
     draw_landscape(canvas, parameters, behind=moon, light=parameters.rgb())
 
@@ -131,13 +130,14 @@ MOONRISE = Family(
         "phase": {"full": ("full",), "crescent": ("crescent",)},
         "colour": {name: (name,) for name in ("white", "yellow", "orange", "red")},
     },
-    synonyms={"background": {"city": ("city", "skyline"), "ocean": ("ocean", "sea"),
-                             "mountains": ("mountains", "mountain")},
-              "phase": {"crescent": ("half",)}},
+    synonyms={
+        "background": {"city": ("city", "skyline"), "ocean": ("ocean", "sea"), "mountains": ("mountains", "mountain")},
+        "phase": {"crescent": ("half",)},
+    },
     parameters=_moonrise_parameters,
     draw=_moonrise,
     optional={"colour": 0.1, "phase": 0.1},
-)  # fmt: skip
+)
 
 
 # Shooting star.
@@ -188,27 +188,31 @@ SHOOTING_STAR = Family(
     phrases={
         "background": {
             "night sky": ("in the night sky", "across the night sky"),
-            "mountains": ("over the mountains", "above the mountains at night",
-                          "through the night sky over mountains"),
+            "mountains": ("over the mountains", "above the mountains at night", "through the night sky over mountains"),
             "ocean": ("over the ocean at night", "above the sea"),
             "city": ("over a city at night", "above the city"),
             "forest": ("over a forest at night", "above the forest"),
         },
         "direction": {
-            side: (f"flying {side}", f"moving {side}", f"flies to the {side}",
-                   f"streaking to the {side}")
+            side: (f"flying {side}", f"moving {side}", f"flies to the {side}", f"streaking to the {side}")
             for side in ("left", "right")
         },
         "colour": {name: (name,) for name in ("white", "yellow", "green", "orange")},
     },
-    synonyms={"background": {"night sky": ("sky",), "mountains": ("mountain", "mountains"),
-                             "ocean": ("ocean", "sea"), "city": ("city", "skyline"),
-                             "forest": ("forest", "trees")},
-              "direction": {"left": ("left",), "right": ("right",)}},
+    synonyms={
+        "background": {
+            "night sky": ("sky",),
+            "mountains": ("mountain", "mountains"),
+            "ocean": ("ocean", "sea"),
+            "city": ("city", "skyline"),
+            "forest": ("forest", "trees"),
+        },
+        "direction": {"left": ("left",), "right": ("right",)},
+    },
     parameters=_shooting_star_parameters,
     draw=_shooting_star,
     optional={"colour": 0.1, "direction": 0.1},
-)  # fmt: skip
+)
 
 
 # Rotating earth.
@@ -219,14 +223,12 @@ def _earth_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
     return {
         "turns": turns,
         "start": dice.uniform(0.0, 6.28),
-        "size": dice.uniform(0.36, 0.40) if attributes["camera"] != "static"
-        else dice.uniform(0.44, 0.53),
+        "size": dice.uniform(0.36, 0.40) if attributes["camera"] != "static" else dice.uniform(0.44, 0.53),
         "starry": float(attributes["background"] == "night sky"),
         **camera_parameters(attributes["camera"], dice),
-        **landscape_parameters("plain" if attributes["background"] == "plain black" else "sky",
-                               0.0, dice.uniform()),
+        **landscape_parameters("plain" if attributes["background"] == "plain black" else "sky", 0.0, dice.uniform()),
         **colour_parameters("black", dice, "plain"),
-    }  # fmt: skip
+    }
 
 
 def _earth(canvas: Canvas, parameters: Parameters) -> None:
@@ -246,8 +248,7 @@ def _earth(canvas: Canvas, parameters: Parameters) -> None:
         + 0.5 * torch.sin(3.0 * longitude - 2.0 * latitude + 1.0)
     )
     canvas.paint(alpha, canvas.constant((0.10, 0.32, 0.80)), "subject")
-    canvas.paint(alpha * ((land - 0.35) * 4.0 + 0.5).clamp(0.0, 1.0),
-                 canvas.constant((0.22, 0.62, 0.22)), "surface")  # fmt: skip
+    canvas.paint(alpha * ((land - 0.35) * 4.0 + 0.5).clamp(0.0, 1.0), canvas.constant((0.22, 0.62, 0.22)), "surface")
     caps = canvas.cover((0.86 - y.abs()) * size)
     canvas.paint(alpha * caps, canvas.constant((0.96, 0.97, 1.0)), "surface")
     # The night side, on the right.
@@ -283,4 +284,4 @@ EARTH = Family(
     defaults={"camera": "static"},
     optional={"speed": 0.3},
     weights={"camera": {"static": 4.0}},
-)  # fmt: skip
+)

@@ -11,16 +11,7 @@ from ..backgrounds import BACKGROUND_COLOURS, below, draw_landscape, landscape_p
 from ..canvas import Canvas, Parameters
 from ..dice import Dice
 from ..palette import COLOURS, colour_parameters
-from .base import (
-    DAYLIGHT,
-    SUNNY,
-    Attributes,
-    Family,
-    cycle,
-    cycle_parameters,
-    travel,
-    travel_parameters,
-)
+from .base import DAYLIGHT, SUNNY, Attributes, Family, cycle, cycle_parameters, travel, travel_parameters
 
 # Colours that a time of day already shows in the sky or in the dark.
 _TAKEN = {"day": (), "sunset": ("orange",), "night": ("black", "blue")}
@@ -48,12 +39,8 @@ def _boat(canvas: Canvas, parameters: Parameters) -> None:
     hull = torch.maximum((x.abs() - 0.62 - 0.45 * y) * 0.91, (y - 0.05).abs() - 0.20)
     mast = sdf.segment(x, y, 0.02, 0.2, 0.02, 1.5, 0.035)
     # Two sails: the big one behind the mast, the small one before it.
-    big = torch.maximum(
-        torch.maximum(x + 0.05, 0.36 - y), (y - 1.48 - 1.75 * x) * (1.0 / math.hypot(1.0, 1.75))
-    )
-    small = torch.maximum(
-        torch.maximum(0.10 - x, 0.36 - y), (y - 1.30 + 1.95 * x) * (1.0 / math.hypot(1.0, 1.95))
-    )
+    big = torch.maximum(torch.maximum(x + 0.05, 0.36 - y), (y - 1.48 - 1.75 * x) * (1.0 / math.hypot(1.0, 1.75)))
+    small = torch.maximum(torch.maximum(0.10 - x, 0.36 - y), (y - 1.30 + 1.95 * x) * (1.0 / math.hypot(1.0, 1.95)))
     colour = parameters.rgb()
     dim = canvas.tone((0.80, 0.80, 0.85), (0.93, 0.91, 0.90), (1.0, 1.0, 1.0))
     sails = canvas.cover(torch.minimum(big, small) * size)
@@ -74,11 +61,7 @@ _SAILS = ("white", "red", "orange", "yellow", "green", "purple")
 BOAT = Family(
     name="sailing boat",
     keywords=("boat", "sailboat", "ship", "sailing"),
-    attributes={
-        "time": ("day", "sunset", "night"),
-        "direction": ("left", "right"),
-        "colour": _SAILS,
-    },
+    attributes={"time": ("day", "sunset", "night"), "direction": ("left", "right"), "colour": _SAILS},
     templates=(
         "a boat with {colour} {direction} on the ocean {time}",
         "a sailing boat with {colour} {direction.s} over the waves {time}",
@@ -87,29 +70,34 @@ BOAT = Family(
     ),
     phrases={
         "time": SUNNY,
-        "direction": {side: (f"sailing {side}", f"sailing to the {side}", f"moving {side}")
-                      for side in ("left", "right")},
-        "direction.s": {side: (f"sails {side}", f"sails to the {side}")
-                        for side in ("left", "right")},
+        "direction": {
+            side: (f"sailing {side}", f"sailing to the {side}", f"moving {side}") for side in ("left", "right")
+        },
+        "direction.s": {side: (f"sails {side}", f"sails to the {side}") for side in ("left", "right")},
         "colour": {name: (f"{name} sails", f"a {name} sail") for name in _SAILS},
         "colour.adjective": {name: (name,) for name in _SAILS},
     },
-    synonyms={"direction": {"left": ("left",), "right": ("right",)},
-              "time": {"sunset": ("sunset", "dusk"), "night": ("night", "moonlight")}},
+    synonyms={
+        "direction": {"left": ("left",), "right": ("right",)},
+        "time": {"sunset": ("sunset", "dusk"), "night": ("night", "moonlight")},
+    },
     parameters=_boat_parameters,
     draw=_boat,
     defaults={"time": "day"},
     optional={"colour": 0.3, "direction": 0.05},
     allowed=lambda attributes: attributes["colour"] not in _TAKEN[attributes["time"]],
-)  # fmt: skip
+)
 
 
 # A waving flag.
 
 _FLAG_BACKGROUNDS = {
-    "sky": ("sky", 2.0), "city": ("city", 2.0), "beach at sunset": ("beach", 1.0),
-    "snow": ("snow", 2.0), "mountains": ("mountains", 2.0),
-}  # fmt: skip
+    "sky": ("sky", 2.0),
+    "city": ("city", 2.0),
+    "beach at sunset": ("beach", 1.0),
+    "snow": ("snow", 2.0),
+    "mountains": ("mountains", 2.0),
+}
 
 
 def _flag_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
@@ -132,8 +120,7 @@ def _flag(canvas: Canvas, parameters: Parameters) -> None:
     share = (x / length).clamp(0.0, 1.0)
     beat = 2.0 * math.pi * 1.25 * share - cycle(canvas, parameters)
     wave = y - 0.15 * share.sqrt() * torch.sin(beat)
-    distance = torch.maximum((wave.abs() - parameters["height"]) * 0.85,
-                             (x - 0.5 * length).abs() - 0.5 * length)  # fmt: skip
+    distance = torch.maximum((wave.abs() - parameters["height"]) * 0.85, (x - 0.5 * length).abs() - 0.5 * length)
     alpha = canvas.cover(distance)
     # Folds that turn from the light are darker.
     light = 0.80 + 0.20 * torch.cos(beat + 0.6)
@@ -163,15 +150,20 @@ FLAG = Family(
         },
         "colour": {name: (name,) for name in COLOURS},
     },
-    synonyms={"background": {"sky": ("sky",), "city": ("city", "skyline"), "snow": ("snow",),
-                             "beach at sunset": ("beach", "sunset"),
-                             "mountains": ("mountain", "mountains")}},
+    synonyms={
+        "background": {
+            "sky": ("sky",),
+            "city": ("city", "skyline"),
+            "snow": ("snow",),
+            "beach at sunset": ("beach", "sunset"),
+            "mountains": ("mountain", "mountains"),
+        }
+    },
     parameters=_flag_parameters,
     draw=_flag,
     optional={"background": 0.05},
-    allowed=lambda attributes: attributes["colour"]
-    not in BACKGROUND_COLOURS.get(attributes["background"], ()),
-)  # fmt: skip
+    allowed=lambda attributes: attributes["colour"] not in BACKGROUND_COLOURS.get(attributes["background"], ()),
+)
 
 
 # A car on a mountain road.
@@ -192,9 +184,7 @@ def _car(canvas: Canvas, parameters: Parameters) -> None:
     road = canvas.tone((0.13, 0.13, 0.17), (0.28, 0.25, 0.29), (0.40, 0.40, 0.42))
     below(canvas, -0.55 * canvas.half_height, road)
     dash = sdf.centred_remainder(canvas.x + parameters["variation"], 0.5)
-    dashes = canvas.cover(dash.abs() - 0.14) * canvas.cover(
-        (canvas.y + 0.84 * canvas.half_height).abs() - 0.032
-    )
+    dashes = canvas.cover(dash.abs() - 0.14) * canvas.cover((canvas.y + 0.84 * canvas.half_height).abs() - 0.032)
     canvas.paint(dashes, canvas.tone((0.5, 0.5, 0.46), (0.75, 0.7, 0.62), (0.86, 0.86, 0.80)))
     size, direction = parameters["size"], parameters["direction"]
     place = travel(canvas, parameters, 0.5)
@@ -208,8 +198,9 @@ def _car(canvas: Canvas, parameters: Parameters) -> None:
     dim = canvas.tone((0.80, 0.80, 0.85), (0.95, 0.92, 0.90), (1.0, 1.0, 1.0))
     alpha = canvas.cover(torch.minimum(body, cabin) * size)
     canvas.paint(alpha, (parameters.rgb() + 1.0) * (dim + 1.0) / 2.0 - 1.0, "subject")
-    canvas.paint(canvas.cover(glass * size),
-                 canvas.tone((0.28, 0.34, 0.44), (0.55, 0.50, 0.55), (0.62, 0.76, 0.80)), "surface")  # fmt: skip
+    canvas.paint(
+        canvas.cover(glass * size), canvas.tone((0.28, 0.34, 0.44), (0.55, 0.50, 0.55), (0.62, 0.76, 0.80)), "surface"
+    )
     lamp = sdf.circle(x - 0.78, y - 0.05, 0.085)
     canvas.paint(canvas.cover(lamp * size), canvas.constant((1.0, 0.95, 0.70)), "subject")
     turn = -direction * place / (0.24 * size)
@@ -218,19 +209,14 @@ def _car(canvas: Canvas, parameters: Parameters) -> None:
         tyre = canvas.cover(sdf.circle(wheel_x, wheel_y, 0.24) * size)
         canvas.paint(tyre, canvas.constant((0.07, 0.07, 0.08)), "subject")
         turned_x, turned_y = sdf.rotate(wheel_x * direction, wheel_y, turn * direction)
-        spoke = torch.maximum(sdf.circle(wheel_x, wheel_y, 0.15),
-                              torch.minimum(turned_x.abs(), turned_y.abs()) - 0.05)  # fmt: skip
+        spoke = torch.maximum(sdf.circle(wheel_x, wheel_y, 0.15), torch.minimum(turned_x.abs(), turned_y.abs()) - 0.05)
         canvas.paint(canvas.cover(spoke * size), canvas.constant((0.72, 0.72, 0.74)), "surface")
 
 
 CAR = Family(
     name="car",
     keywords=("car", "truck", "driving", "drives"),
-    attributes={
-        "time": ("day", "sunset", "night"),
-        "direction": ("left", "right"),
-        "colour": tuple(COLOURS),
-    },
+    attributes={"time": ("day", "sunset", "night"), "direction": ("left", "right"), "colour": tuple(COLOURS)},
     templates=(
         "a {colour} car {direction} on a mountain road {time}",
         "a {colour} car {direction.s} along a mountain road {time}",
@@ -238,17 +224,19 @@ CAR = Family(
     ),
     phrases={
         "time": SUNNY,
-        "direction": {side: (f"driving {side}", f"driving to the {side}", f"moving {side}")
-                      for side in ("left", "right")},
-        "direction.s": {side: (f"drives {side}", f"drives to the {side}")
-                        for side in ("left", "right")},
+        "direction": {
+            side: (f"driving {side}", f"driving to the {side}", f"moving {side}") for side in ("left", "right")
+        },
+        "direction.s": {side: (f"drives {side}", f"drives to the {side}") for side in ("left", "right")},
         "colour": {name: (name,) for name in COLOURS},
     },
-    synonyms={"direction": {"left": ("left",), "right": ("right",)},
-              "time": {"sunset": ("sunset", "dusk"), "night": ("night",)}},
+    synonyms={
+        "direction": {"left": ("left",), "right": ("right",)},
+        "time": {"sunset": ("sunset", "dusk"), "night": ("night",)},
+    },
     parameters=_car_parameters,
     draw=_car,
     defaults={"time": "day"},
     optional={"colour": 0.05, "direction": 0.05},
     allowed=lambda attributes: attributes["colour"] not in _TAKEN[attributes["time"]],
-)  # fmt: skip
+)

@@ -19,9 +19,8 @@ def _snowfall_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]
         "speed": {"gentle": 0.30, "heavy": 0.55}[attributes["strength"]],
         "heavy": float(attributes["strength"] == "heavy"),
         "phase": dice.uniform(0.0, 10.0),
-        **landscape_parameters(attributes["background"], DAYLIGHT[attributes["time"]] * 0.9,
-                               dice.uniform()),
-    }  # fmt: skip
+        **landscape_parameters(attributes["background"], DAYLIGHT[attributes["time"]] * 0.9, dice.uniform()),
+    }
 
 
 def _snowfall(canvas: Canvas, parameters: Parameters) -> None:
@@ -55,13 +54,17 @@ def _lanes(canvas, phase, speed, count, period, sway=0.0, stretch=1.0) -> Tensor
 
 SNOWFALL = Family(
     name="falling snow",
-    keywords=("snow falling", "falling snow", "snowfall", "snowing", "snow falls", "snowstorm",
-              "snow fall", "snow is falling"),
-    attributes={
-        "time": ("day", "night"),
-        "background": _STREET_SCENES,
-        "strength": ("gentle", "heavy"),
-    },
+    keywords=(
+        "snow falling",
+        "falling snow",
+        "snowfall",
+        "snowing",
+        "snow falls",
+        "snowstorm",
+        "snow fall",
+        "snow is falling",
+    ),
+    attributes={"time": ("day", "night"), "background": _STREET_SCENES, "strength": ("gentle", "heavy")},
     templates=(
         "snow falling {strength.ly} {background} {time}",
         "snow falls {strength.ly} {background} {time}",
@@ -78,14 +81,20 @@ SNOWFALL = Family(
         "strength": {"gentle": ("gentle", "light"), "heavy": ("heavy",)},
         "strength.ly": {"gentle": ("gently", "softly"), "heavy": ("heavily", "thickly")},
     },
-    synonyms={"background": {"forest": ("forest", "trees", "woods"), "city": ("city", "skyline"),
-                             "mountains": ("mountain", "mountains"), "street": ("street", "road")},
-              "strength": {"heavy": ("snowstorm",)}},
+    synonyms={
+        "background": {
+            "forest": ("forest", "trees", "woods"),
+            "city": ("city", "skyline"),
+            "mountains": ("mountain", "mountains"),
+            "street": ("street", "road"),
+        },
+        "strength": {"heavy": ("snowstorm",)},
+    },
     parameters=_snowfall_parameters,
     draw=_snowfall,
     defaults={"time": "day"},
     optional={"strength": 0.3},
-)  # fmt: skip
+)
 
 
 def _rain_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
@@ -93,9 +102,8 @@ def _rain_parameters(attributes: Attributes, dice: Dice) -> dict[str, float]:
         "phase": dice.uniform(0.0, 10.0),
         "speed": {"gentle": 1.2, "heavy": 1.7}[attributes["strength"]],
         "heavy": float(attributes["strength"] == "heavy"),
-        **landscape_parameters(attributes["background"], DAYLIGHT[attributes["time"]] * 0.85,
-                               dice.uniform()),
-    }  # fmt: skip
+        **landscape_parameters(attributes["background"], DAYLIGHT[attributes["time"]] * 0.85, dice.uniform()),
+    }
 
 
 def _rain(canvas: Canvas, parameters: Parameters) -> None:
@@ -117,8 +125,9 @@ def _rain(canvas: Canvas, parameters: Parameters) -> None:
     x = canvas.x - (column + 0.5) * width
     y = canvas.y + (0.72 + 0.2 * torch.sin(count * 2.3 + column)) * canvas.half_height
     ring = sdf.ellipse(x, y, 0.04 + 0.17 * age, 0.02 + 0.06 * age).abs() - 0.016
-    canvas.paint(canvas.cover(ring) * ((1.0 - age) * 0.8),
-                 canvas.tone((0.5, 0.6, 0.75), (0.7, 0.75, 0.85), (0.80, 0.88, 0.95)))  # fmt: skip
+    canvas.paint(
+        canvas.cover(ring) * ((1.0 - age) * 0.8), canvas.tone((0.5, 0.6, 0.75), (0.7, 0.75, 0.85), (0.80, 0.88, 0.95))
+    )
 
 
 RAIN = Family(
@@ -146,11 +155,17 @@ RAIN = Family(
         "strength": {"gentle": ("gentle", "light"), "heavy": ("heavy",)},
         "strength.ly": {"gentle": ("gently", "softly"), "heavy": ("heavily", "hard")},
     },
-    synonyms={"background": {"street": ("street", "road"), "city": ("city", "skyline"),
-                             "ocean": ("ocean", "sea", "water"), "forest": ("forest", "trees"),
-                             "grass": ("grass", "field", "meadow")}},
+    synonyms={
+        "background": {
+            "street": ("street", "road"),
+            "city": ("city", "skyline"),
+            "ocean": ("ocean", "sea", "water"),
+            "forest": ("forest", "trees"),
+            "grass": ("grass", "field", "meadow"),
+        }
+    },
     parameters=_rain_parameters,
     draw=_rain,
     defaults={"time": "day"},
     optional={"strength": 0.3},
-)  # fmt: skip
+)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumiere_core.checkpoint import load_file, save_file
-from lumiere_core.cli import main
-from lumiere_core.media import read_video
+from lumiere_core.clips.media import read_video
+from lumiere_core.commands.cli import main
+from lumiere_core.nets.checkpoint import load_file, save_file
 
 PACKAGE = Path(__file__).resolve().parents[3] / "lumiere_core"
 QUICK = ["--frames", "4", "--steps", "2", "--cfg", "1"]
@@ -108,13 +108,11 @@ PROMPT = ["--prompt", "x", "--output", "{folder}/x.mp4"]
         ([*PROMPT, "--weights", "{folder}/weights/text.safetensors"], "text.safetensors holds no image"),
     ],
     ids=lambda value: " ".join(value[2:])[-40:] if isinstance(value, list) else "",
-)  # fmt: skip
-def test_bad_arguments_exit_1_with_one_line_before_any_work(
-    sample, tmp_path, capsys, monkeypatch, arguments, message
-):
+)
+def test_bad_arguments_exit_1_with_one_line_before_any_work(sample, tmp_path, capsys, monkeypatch, arguments, message):
     (tmp_path / "empty.txt").write_text("\n")
     save_file({}, tmp_path / "other.safetensors", {"format": "pt"})
-    monkeypatch.setattr("lumiere_core.noise.torch.randn", no_work)
+    monkeypatch.setattr("lumiere_core.diffusion.noise.torch.randn", no_work)
     assert sample(*(argument.format(folder=tmp_path) for argument in arguments)) == 1
     errors = capsys.readouterr().err
     assert errors.startswith("error: ") and errors.count("\n") == 1

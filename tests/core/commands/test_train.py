@@ -7,10 +7,10 @@ import re
 import pytest
 import torch
 
-from lumiere_core.checkpoint import load_file, load_parts, metadata_for, save_file
-from lumiere_core.cli import main
 from lumiere_core.commands import train as command
-from lumiere_core.config import TextConfig, UNetConfig
+from lumiere_core.commands.cli import main
+from lumiere_core.nets.checkpoint import load_file, load_parts, metadata_for, save_file
+from lumiere_core.nets.config import TextConfig, UNetConfig
 from lumiere_core.training.options import TrainOptions
 
 QUICK = "--steps 1 --batch-size 2 --height 16 --width 16 --num-frames 4 --threads 1".split()
@@ -86,32 +86,33 @@ def test_a_run_may_start_from_weights(train, tmp_path):
     assert train("text", "first") == 0
     weights = tmp_path / "first" / "text.safetensors"
     assert train("text", "second", "--init-from", weights, "--learning-rate", "0") == 0
-    first, second = (
-        load_file(tmp_path / run / "text.safetensors")[0] for run in ("first", "second")
-    )
+    first, second = (load_file(tmp_path / run / "text.safetensors")[0] for run in ("first", "second"))
     # The heads' weight decay aside, a rate of 0 leaves the encoder where it started.
     assert all(torch.allclose(first[k], second[k], atol=1e-3) for k in first)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "wanted"),
-    [("save-every", "0", 0.0), ("text-dropout", "0", 0.0), ("warmup", "0", 0), ("seed", "0", 0),
-     ("minutes", "0", 0.0), ("steps", "12", 12), ("precision", "bfloat16", "bfloat16")],
-)  # fmt: skip
+    [
+        ("save-every", "0", 0.0),
+        ("text-dropout", "0", 0.0),
+        ("warmup", "0", 0),
+        ("seed", "0", 0),
+        ("minutes", "0", 0.0),
+        ("steps", "12", 12),
+        ("precision", "bfloat16", "bfloat16"),
+    ],
+)
 def test_every_option_reaches_the_run_even_if_it_is_0(train, monkeypatch, name, value, wanted):
     seen = []
-    monkeypatch.setattr(
-        "lumiere_core.training.loop.train", lambda phase, options, *_: seen.append(options)
-    )
+    monkeypatch.setattr("lumiere_core.training.loop.train", lambda phase, options, *_: seen.append(options))
     assert train("text", "run", f"--{name}", value) == 0
     assert getattr(seen[0], name.replace("-", "_")) == wanted
 
 
 def test_options_left_out_keep_the_phases_defaults(config, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        "lumiere_core.training.loop.train", lambda phase, options, *_: seen.append(options)
-    )
+    monkeypatch.setattr("lumiere_core.training.loop.train", lambda phase, options, *_: seen.append(options))
     assert main(["train", "text", "--config", str(config), "--output", str(tmp_path)]) == 0
     assert seen == [TrainOptions(**command.phase_module("text").DEFAULTS)]
 
@@ -143,8 +144,11 @@ def test_without_a_configuration_lumiere_mini_is_trained(tmp_path):
         ("image", [], "--text is missing: give the weights that `train text` wrote"),
         ("temporal", ["--text", "{weights}/text.safetensors"], "--image is missing.*`train image`"),
         ("image", ["--text", "{weights}/image.safetensors"], "image.safetensors holds no text weights"),
-        ("temporal", ["--text", "{weights}/text.safetensors", "--image", "{weights}/text.safetensors"],
-         "text.safetensors holds no image weights"),
+        (
+            "temporal",
+            ["--text", "{weights}/text.safetensors", "--image", "{weights}/text.safetensors"],
+            "text.safetensors holds no image weights",
+        ),
         ("text", ["--init-from", "{weights}/image.safetensors"], "image.safetensors holds no text weights"),
         ("text", ["--init-from", "{weights}/none.safetensors"], "no weights at"),
         ("text", ["--config", "{weights}/none.json"], "none.json"),
@@ -155,7 +159,7 @@ def test_without_a_configuration_lumiere_mini_is_trained(tmp_path):
         ("text", ["--batch-size", "0"], "batch_size is 0; at least 1"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
-)  # fmt: skip
+)
 def test_bad_arguments_exit_1_with_one_line(train, weights, capsys, phase, arguments, message):
     assert train(phase, "run", *(argument.format(weights=weights) for argument in arguments)) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

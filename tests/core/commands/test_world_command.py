@@ -2,8 +2,8 @@
 
 import pytest
 
-from lumiere_core.cli import main
-from lumiere_core.world.command import parse_size
+from lumiere_core.commands.cli import main
+from lumiere_core.commands.world import parse_size
 
 
 def test_draws_a_clip(tmp_path, capsys):

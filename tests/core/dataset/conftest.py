@@ -16,17 +16,7 @@ def ball(number, height=48, width=64, shift=0):
     return frame
 
 
-def write(
-    path,
-    frames,
-    fps=16,
-    codec="libx264",
-    pix_fmt="yuv420p",
-    times=None,
-    rotate=0,
-    form="rgb24",
-    crf="4",
-):
+def write(path, frames, fps=16, codec="libx264", pix_fmt="yuv420p", times=None, rotate=0, form="rgb24", crf="4"):
     """Write frames as a video; `times` are presentation times in 1/1000 s."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:

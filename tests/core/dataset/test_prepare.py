@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 
+from lumiere_core.clips.media import read_video
 from lumiere_core.dataset.cache import Cache, Settings
 from lumiere_core.dataset.encoders import PixelEncoders, is_lumiere, lumiere_encoders
 from lumiere_core.dataset.prepare import prepare, to_pixels
+from lumiere_core.dataset.reader import open_clips
 from lumiere_core.dataset.shards import read
-from lumiere_core.media import read_video
-from lumiere_core.training.clips import open_clips
 
 SETTINGS = Settings(fps=16.0, frames=8, size=32)
 
@@ -21,13 +21,7 @@ class Encoders:
 
     def __init__(self, name="one"):
         self.calls = 0
-        self.backbone = {
-            "sha256": {"a": name},
-            "ratio": 8,
-            "multiple": 16,
-            "unet": {},
-            "schedule": {},
-        }
+        self.backbone = {"sha256": {"a": name}, "ratio": 8, "multiple": 16, "unet": {}, "schedule": {}}
 
     def encode(self, frames):
         self.calls += 1
@@ -40,10 +34,7 @@ class Encoders:
         return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0)
 
     def embed(self, caption, height, width):
-        return {
-            "context": torch.full((3, 4), float(len(caption))),
-            "y": torch.tensor([height, width]),
-        }
+        return {"context": torch.full((3, 4), float(len(caption))), "y": torch.tensor([height, width])}
 
 
 @pytest.fixture
@@ -66,8 +57,12 @@ def test_clips_captions_and_reasons(folder, tmp_path):
     summary = run(folder, tmp_path / "cache")
     entries = {e.source.rsplit("/", 1)[-1]: e for e in summary.entries}
     assert {k: len(e.clips) for k, e in entries.items()} == {
-        "a.mp4": 2, "b.mp4": 2, "short.mp4": 0, "broken.mp4": 0, "silent.mp4": 0
-    }  # fmt: skip
+        "a.mp4": 2,
+        "b.mp4": 2,
+        "short.mp4": 0,
+        "broken.mp4": 0,
+        "silent.mp4": 0,
+    }
     assert entries["a.mp4"].reasons == ["4 frames from 1.00 s on: a clip has 8"]
     assert entries["short.mp4"].reasons == ["5 frames from 0.00 s on: a clip has 8"]
     assert entries["broken.mp4"].reasons[0].startswith("no video that can be opened")
@@ -120,9 +115,7 @@ def test_running_again_makes_only_what_is_missing(folder, tmp_path, make_video, 
     assert encoders.calls == 3 and summary.made == 3
     captions = sorted(clip.caption for clip in Cache.open(cache).clips())
     assert captions == ["another caption", "another caption", "new"]
-    assert (
-        len(list((cache / "clips").iterdir())) == 3
-    )  # those of a.mp4 and of the old caption are gone
+    assert len(list((cache / "clips").iterdir())) == 3  # those of a.mp4 and of the old caption are gone
     assert any("no longer there" in line for line in summary.lines())
 
 
@@ -264,18 +257,9 @@ def test_a_lumiere_checkpoint_brings_its_own_encoders(weights, tmp_path):
 
 
 def test_the_verb(folder, tmp_path, weights, capsys):
-    from lumiere_core.cli import main
+    from lumiere_core.commands.cli import main
 
-    arguments = [
-        "prepare",
-        str(folder),
-        "--checkpoint",
-        str(weights),
-        "--frames",
-        "8",
-        "--size",
-        "32",
-    ]
+    arguments = ["prepare", str(folder), "--checkpoint", str(weights), "--frames", "8", "--size", "32"]
     assert main([*arguments, "--output", str(tmp_path / "cache")]) == 0
     out = capsys.readouterr().out
     assert "4 clips of 2 videos kept" in out and "preview.mp4" in out

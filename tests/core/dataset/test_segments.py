@@ -8,10 +8,7 @@ from lumiere_core.dataset.segments import Leftover, best_bucket, buckets, fit, s
 
 def pieces(frames, length, size=(32, 32)):
     found = list(split(frames, length, [size]))
-    return [
-        (p.start, len(p.frames)) if not isinstance(p, Leftover) else (p.start, -p.length)
-        for p in found
-    ]
+    return [(p.start, len(p.frames)) if not isinstance(p, Leftover) else (p.start, -p.length) for p in found]
 
 
 def test_clips_follow_each_other_and_the_rest_is_reported(balls):
@@ -47,9 +44,14 @@ def test_sizes_keep_the_area_and_the_multiple():
 
 @pytest.mark.parametrize(
     ("video", "wanted"),
-    [((1080, 1920), (384, 640)), ((1920, 1080), (640, 384)), ((480, 640), (448, 576)), ((300, 300), (512, 512)),
-     ((100, 900), (384, 704))],
-)  # fmt: skip
+    [
+        ((1080, 1920), (384, 640)),
+        ((1920, 1080), (640, 384)),
+        ((480, 640), (448, 576)),
+        ((300, 300), (512, 512)),
+        ((100, 900), (384, 704)),
+    ],
+)
 def test_the_nearest_aspect_ratio(video, wanted):
     size = best_bucket(*video, buckets(512, 64))
     ratios = [abs(np.log(w / h) - np.log(video[1] / video[0])) for h, w in buckets(512, 64)]

@@ -5,16 +5,15 @@ import signal
 
 import pytest
 
-from lumiere_core.checkpoint import load_file
-from lumiere_core.schedule import Schedule
+from lumiere_core.diffusion.schedule import Schedule
+from lumiere_core.nets.checkpoint import load_file
 from lumiere_core.training.loop import train
 from lumiere_core.training.options import TrainOptions
 from lumiere_core.training.phases import condition, image, temporal, text
 
 OPTIONS = TrainOptions(
-    steps=6, batch_size=2, learning_rate=1e-2, warmup=2, height=16, width=16, num_frames=8,
-    save_every=1e9,
-)  # fmt: skip
+    steps=6, batch_size=2, learning_rate=1e-2, warmup=2, height=16, width=16, num_frames=8, save_every=1e9
+)
 
 
 class Trainer:

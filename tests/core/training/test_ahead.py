@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from lumiere_core.training.ahead import Ahead
 from lumiere_core.training.data import scenes_at
 from lumiere_core.training.options import TrainOptions
+from lumiere_core.training.prefetch import Ahead
 from lumiere_core.training.scenes import Scenes
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lumiere_core import world
-from lumiere_core.checkpoint import load_parts
-from lumiere_core.pipeline import load_models
+from lumiere_core.diffusion.generate import load_models
+from lumiere_core.nets.checkpoint import load_parts
 from lumiere_core.training import masks
 from lumiere_core.training.loop import train
 from lumiere_core.training.phases import condition, temporal
@@ -149,7 +149,7 @@ def test_previews_begin_with_a_given_frame(trainer, tmp_path, monkeypatch):
         return network(*args, condition=condition, **kwargs)
 
     phase.network_module.forward = spy
-    monkeypatch.setattr("lumiere_core.pipeline.SpaceTimeUNet", lambda *_: phase.network_module)
+    monkeypatch.setattr("lumiere_core.diffusion.generate.SpaceTimeUNet", lambda *_: phase.network_module)
     phase.preview_prompts = ("a red ball on grass", "snow")
     phase.preview(tmp_path, 1)
     assert seen[: len(seen) // 2] == [True] * (len(seen) // 2)

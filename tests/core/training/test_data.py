@@ -6,14 +6,7 @@ import pytest
 import torch
 
 from lumiere_core import world
-from lumiere_core.training.data import (
-    clips_at,
-    generator_at,
-    images_at,
-    prompts_of,
-    scenes_at,
-    window_starts,
-)
+from lumiere_core.training.data import clips_at, generator_at, images_at, prompts_of, scenes_at, window_starts
 from lumiere_core.training.options import TrainOptions
 
 OPTIONS = TrainOptions(batch_size=4, height=16, width=16, num_frames=8, fps=16.0)
@@ -38,9 +31,7 @@ def test_no_scene_is_seen_twice_and_none_is_held_out():
     other = dataclasses.replace(OPTIONS, seed=1)
     assert not set(seeds) & {scene.seed for step in range(50) for scene in scenes_at(other, step)}
     assert not any(
-        world.is_held_out(scene.family, scene.attributes)
-        for step in range(50)
-        for scene in scenes_at(OPTIONS, step)
+        world.is_held_out(scene.family, scene.attributes) for step in range(50) for scene in scenes_at(OPTIONS, step)
     )
 
 
@@ -65,9 +56,7 @@ def test_clips_are_windows_of_the_scene_at_its_frame_rate():
 def test_prompts_are_dropped_at_the_wanted_rate():
     options = dataclasses.replace(OPTIONS, batch_size=50, text_dropout=0.3)
     scenes = scenes_at(options, 0)
-    dropped = sum(
-        prompt == "" for step in range(40) for prompt in prompts_of(scenes, options, step)
-    )
+    dropped = sum(prompt == "" for step in range(40) for prompt in prompts_of(scenes, options, step))
     assert 0.25 < dropped / 2000 < 0.35
     none = dataclasses.replace(options, text_dropout=0.0)
     assert prompts_of(scenes, none, 0) == [scene.caption for scene in scenes]
@@ -75,9 +64,7 @@ def test_prompts_are_dropped_at_the_wanted_rate():
 
 def test_streams_of_random_numbers_differ():
     first = [
-        torch.rand(1, generator=generator_at(OPTIONS, step, stream)).item()
-        for step in range(3)
-        for stream in range(3)
+        torch.rand(1, generator=generator_at(OPTIONS, step, stream)).item() for step in range(3) for stream in range(3)
     ]
     assert len(set(first)) == 9
 
@@ -89,9 +76,7 @@ def test_windows_begin_where_their_frames_are_drawn():
     assert starts.min() >= 0 and starts.max() <= 76 and starts.std() > 5
     times = (starts[1] + torch.arange(4)) / options.fps
     frames = world.render_frames([scenes[1]] * 4, times, 16, 16)
-    assert torch.allclose(
-        clips_at([scenes], options, [2])[0][0][1], frames.transpose(0, 1), atol=1e-5
-    )
+    assert torch.allclose(clips_at([scenes], options, [2])[0][0][1], frames.transpose(0, 1), atol=1e-5)
     assert not window_starts(dataclasses.replace(OPTIONS, num_frames=80), 2, 4).any()
 
 
@@ -110,9 +95,7 @@ def test_more_captions_name_a_motion_where_that_is_asked_for():
 
 def test_those_captions_name_the_motions_that_are_asked_for():
     wanted = {"bouncing", "walking figure"}
-    options = dataclasses.replace(
-        OPTIONS, batch_size=20, moving_share=1.0, moving="bouncing, walking figure"
-    )
+    options = dataclasses.replace(OPTIONS, batch_size=20, moving_share=1.0, moving="bouncing, walking figure")
     scenes = scenes_at(options, 1)
     assert all({s.family, s.attributes["motion"]} & wanted for s in scenes)
     assert {s.family for s in scenes} == {"shape", "walking figure"}

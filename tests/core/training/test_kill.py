@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from lumiere_core.checkpoint import load_file, load_parts
-from lumiere_core.cli import main
+from lumiere_core.commands.cli import main
+from lumiere_core.nets.checkpoint import load_file, load_parts
 from lumiere_core.training.log import Log
 
 STATE = "state.safetensors"
@@ -22,8 +22,16 @@ def arguments(tiny, tmp_path):
 
     def train(folder, *more):
         options = "--batch-size 2 --steps 100000 --save-every 0 --threads 1"
-        return ["train", "text", "--config", str(config), "--output", str(tmp_path / folder),
-                *options.split(), *map(str, more)]  # fmt: skip
+        return [
+            "train",
+            "text",
+            "--config",
+            str(config),
+            "--output",
+            str(tmp_path / folder),
+            *options.split(),
+            *map(str, more),
+        ]
 
     return train
 
@@ -55,9 +63,7 @@ def finish_and_compare(arguments, tmp_path, assert_same_files):
     assert main(arguments("whole", "--steps", steps)) == 0
     for file in (STATE, "text.safetensors"):
         assert_same_files(tmp_path / "killed" / file, tmp_path / "whole" / file)
-    losses = [
-        [(r["step"], r["loss"]) for r in Log(tmp_path / f).read()] for f in ("killed", "whole")
-    ]
+    losses = [[(r["step"], r["loss"]) for r in Log(tmp_path / f).read()] for f in ("killed", "whole")]
     assert losses[0] == losses[1] and len(losses[0]) == steps
 
 
@@ -76,9 +82,7 @@ def test_a_run_that_is_killed_at_any_moment_can_be_resumed(
     finish_and_compare(arguments, tmp_path, assert_same_files)
 
 
-def test_a_run_that_is_interrupted_saves_and_ends_well(
-    arguments, start, tmp_path, assert_same_files, monkeypatch
-):
+def test_a_run_that_is_interrupted_saves_and_ends_well(arguments, start, tmp_path, assert_same_files, monkeypatch):
     monkeypatch.setattr("lumiere_core.training.phases.text.TextPhase.preview", lambda *_: None)
     folder = tmp_path / "killed"
     process = start(arguments("killed"), folder)

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from lumiere_core.checkpoint import load_file
+from lumiere_core.nets.checkpoint import load_file
 from lumiere_core.training.log import Log
 from lumiere_core.training.loop import learning_rate, train
 from lumiere_core.training.options import TrainOptions
@@ -83,9 +83,7 @@ def test_states_are_saved_while_the_run_goes_on(trainer, tmp_path):
     assert steps == [[None, 1, 2, 3, 4, 5], [None] * 6]
 
 
-def test_samples_are_drawn_with_the_average_and_training_goes_on_unchanged(
-    trainer, tmp_path, assert_same_files
-):
+def test_samples_are_drawn_with_the_average_and_training_goes_on_unchanged(trainer, tmp_path, assert_same_files):
     options = trainer.options(sample_every=2)
     phase, seen = trainer.phase("image", options), []
 
@@ -99,11 +97,7 @@ def test_samples_are_drawn_with_the_average_and_training_goes_on_unchanged(
     assert [step for step, _ in seen] == [2, 4, 6, 6]
     state, _ = load_file(tmp_path / "with" / "state.safetensors")
     assert torch.equal(seen[-1][1], state["ema.out.2.weight"])
-    assert_same_files(
-        tmp_path / "with" / "state.safetensors",
-        tmp_path / "without" / "state.safetensors",
-        ["options"],
-    )
+    assert_same_files(tmp_path / "with" / "state.safetensors", tmp_path / "without" / "state.safetensors", ["options"])
 
 
 def test_a_failing_preview_is_reported_and_never_ends_a_run(trainer, tmp_path, caplog):
@@ -169,13 +163,6 @@ def test_training_lowers_the_loss_of_a_batch(trainer, tmp_path, name):
 def test_the_training_options_identity():
     options = TrainOptions()
     assert TrainOptions(steps=7, minutes=2, device="cuda").identity() == options.identity()
-    assert options.differences({}) and not options.differences(
-        json.loads(json.dumps(vars(options)))
-    )
-    for changes in (
-        {"seed": 1},
-        {"learning_rate": 1e-3},
-        {"precision": "bfloat16"},
-        {"num_frames": 16},
-    ):
+    assert options.differences({}) and not options.differences(json.loads(json.dumps(vars(options))))
+    for changes in ({"seed": 1}, {"learning_rate": 1e-3}, {"precision": "bfloat16"}, {"num_frames": 16}):
         assert TrainOptions(**changes).identity() != options.identity()

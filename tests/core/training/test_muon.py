@@ -23,9 +23,7 @@ def test_every_direction_of_a_matrix_counts_alike(shape):
     assert torch.dist(got, u @ vh) < 0.3 * min(shape) ** 0.5
 
 
-@pytest.mark.parametrize(
-    "layer", [nn.Linear(64, 32), nn.Conv2d(16, 32, 3), nn.Conv3d(16, 16, (3, 1, 1))]
-)
+@pytest.mark.parametrize("layer", [nn.Linear(64, 32), nn.Conv2d(16, 32, 3), nn.Conv3d(16, 16, (3, 1, 1))])
 def test_a_step_has_the_size_of_adamw(layer):
     before = layer.weight.detach().clone()
     layer.weight.grad = torch.randn(before.shape, generator=torch.Generator().manual_seed(0))

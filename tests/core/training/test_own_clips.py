@@ -6,15 +6,15 @@ import json
 import pytest
 import torch
 
-from lumiere_core.checkpoint import load_file, load_parts
-from lumiere_core.cli import main
-from lumiere_core.config import TemporalConfig, UNetConfig
+from lumiere_core.clips.media import write_mp4
+from lumiere_core.commands.cli import main
 from lumiere_core.dataset.cache import Cache, Settings
 from lumiere_core.dataset.encoders import PixelEncoders
 from lumiere_core.dataset.prepare import prepare
-from lumiere_core.media import write_mp4
+from lumiere_core.dataset.reader import open_clips
+from lumiere_core.nets.checkpoint import load_file, load_parts
+from lumiere_core.nets.config import TemporalConfig, UNetConfig
 from lumiere_core.training.backbone import load_backbone
-from lumiere_core.training.clips import open_clips
 from lumiere_core.training.log import Log
 from lumiere_core.training.loop import train
 from lumiere_core.training.memory import activation_bytes
@@ -22,9 +22,7 @@ from lumiere_core.training.options import TrainOptions
 from lumiere_core.training.phases.own_clips import OwnClipsPhase
 from lumiere_core.training.phases.temporal import new_temporal
 
-OPTIONS = TrainOptions(
-    steps=4, batch_size=2, learning_rate=1e-2, warmup=1, sigma_shift=2.0, stills=0.2, save_every=1e9
-)
+OPTIONS = TrainOptions(steps=4, batch_size=2, learning_rate=1e-2, warmup=1, sigma_shift=2.0, stills=0.2, save_every=1e9)
 
 
 @pytest.fixture
@@ -96,12 +94,7 @@ def test_one_big_batch_is_two_small_ones(make):
 def test_accumulated_batches_make_the_steps_of_a_big_one(make, tmp_path):
     """With plain gradient steps: Adam would make full steps out of the rounding of gradients that are zero."""
     plain = changed(optimizer="SGD", learning_rate=0.1)
-    train(
-        make(changed(plain, batch_size=4)),
-        changed(plain, batch_size=4),
-        tmp_path / "big",
-        progress=False,
-    )
+    train(make(changed(plain, batch_size=4)), changed(plain, batch_size=4), tmp_path / "big", progress=False)
     options = changed(plain, batch_size=2, accumulate=2)
     train(make(options), options, tmp_path / "small", progress=False)
     big, small = (load_file(tmp_path / n / "state.safetensors")[0] for n in ("big", "small"))
@@ -116,9 +109,7 @@ def test_samples_follow_from_their_number(make):
     for number in range(6):
         a, b, c = (p.sample(number) for p in (first, again, other))
         assert torch.equal(a.latents, b.latents) and torch.equal(a.noise, b.noise)
-        assert a.uniform == b.uniform and not torch.equal(
-            a.noise[:, :2, :8, :8], c.noise[:, :2, :8, :8]
-        )
+        assert a.uniform == b.uniform and not torch.equal(a.noise[:, :2, :8, :8], c.noise[:, :2, :8, :8])
 
 
 def test_noise_levels_fill_the_range(make):
@@ -179,7 +170,7 @@ def test_any_optimiser_by_name(make, tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [("NoSuch", "cannot be imported"), ("no.such.Thing", "cannot be imported"), ("torch.nn.Linear", "is no optimiser")],
-)  # fmt: skip
+)
 def test_an_unknown_optimiser_is_named(make, tmp_path, name, message):
     with pytest.raises(ValueError, match=f"{name}.*{message}"):
         train(make(changed(optimizer=name)), changed(optimizer=name), tmp_path, progress=False)
@@ -198,9 +189,7 @@ def test_predicted_activations(make):
     phase = make()
 
     def count(frames=8, batch=1, checkpointing=False):
-        return activation_bytes(
-            phase.unet.config, phase.module, (3, frames, 16, 16), (4, 32), batch, checkpointing
-        )
+        return activation_bytes(phase.unet.config, phase.module, (3, frames, 16, 16), (4, 32), batch, checkpointing)
 
     weights = sum(p.numel() * 4 for p in phase.module.parameters())
     assert count() > weights
@@ -211,21 +200,21 @@ def test_predicted_activations(make):
 
 def test_predicted_activations_are_what_a_real_pass_holds(make):
     """The same count around a real forward and backward pass on the CPU."""
-    from lumiere_core.stunet import SpaceTimeUNet
-    from lumiere_core.temporal import TemporalLayers
+    from lumiere_core.nets.stunet import SpaceTimeUNet
+    from lumiere_core.nets.temporal import TemporalLayers
+    from lumiere_core.nets.unet import UNet
     from lumiere_core.training.memory import _Peak
-    from lumiere_core.unet import UNet
 
     phase = make()
     config = phase.unet.config
     predicted = activation_bytes(config, phase.module, (3, 8, 16, 16), (4, 32), 1, False)
-    network = SpaceTimeUNet(
-        UNet(config).requires_grad_(False), TemporalLayers(config, phase.module.config)
-    )
+    network = SpaceTimeUNet(UNet(config).requires_grad_(False), TemporalLayers(config, phase.module.config))
     inputs = (
-        torch.randn(1, 3, 8, 16, 16), torch.zeros(1), torch.randn(1, 4, config.context_dim),
+        torch.randn(1, 3, 8, 16, 16),
+        torch.zeros(1),
+        torch.randn(1, 4, config.context_dim),
         torch.randn(1, config.adm_in_channels),
-    )  # fmt: skip
+    )
     with _Peak() as peak:
         network(*inputs).square().mean().backward()
     assert peak.most == pytest.approx(predicted, rel=0.15)
@@ -234,37 +223,39 @@ def test_predicted_activations_are_what_a_real_pass_holds(make):
 def test_the_verb_makes_weights_that_load(cache, weights, tmp_path, capsys):
     output = tmp_path / "out" / "motion.safetensors"
     arguments = [
-        "train", "temporal", "--checkpoint", str(weights), "--data", str(cache), "--output", str(output),
-        "--steps", "2", "--batch-size", "1", "--threads", "1", "--sample-every", "1",
-    ]  # fmt: skip
+        "train",
+        "temporal",
+        "--checkpoint",
+        str(weights),
+        "--data",
+        str(cache),
+        "--output",
+        str(output),
+        "--steps",
+        "2",
+        "--batch-size",
+        "1",
+        "--threads",
+        "1",
+        "--sample-every",
+        "1",
+    ]
     assert main(arguments) == 0
     parts = load_parts(output)
     assert parts.temporal_config.frames_per_clip == 8
     assert parts.unet_config == UNetConfig.from_dict(Cache.open(cache).backbone["unet"])
     assert parts.metadata["lumiere.clips"] == "5" and "options" not in parts.metadata
-    assert "clip 0" not in json.dumps(parts.metadata) and str(cache) not in json.dumps(
-        parts.metadata
-    )
+    assert "clip 0" not in json.dumps(parts.metadata) and str(cache) not in json.dumps(parts.metadata)
     folder = tmp_path / "out" / "motion"
     names = {p.name for p in folder.iterdir()}
-    assert {
-        "state.safetensors",
-        "log.jsonl",
-        "log.csv",
-        "loss.png",
-        "samples",
-        "temporal.safetensors",
-    } <= names
+    assert {"state.safetensors", "log.jsonl", "log.csv", "loss.png", "samples", "temporal.safetensors"} <= names
     assert {p.name for p in (folder / "samples").iterdir()} == {
         f"step_{n:06d}.{kind}" for n in (1, 2) for kind in ("mp4", "png")
     }
     more = tmp_path / "more"
     arguments[arguments.index(str(output))] = str(more)
     assert main([*arguments, "--init-from", str(output)]) == 0
-    assert (
-        load_parts(more / "temporal.safetensors").metadata["lumiere.started_from"]
-        == "motion.safetensors"
-    )
+    assert load_parts(more / "temporal.safetensors").metadata["lumiere.started_from"] == "motion.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -274,7 +265,7 @@ def test_the_verb_makes_weights_that_load(cache, weights, tmp_path, capsys):
         (lambda a, w: [*a, "--data", "nowhere"], "nowhere is no cache of clips"),
         (lambda a, w: [*a, "--init-from", str(w / "image.safetensors")], "holds no temporal weights"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments(cache, weights, tmp_path, capsys, change, message):
     arguments = [
         "train",
@@ -293,13 +284,11 @@ def test_bad_arguments(cache, weights, tmp_path, capsys, change, message):
 def test_another_checkpoint_is_refused(cache, weights, tmp_path):
     image = weights / "image.safetensors"
     state, metadata = load_file(image)
-    from lumiere_core.checkpoint import save_file
+    from lumiere_core.nets.checkpoint import save_file
 
     state["image.out.2.bias"] += 1
     save_file(state, image, metadata)
-    with pytest.raises(
-        ValueError, match=r"the cache was prepared with .*Give that file as --checkpoint"
-    ):
+    with pytest.raises(ValueError, match=r"the cache was prepared with .*Give that file as --checkpoint"):
         load_backbone(weights, Cache.open(cache).backbone)
 
 
@@ -320,9 +309,7 @@ def test_masked_conditions_of_own_clips(make, cache, weights, tmp_path, monkeypa
 
     plain = make()
     layers = own_condition.with_conv_cond(plain.module, 0)
-    phase = own_condition.OwnConditionPhase(
-        plain.unet, layers, plain.schedule, plain.clips, OPTIONS
-    )
+    phase = own_condition.OwnConditionPhase(plain.unet, layers, plain.schedule, plain.clips, OPTIONS)
     assert phase.loss(0) == plain.loss(0)  # a conv_cond of zeros
     torch.nn.init.normal_(layers.conv_cond.weight)
     monkeypatch.setattr(own_condition, "draw_task", lambda dice: "text")
@@ -339,15 +326,26 @@ def test_masked_conditions_of_own_clips(make, cache, weights, tmp_path, monkeypa
 def test_the_condition_verb_on_own_clips(cache, weights, tmp_path):
     output = tmp_path / "conditioned.safetensors"
     arguments = [
-        "train", "condition", "--checkpoint", str(weights), "--data", str(cache), "--output", str(output),
-        "--steps", "2", "--batch-size", "1", "--threads", "1",
-    ]  # fmt: skip
+        "train",
+        "condition",
+        "--checkpoint",
+        str(weights),
+        "--data",
+        str(cache),
+        "--output",
+        str(output),
+        "--steps",
+        "2",
+        "--batch-size",
+        "1",
+        "--threads",
+        "1",
+    ]
     assert main(arguments) == 0
     assert load_parts(output).temporal_config.conv_cond
     arguments[1], arguments[arguments.index(str(output))] = "temporal", str(tmp_path / "more")
     assert main([*arguments, "--init-from", str(output)]) == 0
     kept, before = (
-        load_parts(f).temporal["conv_cond.weight"]
-        for f in (tmp_path / "more" / "temporal.safetensors", output)
+        load_parts(f).temporal["conv_cond.weight"] for f in (tmp_path / "more" / "temporal.safetensors", output)
     )
     assert torch.equal(kept, before)  # it rests where clips have no condition

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lumiere_core.checkpoint import load_file
-from lumiere_core.cli import main
+from lumiere_core.clips.media import write_mp4
+from lumiere_core.commands.cli import main
 from lumiere_core.dataset.cache import Settings
 from lumiere_core.dataset.encoders import lumiere_encoders
 from lumiere_core.dataset.prepare import prepare
-from lumiere_core.media import write_mp4
+from lumiere_core.nets.checkpoint import load_file
 from lumiere_core.training.log import Log
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,16 +28,33 @@ def command(weights, tmp_path):
         write_mp4(tmp_path / "videos" / f"{number}.mp4", frames)
     encoders = lumiere_encoders(weights)
     prepare(
-        tmp_path / "videos", tmp_path / "cache", encoders, Settings(frames=8, size=16),
-        caption="noise", progress=False,
-    )  # fmt: skip
+        tmp_path / "videos", tmp_path / "cache", encoders, Settings(frames=8, size=16), caption="noise", progress=False
+    )
 
     def arguments(output, batch, *more):
         return [
-            "train", "temporal", "--checkpoint", str(weights), "--data", str(tmp_path / "cache"),
-            "--output", str(tmp_path / output), "--batch-size", str(batch), "--threads", "1",
-            "--optimizer", "SGD", "--learning-rate", "0.1", "--warmup", "1", "--sample-every", "0", *more,
-        ]  # fmt: skip
+            "train",
+            "temporal",
+            "--checkpoint",
+            str(weights),
+            "--data",
+            str(tmp_path / "cache"),
+            "--output",
+            str(tmp_path / output),
+            "--batch-size",
+            str(batch),
+            "--threads",
+            "1",
+            "--optimizer",
+            "SGD",
+            "--learning-rate",
+            "0.1",
+            "--warmup",
+            "1",
+            "--sample-every",
+            "0",
+            *more,
+        ]
 
     return arguments
 
@@ -45,14 +62,27 @@ def command(weights, tmp_path):
 def torchrun(arguments, folder):
     # The loopback by name: a sandbox may not know its own host name.
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "--local-addr", "127.0.0.1", str(ROOT / "lumiere_core" / "__main__.py"), *arguments,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--local-addr",
+        "127.0.0.1",
+        str(ROOT / "lumiere_core" / "__main__.py"),
+        *arguments,
+    ]
     loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=folder, timeout=400, check=False,
+        command,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=400,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", **loopback},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 

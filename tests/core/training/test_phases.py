@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 
 from lumiere_core import world
-from lumiere_core.checkpoint import load_parts
-from lumiere_core.pipeline import load_models
-from lumiere_core.schedule import Schedule
+from lumiere_core.diffusion.generate import load_models
+from lumiere_core.diffusion.schedule import Schedule
+from lumiere_core.nets.checkpoint import load_parts
 from lumiere_core.training.loop import train
 from lumiere_core.training.phases.diffusion import object_weights
 from lumiere_core.training.phases.image import new_unet
@@ -55,9 +55,7 @@ def test_chosen_parameters_train_alone(trainer, tmp_path):
 
 
 def test_a_choice_of_no_parameter_is_refused(trainer):
-    with pytest.raises(
-        ValueError, match="only is 'wings', .* no temporal parameter has such a name"
-    ):
+    with pytest.raises(ValueError, match="only is 'wings', .* no temporal parameter has such a name"):
         trainer.phase("temporal", trainer.options(only="wings"))
 
 
@@ -118,10 +116,7 @@ def test_the_text_phase_learns_every_attribute_of_the_world(trainer):
 
 @pytest.mark.parametrize(
     ("name", "prompts", "size"),
-    [
-        ("image", ("a red ball", "snow"), (2 * 34 - 2, 32)),
-        ("temporal", ("snow",), (8 * 34 - 2, 32)),
-    ],
+    [("image", ("a red ball", "snow"), (2 * 34 - 2, 32)), ("temporal", ("snow",), (8 * 34 - 2, 32))],
 )
 def test_previews_are_contact_sheets(trainer, tmp_path, name, prompts, size):
     """Enlarged twice with gaps of 2: stills beside each other, or the frames of a clip in a row."""
@@ -182,9 +177,7 @@ def test_errors_of_motion_count_when_asked(trainer, monkeypatch, option, gain):
     def loss(weight, off):
         phase = trainer.phase("temporal", trainer.options(**{option: weight}))
         target = torch.zeros(())
-        monkeypatch.setattr(
-            phase.models.schedule, "training_pair", lambda x0, eps, t: (x0, target.expand(x0.shape))
-        )
+        monkeypatch.setattr(phase.models.schedule, "training_pair", lambda x0, eps, t: (x0, target.expand(x0.shape)))
         monkeypatch.setattr(phase, "network", lambda x, *_, **__: off.expand(x.shape))
         return phase.loss(0)
 

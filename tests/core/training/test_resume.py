@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from lumiere_core.checkpoint import load_file
+from lumiere_core.nets.checkpoint import load_file
 from lumiere_core.training.log import Log
 from lumiere_core.training.loop import train
 
@@ -16,9 +16,7 @@ WEIGHTS = {"condition": "temporal.safetensors"}  # it goes on with the temporal 
 
 
 def losses(folder):
-    return [
-        (r["step"], r["loss"], r["gradient_norm"], r["learning_rate"]) for r in Log(folder).read()
-    ]
+    return [(r["step"], r["loss"], r["gradient_norm"], r["learning_rate"]) for r in Log(folder).read()]
 
 
 @pytest.mark.parametrize("name", PHASES)
@@ -35,9 +33,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(trainer, tmp_path, assert_same_f
     assert_same_files(whole / weights, parts / weights)
     assert losses(whole) == losses(parts) and len(losses(whole)) == 6
     final = load_file(parts / weights)[0]
-    assert any(
-        not torch.equal(final[k], v) for k, v in halfway.items()
-    )  # steps 4 to 6 did something
+    assert any(not torch.equal(final[k], v) for k, v in halfway.items())  # steps 4 to 6 did something
 
 
 def test_more_steps_may_be_asked_for_on_resume(trainer, tmp_path, assert_same_files):
@@ -45,9 +41,7 @@ def test_more_steps_may_be_asked_for_on_resume(trainer, tmp_path, assert_same_fi
     trainer.run("image", tmp_path / "parts", steps=2)
     trainer.run("image", tmp_path / "parts", steps=4, save_every=0.0, resume=True)
     assert_same_files(
-        tmp_path / "whole" / "state.safetensors",
-        tmp_path / "parts" / "state.safetensors",
-        ignore=["options"],
+        tmp_path / "whole" / "state.safetensors", tmp_path / "parts" / "state.safetensors", ignore=["options"]
     )
 
 
@@ -83,10 +77,7 @@ def test_another_option_on_resume_is_refused_by_name(trainer, tmp_path, changes,
     with pytest.raises(ValueError) as error:
         trainer.run("image", tmp_path / "run", resume=True, **changes)
     message = str(error.value)
-    assert (
-        f"the run in {tmp_path / 'run'} was started with other options: {'; '.join(named)}."
-        in message
-    )
+    assert f"the run in {tmp_path / 'run'} was started with other options: {'; '.join(named)}." in message
     assert "--init-from" in message
 
 
@@ -106,9 +97,7 @@ def test_a_run_is_never_overwritten(trainer, tmp_path, assert_same_files):
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     with pytest.raises(FileExistsError, match="already holds a run. Add --resume"):
         trainer.run("text", tmp_path / "run", steps=1)
-    assert_same_files(
-        tmp_path / "run" / "state.safetensors", tmp_path / "copy" / "state.safetensors"
-    )
+    assert_same_files(tmp_path / "run" / "state.safetensors", tmp_path / "copy" / "state.safetensors")
 
 
 def test_there_must_be_something_to_resume(trainer, tmp_path):

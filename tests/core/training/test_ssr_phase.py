@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 
 from lumiere_core import world
-from lumiere_core.checkpoint import load_parts
-from lumiere_core.config import SSRConfig
-from lumiere_core.schedule import Schedule
+from lumiere_core.diffusion.schedule import Schedule
+from lumiere_core.nets.checkpoint import load_parts
+from lumiere_core.nets.config import SSRConfig
 from lumiere_core.training.degrade import compress, degrade
 from lumiere_core.training.loop import train
 from lumiere_core.training.phases.image import new_unet
@@ -24,15 +24,11 @@ def phase(trainer):
     def build(num_frames=1, size=(32, 32), **options):
         tiny = trainer.tiny
         options = trainer.options(num_frames=num_frames, **options)
-        config = tiny.unet_config(
-            in_channels=6, patch_size=4, adm_in_channels=64, disable_self_attn=True
-        )
+        config = tiny.unet_config(in_channels=6, patch_size=4, adm_in_channels=64, disable_self_attn=True)
         layers = new_temporal(config, tiny.temporal_config(), 0) if num_frames > 1 else None
         # A fresh spatial part answers nothing, so that layers around it would not learn.
         unet = tiny.unet(config) if layers else new_unet(config, 0)
-        return SSRPhase(
-            unet, layers, tiny.text(), Schedule(prediction="x0"), CONFIG, options, size
-        )  # fmt: skip
+        return SSRPhase(unet, layers, tiny.text(), Schedule(prediction="x0"), CONFIG, options, size)
 
     return build
 

@@ -5,20 +5,27 @@ import dataclasses
 import pytest
 import torch
 
-from lumiere_core.checkpoint import load_file
-from lumiere_core.lora import apply
-from lumiere_core.schedule import Schedule
+from lumiere_core.diffusion.schedule import Schedule
+from lumiere_core.nets.checkpoint import load_file
+from lumiere_core.nets.lora import apply
+from lumiere_core.nets.unet import UNet
 from lumiere_core.training.latent_pictures import CROPS, LatentPictures, encode_pictures
 from lumiere_core.training.loop import train
 from lumiere_core.training.phases.style import Options
 from lumiere_core.training.phases.style_latent import LatentStylePhase
 from lumiere_core.training.pictures import Picture
-from lumiere_core.unet import UNet
 
 OPTIONS = Options(
-    steps=3, batch_size=4, learning_rate=1e-2, warmup=1, images="pictures", style="oils",
-    words="in oils", rank=2, ema_decay=0.0,
-)  # fmt: skip
+    steps=3,
+    batch_size=4,
+    learning_rate=1e-2,
+    warmup=1,
+    images="pictures",
+    style="oils",
+    words="in oils",
+    rank=2,
+    ema_decay=0.0,
+)
 
 
 class Encoders:
@@ -103,9 +110,7 @@ def test_a_resumed_run_is_the_whole_one(make, tmp_path, assert_same_files):
     train(first, first.options, tmp_path / "parts", progress=False)
     rest = make()
     train(rest, rest.options, tmp_path / "parts", resume=True, progress=False)
-    assert_same_files(
-        tmp_path / "whole" / "lora.safetensors", tmp_path / "parts" / "lora.safetensors"
-    )
+    assert_same_files(tmp_path / "whole" / "lora.safetensors", tmp_path / "parts" / "lora.safetensors")
 
 
 def test_a_whole_fine_tune_is_refused(make):

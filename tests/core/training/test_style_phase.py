@@ -7,17 +7,16 @@ import torch
 from PIL import Image
 
 from lumiere_core import world
-from lumiere_core.checkpoint import load_file, load_parts
-from lumiere_core.lora import apply
-from lumiere_core.schedule import Schedule
+from lumiere_core.diffusion.schedule import Schedule
+from lumiere_core.nets.checkpoint import load_file, load_parts
+from lumiere_core.nets.lora import apply
 from lumiere_core.training.loop import train
 from lumiere_core.training.phases.style import Options, StylePhase
 from lumiere_core.world.styles import stylise
 
 OPTIONS = Options(
-    steps=3, batch_size=4, learning_rate=1e-2, warmup=1, height=16, width=16, style="neon", rank=2,
-    ema_decay=0.0,
-)  # fmt: skip
+    steps=3, batch_size=4, learning_rate=1e-2, warmup=1, height=16, width=16, style="neon", rank=2, ema_decay=0.0
+)
 
 
 @pytest.fixture

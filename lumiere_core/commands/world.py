@@ -1,0 +1,74 @@
+"""`world`: draw one clip of the procedural world, or a sheet of many scenes."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+SHEET_COLUMNS = 8  # frames of one scene, a row each
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--caption", help="what to draw; default: the scene of the seed")
+    parser.add_argument("--family", help="kind of scene when there is no caption")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--frames", type=int, default=80)
+    parser.add_argument("--fps", type=float, default=16.0)
+    parser.add_argument("--size", default="64", help="pixels: 64, or WIDTHxHEIGHT such as 96x64")
+    parser.add_argument("--scale", type=int, default=4, help="nearest-neighbour enlargement")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, help="clip.mp4")
+    parser.add_argument("--sheet", type=Path, help="sheet.png: frames of many scenes, a row each")
+    parser.add_argument("--count", type=int, default=16, help="scenes on the sheet")
+
+
+def main(options: argparse.Namespace) -> int:
+    from ..clips.media import contact_sheet, save_image, write_mp4
+    from ..world.scene import sample_scene, scene_from_caption
+
+    if options.output is None and options.sheet is None:
+        raise ValueError("got neither --output nor --sheet; name a file to draw to, or both")
+    width, height = parse_size(options.size)
+    if options.output is not None:
+        if options.caption is None:
+            scene = sample_scene(options.seed, "all", options.family)
+        else:
+            scene = scene_from_caption(options.caption, options.seed)
+        frames = _frames(scene, options, height, width)
+        comment = f"lumiere procedural world; caption: {scene.caption}; seed: {options.seed}"
+        write_mp4(options.output, frames, options.fps, {"comment": comment}, options.scale)
+        sys.stdout.write(f"{options.output}: {scene.caption} ({scene.family})\n")
+    if options.sheet is not None:
+        rows = []
+        for seed in range(options.seed, options.seed + options.count):
+            if options.caption is None:
+                scene = sample_scene(seed, "all", options.family)
+            else:
+                scene = scene_from_caption(options.caption, seed)
+            rows.extend(_frames(scene, options, height, width, SHEET_COLUMNS))
+            sys.stdout.write(f"{scene.caption} ({scene.family})\n")
+        save_image(contact_sheet(rows, SHEET_COLUMNS, scale=2), options.sheet)
+        sys.stdout.write(f"{options.sheet}: {options.count} scenes\n")
+    return 0
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "64" or "96x64" as (width, height) in pixels."""
+    match = re.fullmatch(r"(\d+)(?:[x*](\d+))?", text.strip().lower())
+    if match is None or "0" in (match[1], match[2]):
+        raise ValueError(f"got size {text!r}, want pixels such as 64, or WIDTHxHEIGHT such as 96x64")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _frames(scene, options: argparse.Namespace, height: int, width: int, picked: int | None = None):
+    """All frames of the clip, or `picked` ones spread over it, uint8 (t, h, w, 3)."""
+    from ..clips.media import evenly_spaced
+    from ..world.render import render_frames, to_uint8
+
+    if options.frames < 1 or options.fps <= 0:
+        raise ValueError(f"got {options.frames} frames at {options.fps} fps, want both above 0")
+    numbers = range(options.frames) if picked is None else evenly_spaced(options.frames, picked)
+    times = [number / options.fps for number in numbers]
+    return to_uint8(render_frames([scene] * len(times), times, height, width, options.device)).numpy()

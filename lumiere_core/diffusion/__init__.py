@@ -1,0 +1,1 @@
+"""Noise, samplers, guidance, windows, and the two pipelines made of them."""

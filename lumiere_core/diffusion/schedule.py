@@ -1,0 +1,134 @@
+"""Noise schedules, the same tables as the host keeps.
+
+`sigma` is the standard deviation of the noise over clean data in [-1, 1] (variance-exploding form, x = x0 +
+sigma * eps); the network sees x * c_in at an integer timestep 0 … 999. angle = arctan(sigma), so that the
+variance-preserving form is cos(angle) x0 + sin(angle) eps.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+KINDS = ("cosine", "scaled_linear")
+PREDICTIONS = ("v", "eps", "x0")
+
+
+class Schedule:
+    """A discrete noise schedule with its prediction type.
+
+    Args:
+        kind: "cosine" (angle linear in time, clipped to [sigma_min, sigma_max]) or "scaled_linear"
+            (Stable Diffusion's betas; sigma_min and sigma_max are then what the betas give).
+        prediction: what the network predicts: "v" (Salimans & Ho 2022), "eps", or "x0", the clean data
+            itself. With large patches only the last one spares the network from carrying the noise of
+            p x p pixels through its few channels (Li & He 2025, "Back to basics").
+        sigma_min, sigma_max: ends of the cosine schedule.
+        steps: length of the table.
+    """
+
+    def __init__(
+        self,
+        kind: str = "cosine",
+        prediction: str = "v",
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        steps: int = 1000,
+    ) -> None:
+        if kind not in KINDS or prediction not in PREDICTIONS:
+            raise ValueError(
+                f"got schedule kind {kind!r} with prediction {prediction!r}; "
+                f"kinds are {KINDS}, predictions are {PREDICTIONS}."
+            )
+        self.kind, self.prediction, self.steps = kind, prediction, steps
+        if kind == "cosine":
+            ends = math.atan(sigma_min), math.atan(sigma_max)
+            angles = torch.linspace(*ends, steps, dtype=torch.float64)
+            alphas_cumprod = angles.cos() ** 2
+            before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
+            self.betas = 1 - alphas_cumprod / before
+        else:
+            self.betas = torch.linspace(0.00085**0.5, 0.012**0.5, steps, dtype=torch.float64) ** 2
+            alphas_cumprod = torch.cumprod(1 - self.betas, dim=0)
+        self.sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().float()  # ascending
+        self.log_sigmas = self.sigmas.log()
+        self.sigma_min, self.sigma_max = self.sigmas[0].item(), self.sigmas[-1].item()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arguments that build this schedule again, as plain JSON types."""
+        values = {"kind": self.kind, "prediction": self.prediction, "steps": self.steps}
+        if self.kind == "cosine":
+            values |= {"sigma_min": round(self.sigma_min, 6), "sigma_max": round(self.sigma_max, 6)}
+        return values
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """Return the index of the table's nearest entry, in log sigma, for sigmas of any shape."""
+        table = self.log_sigmas.to(sigma.device)
+        distance = sigma.float().log().flatten()[None] - table[:, None]
+        return distance.abs().argmin(dim=0).reshape(sigma.shape)
+
+    def sigma(self, timestep: Tensor) -> Tensor:
+        """Return sigma at (fractional) timesteps, log-linear between the table's entries."""
+        t = timestep.float().clamp(0, self.steps - 1)
+        low = t.floor().long()
+        weight = t - low
+        table = self.log_sigmas.to(t.device)
+        return torch.lerp(table[low], table[t.ceil().long()], weight).exp()
+
+    def angle(self, timestep: Tensor) -> Tensor:
+        """Return arctan(sigma) at continuous timesteps; used in training only."""
+        if self.kind == "cosine":
+            low, high = math.atan(self.sigma_min), math.atan(self.sigma_max)
+            return low + (high - low) * timestep.float() / (self.steps - 1)
+        return self.sigma(timestep).atan()
+
+    def network_input(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Scale noised data to unit variance, c_in * x; sigma broadcasts from the batch axis."""
+        return x * _like(1 / (sigma**2 + 1).sqrt(), x)
+
+    def denoised(self, x: Tensor, model_output: Tensor, sigma: Tensor) -> Tensor:
+        """Return the clean estimate from noised data and the network's answer."""
+        if self.prediction == "x0":
+            return model_output
+        if self.prediction == "eps":
+            return x - model_output * _like(sigma, x)
+        scale = _like(1 / (sigma**2 + 1), x)
+        return x * scale - model_output * _like(sigma, x) * scale.sqrt()
+
+    def training_pair(self, x0: Tensor, eps: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (network input, target) for clean data, noise and (b,) continuous timesteps."""
+        angle = self.angle(timestep)
+        cos, sin = _like(angle.cos(), x0), _like(angle.sin(), x0)
+        targets = {"v": lambda: cos * eps - sin * x0, "eps": lambda: eps, "x0": lambda: x0}
+        return cos * x0 + sin * eps, targets[self.prediction]()
+
+    def loss_weight(self, timestep: Tensor, largest: float = 10.0) -> Tensor:
+        """Return the (b,) weights of the squared errors of a batch.
+
+        An error of v weighs 1 / sin(angle)^2 in terms of the clean data; "x0" gets the same weight, cut off
+        where hardly any noise is left (Hang et al. 2023, min-SNR). 1 for the other predictions.
+        """
+        if self.prediction != "x0":
+            return torch.ones_like(timestep)
+        return (1 / self.angle(timestep).sin() ** 2).clamp(max=largest)
+
+
+def shifted_timesteps(uniform: Tensor, steps: int, shift: float) -> Tensor:
+    """Map (b,) uniform numbers in [0, 1) to timesteps whose sigma is `shift` times larger.
+
+    Neighbouring pixels and frames of a clip repeat each other, so the average over them shows the clip
+    through more noise than a small image's; training sees more of the high noise levels then
+    (Hoogeboom et al. 2023, "simple diffusion", §2.1).
+    """
+    angle = uniform * math.pi / 2
+    # atan2, not tan: a uniform number may be rounded to 1, and tan changes its sign there.
+    angle = torch.atan2(shift * angle.sin(), angle.cos())
+    return (angle / (math.pi / 2)).clamp(0, 1) * (steps - 1)
+
+
+def _like(value: Tensor, x: Tensor) -> Tensor:
+    """Give (b,) values the trailing axes of x."""
+    return value.to(x.dtype).reshape(-1, *([1] * (x.ndim - 1)))

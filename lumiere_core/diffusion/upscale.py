@@ -1,0 +1,103 @@
+"""Small clip to large clip without a host: windows in time, one noise for the whole clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..clips.video import fold, from_uint8, to_uint8, unfold
+from ..nets.ssr import NOISE_STREAM, SSRModels, augment, pooled_with_level, upsample
+from .guidance import classifier_free
+from .multidiffusion import OVERLAP, Window, denoise_in_windows, plan_windows, window_weights
+from .noise import frame_noise
+from .sampling import SCHEDULERS, OnStep, sample_ddim
+
+# What a frame's noise is: with the same in all frames, what stands still comes out still.
+NOISES = ("same in all frames", "new in each frame")
+
+
+def noise_numbers(noise: str, frames: int) -> list[int]:
+    """Return the frame numbers, for `frame_noise`, whose noise each frame of a clip gets."""
+    return [0] * frames if noise == NOISES[0] else list(range(frames))
+
+
+@dataclass(frozen=True)
+class UpscaleRequest:
+    """How one clip is to be enlarged."""
+
+    prompt: str = ""
+    negative: str = ""
+    seed: int = 0
+    steps: int = 4
+    cfg: float = 1.0  # guidance scale; 1 = none
+    context_length: int = 16  # frames of a window
+    context_overlap: int = OVERLAP  # frames that neighbouring windows share
+    weighting: str = "uniform"
+    noise: str = NOISES[0]
+    noise_augmentation: float = 0.0  # share of the largest trained noise on the small clip
+    scheduler: str = "karras"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"got {self.steps} steps; at least 1 is wanted.")
+        if self.noise not in NOISES:
+            raise ValueError(f"noise is {self.noise!r}; one of {NOISES} is wanted.")
+        if not 0 <= self.noise_augmentation <= 1:
+            raise ValueError(f"noise_augmentation is {self.noise_augmentation}; a share from 0 to 1 is wanted.")
+
+
+@torch.no_grad()
+def upscale(
+    models: SSRModels,
+    frames: Tensor,
+    request: UpscaleRequest,
+    on_step: OnStep | None = None,
+    on_window: Callable[[Window], None] | None = None,
+) -> Tensor:
+    """Enlarge one clip: (t, h, w, 3) uint8 -> (t, scale h, scale w, 3) uint8.
+
+    Args:
+        on_step: called with (step, sigma, clean estimate (1, c, t, H, W)) after each step.
+        on_window: called with the frame numbers of a window before it is denoised.
+    """
+    device = next(models.unet.parameters()).device
+    schedule, config, network = models.schedule, models.config, models.network()
+    low = from_uint8(frames)[None].to(device)
+    _, c, t, h, w = low.shape
+    windows = plan_windows(t, request.context_length, request.context_overlap)
+    weights = window_weights(len(windows[0]), request.context_overlap, request.weighting)
+    low, numbers = fold(low), noise_numbers(request.noise, t)
+    level = torch.full((1,), request.noise_augmentation, device=device)
+    if request.noise_augmentation:
+        noise = frame_noise(request.seed, numbers, (c, h, w), NOISE_STREAM).to(device)
+        low = augment(low, noise, level.expand(t), config)
+    context, pooled = models.encode([request.prompt, request.negative])
+    y = pooled_with_level(pooled, level.expand(2), config)
+    size = (c, h * config.scale, w * config.scale)
+
+    def estimate(x: Tensor, window: Window, sigma: Tensor, which: int) -> Tensor:
+        condition = unfold(upsample(low[list(window)], config.scale), len(window))
+        timestep = schedule.timestep(sigma).to(x.dtype)
+        text = context[which : which + 1], y[which : which + 1]
+        place = {"starts": torch.full((1,), float(window[0]), device=device), "clip_frames": t}
+        answer = network(schedule.network_input(x, sigma), condition, timestep, *text, **place)
+        return schedule.denoised(x, answer, sigma)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        def one_window(part: Tensor, window: Window) -> Tensor:
+            if on_window:
+                on_window(window)
+            denoised = estimate(part, window, sigma, 0)
+            if request.cfg != 1.0:
+                denoised = classifier_free(denoised, estimate(part, window, sigma, 1), request.cfg)
+            return denoised
+
+        return denoise_in_windows(one_window, x, windows, weights)
+
+    sigmas = SCHEDULERS[request.scheduler](request.steps, schedule).to(device)
+    noise = frame_noise(request.seed, numbers, size).transpose(0, 1)[None].to(device)
+    x = sample_ddim(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas, on_step)
+    return to_uint8(x[0])

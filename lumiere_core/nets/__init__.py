@@ -1,0 +1,1 @@
+"""The networks: image U-Net, temporal layers, text encoder, super-resolution, and their files."""

@@ -1,0 +1,238 @@
+"""Reading and writing weights: safetensors only, every key and shape checked, written atomically.
+
+Layout: keys carry the prefix of their part (`text.`, `image.`, `temporal.`), and the metadata field
+`lumiere.config` holds a JSON object with the configurations ("text", "unet", "temporal", "schedule"). The
+parts of one model may lie in one file or in several; a bundled model is a set `NAME-*.safetensors`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import TemporalConfig, TextConfig, UNetConfig
+
+StateDict = dict[str, Tensor]
+WEIGHTS = Path(__file__).parents[1] / "weights"
+PREFIXES = ("text", "image", "temporal")
+
+
+def load_file(path: str | Path) -> tuple[StateDict, dict[str, str]]:
+    """Read a safetensors file; returns (state dict on the CPU, metadata).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no complete safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}. Check the path and the file name.")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path.name} ({path.stat().st_size:,} bytes) is not a complete safetensors file ({error}). "
+            "It may be truncated or of another format; download or copy it again."
+        ) from error
+
+
+def save_file(state: StateDict, path: str | Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file: to a temporary name first, so a full disk leaves nothing half-written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file as write
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.touch()
+        mode = partial.stat().st_mode  # safetensors makes files that only their owner can read
+        write({k: v.detach().contiguous().cpu() for k, v in state.items()}, str(partial), metadata)
+        partial.chmod(mode)
+        os.replace(partial, path)
+    except SafetensorError as error:  # how the library reports a full disk
+        raise OSError(f"could not write {path} ({error}). Is the disk full, or the folder not writable?") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_into(module: nn.Module, state: StateDict, what: str) -> None:
+    """Load a state dict after checking every key and shape.
+
+    Args:
+        what: name of the part for the message, for example "temporal layers of clip.safetensors".
+
+    Raises:
+        ValueError: keys are missing or left over, or a shape differs; the first ones are named.
+    """
+    check_state(module.state_dict(), state, what)
+    own = next(iter(module.state_dict().values()))
+    module.load_state_dict({k: v.to(own.dtype) for k, v in state.items()})
+
+
+def check_state(wanted: StateDict, got: StateDict, what: str) -> None:
+    """Raise ValueError unless both state dicts have the same keys and shapes."""
+    missing, extra = sorted(wanted.keys() - got.keys()), sorted(got.keys() - wanted.keys())
+    shapes = [
+        f"{k} is {tuple(got[k].shape)}, wanted {tuple(wanted[k].shape)}"
+        for k in sorted(wanted.keys() & got.keys())
+        if got[k].shape != wanted[k].shape
+    ]
+    problems = [
+        f"{len(found)} {title}: {', '.join(found[:3])}{' …' if len(found) > 3 else ''}"
+        for title, found in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
+        if found
+    ]
+    if problems:
+        raise ValueError(
+            f"{what} do not fit this architecture: {'; '.join(problems)}. "
+            "The file was made for another backbone or configuration."
+        )
+
+
+@dataclass
+class Parts:
+    """The parts of one model as read from disk; a part that is absent is None."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    text: StateDict | None = None
+    image: StateDict | None = None
+    temporal: StateDict | None = None
+    sha256: dict[str, str] = field(default_factory=dict)  # file name -> hash
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unet_config(self) -> UNetConfig:
+        return UNetConfig.from_dict(self._section("unet"))
+
+    @property
+    def temporal_config(self) -> TemporalConfig:
+        return TemporalConfig.from_dict(self._section("temporal"))
+
+    @property
+    def text_config(self) -> TextConfig:
+        return TextConfig.from_dict(self._section("text"))
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        return self._section("schedule")
+
+    def _section(self, name: str) -> dict[str, Any]:
+        if name not in self.config:
+            raise ValueError(
+                f'{", ".join(self.sha256) or "the checkpoint"} has no "{name}" in its lumiere.config, only '
+                f"{sorted(self.config)}. Choose the file that holds this part of the model."
+            )
+        return self.config[name]
+
+    def require(self, *parts: str) -> None:
+        """Raise ValueError unless the named parts were in the files."""
+        missing = [part for part in parts if getattr(self, part) is None]
+        if missing:
+            raise ValueError(
+                f"{', '.join(self.sha256) or 'the checkpoint'} holds no {' and no '.join(missing)} weights; "
+                f"keys with the prefixes {', '.join(p + '.' for p in missing)} are wanted."
+            )
+
+
+def bundled_names(folder: Path = WEIGHTS) -> list[str]:
+    """Return the models that are shipped with the pack: "mini", then its whole fine-tunes, "mini-STYLE"."""
+    styles = sorted(folder.glob("mini-image-*.safetensors"))
+    return ["mini", *(f"mini-{file.stem.removeprefix('mini-image-')}" for file in styles)]
+
+
+def bundled_files(name: str = "mini", folder: Path = WEIGHTS) -> list[Path]:
+    """Return the files of a model that is shipped with the pack.
+
+    Args:
+        name: "mini", or "mini-STYLE" for a style's image weights with the other parts of mini.
+
+    Raises:
+        FileNotFoundError: none of them is there, or not the style's.
+    """
+    base, _, style = name.partition("-")
+    paths = {part: folder / f"{base}-{part}.safetensors" for part in PREFIXES}
+    if style:
+        paths["image"] = folder / f"{base}-image-{style}.safetensors"
+    files = [path for path in paths.values() if path.is_file()]
+    if not files or (style and paths["image"] not in files):
+        raise FileNotFoundError(
+            f"no files {', '.join(path.name for path in paths.values())} in {folder}. "
+            "The pack is incomplete: install it again."
+        )
+    return files
+
+
+def load_parts(paths: Path | str | list[Path]) -> Parts:
+    """Read a model from one file or several.
+
+    Raises:
+        ValueError: a file is broken or is no Lumiere checkpoint.
+    """
+    parts = Parts()
+    for path in [Path(paths)] if isinstance(paths, (str, Path)) else paths:
+        state, metadata = load_file(path)
+        config = metadata.get("lumiere.config")
+        if config is None:
+            raise ValueError(
+                f"{Path(path).name} is no Lumiere checkpoint: its metadata has no lumiere.config (found "
+                f"{sorted(metadata)[:5] or 'no metadata'}; first keys {sorted(state)[:3]}). "
+                "Choose a file written by this pack; an image checkpoint must be inflated instead."
+            )
+        parts.config |= _parse_config(config, Path(path).name)
+        parts.metadata |= metadata
+        parts.sha256[Path(path).name] = sha256(path)
+        for prefix in PREFIXES:
+            found = {k.removeprefix(f"{prefix}."): v for k, v in state.items() if k.startswith(f"{prefix}.")}
+            if found:
+                setattr(parts, prefix, found)
+    return parts
+
+
+def _parse_config(text: str, name: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError:
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"the metadata field lumiere.config of {name} is {text[:40]!r}; a JSON object is wanted. "
+            "The file is damaged: download or export it again."
+        )
+    return config
+
+
+def sha256(path: str | Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def metadata_for(title: str, config: dict[str, Any], **extra: str) -> dict[str, str]:
+    """Return metadata fields: modelspec for other tools, lumiere.* for this pack."""
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "lumiere",
+        "modelspec.implementation": "lumiere_core",
+        "modelspec.title": title,
+        "lumiere.config": json.dumps(config, sort_keys=True),
+        **{f"lumiere.{key}": value for key, value in extra.items()},
+    }
+
+
+def to_half(state: StateDict) -> StateDict:
+    """Return float16 copies, for shipping."""
+    return {k: v.to(torch.float16) for k, v in state.items()}

@@ -1,0 +1,177 @@
+"""Frozen, validated descriptions of the networks; what a checkpoint's metadata holds as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+# Options that files of earlier versions name at the one value that still exists.
+RETIRED = {"position_frames": 0}
+
+
+class _Config:
+    """JSON round trip shared by the configurations."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]):
+        """Build from `to_dict` output; lists become tuples.
+
+        Raises:
+            ValueError: a name that this version does not know.
+        """
+        values = {k: v for k, v in values.items() if k not in RETIRED or v != RETIRED[k]}
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"{cls.__name__} does not know {unknown}; the file was written by a newer version. "
+                "Update the node pack."
+            )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class UNetConfig(_Config):
+    """An image U-Net with the key layout of latent diffusion (LDM), as in SD1.x, SD2.x and SDXL."""
+
+    in_channels: int = 3  # of the image or latent, before patching
+    out_channels: int = 3
+    patch_size: int = 1  # p: images are pixel-unshuffled p x p outside the state dict's layers
+    model_channels: int = 64  # width of the finest level
+    channel_mult: tuple[int, ...] = (1, 2, 2)  # width of each level over model_channels
+    num_res_blocks: tuple[int, ...] = (1, 1, 1)  # residual blocks of each encoder level
+    transformer_depth: tuple[int, ...] = (0, 0, 1)  # transformer layers after each encoder block
+    transformer_depth_output: tuple[int, ...] = (0, 0, 0, 0, 1, 1)  # decoder, same (fine to coarse) order
+    transformer_depth_middle: int = 1
+    context_dim: int | None = 128  # width of the text states; None = no cross-attention
+    num_heads: int = -1  # -1: from num_head_channels
+    num_head_channels: int = 64  # -1: from num_heads
+    use_linear_in_transformer: bool = False
+    use_scale_shift_norm: bool = False  # time and text scale and shift the second norm (Imagen)
+    adm_in_channels: int | None = None  # width of the pooled text vector `y`; None = none
+    disable_self_attn: bool = False  # transformers attend to the text only: fully convolutional
+
+    def __post_init__(self) -> None:
+        levels = len(self.channel_mult)
+        if len(self.num_res_blocks) != levels:
+            raise ValueError(
+                f"num_res_blocks has {len(self.num_res_blocks)} entries, channel_mult has {levels}; "
+                "both need one entry a level."
+            )
+        if len(self.transformer_depth) != sum(self.num_res_blocks):
+            raise ValueError(
+                f"transformer_depth has {len(self.transformer_depth)} entries, wanted one for each of "
+                f"the {sum(self.num_res_blocks)} encoder residual blocks."
+            )
+        if len(self.transformer_depth_output) != sum(self.num_res_blocks) + levels:
+            raise ValueError(
+                f"transformer_depth_output has {len(self.transformer_depth_output)} entries, wanted "
+                f"{sum(self.num_res_blocks) + levels} (one more a level than the encoder)."
+            )
+        if self.model_channels % 32:
+            raise ValueError(f"model_channels is {self.model_channels}; it must be a multiple of 32 (GroupNorm).")
+        if (self.num_heads == -1) == (self.num_head_channels == -1):
+            raise ValueError("give exactly one of num_heads and num_head_channels; the other is -1.")
+
+    @property
+    def num_levels(self) -> int:
+        """Number of resolutions; there is one spatial resize fewer."""
+        return len(self.channel_mult)
+
+    def heads(self, channels: int) -> tuple[int, int]:
+        """Return (heads, channels a head) for a layer of the given width."""
+        if self.num_head_channels == -1:
+            return self.num_heads, channels // self.num_heads
+        return channels // self.num_head_channels, self.num_head_channels
+
+    def host_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments that build the same network as ComfyUI's `UNetModel`."""
+        return {
+            "image_size": 32,  # unused by the host's forward
+            "in_channels": self.in_channels * self.patch_size**2,
+            "out_channels": self.out_channels * self.patch_size**2,
+            "model_channels": self.model_channels,
+            "channel_mult": list(self.channel_mult),
+            "num_res_blocks": list(self.num_res_blocks),
+            "transformer_depth": list(self.transformer_depth),
+            "transformer_depth_output": list(self.transformer_depth_output),
+            "transformer_depth_middle": self.transformer_depth_middle,
+            "context_dim": self.context_dim,
+            "num_heads": self.num_heads,
+            "num_head_channels": self.num_head_channels,
+            "use_spatial_transformer": True,
+            "use_linear_in_transformer": self.use_linear_in_transformer,
+            "use_scale_shift_norm": self.use_scale_shift_norm,
+            "legacy": False,
+            "disable_self_attentions": [self.disable_self_attn] * self.num_levels,
+            "disable_middle_self_attn": self.disable_self_attn,
+            "num_classes": "sequential" if self.adm_in_channels else None,
+            "adm_in_channels": self.adm_in_channels,
+        }
+
+
+@dataclass(frozen=True)
+class TemporalConfig(_Config):
+    """The temporal layers. Where the paper is silent (lumiere.md §13) the value is ours and an option."""
+
+    depth: int = 2  # L, temporal attention layers in an AttentionInflationBlock
+    num_head_channels: int = 64  # of the temporal attention
+    spatial_kernel: int = 3  # 2-D convolution of a ConvInflationBlock
+    temporal_kernel: int = 3  # 1-D convolutions over time; odd
+    stride: int = 2  # temporal factor of every resize
+    condition_channels: int = 0  # width of the text/noise-level vector fed to the blocks; 0 = none
+    frames_per_clip: int = 80  # trained clip length, frames
+    fps: float = 16.0
+    coordinates: bool = False  # the blocks are told places in the clip and in the frame
+    shared_noise: float = 0.0  # share of the noise's variance that all frames have in common
+    conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)
+
+    def __post_init__(self) -> None:
+        if self.temporal_kernel % 2 == 0 or self.spatial_kernel % 2 == 0:
+            raise ValueError(
+                f"kernels must be odd, got spatial {self.spatial_kernel}, temporal {self.temporal_kernel}."
+            )
+        if self.coordinates and not self.condition_channels:
+            raise ValueError(
+                "coordinates reach the blocks through the condition vector, but condition_channels is 0; give it "
+                "a width."
+            )
+        if not 0 <= self.shared_noise < 1:
+            raise ValueError(
+                f"shared_noise is {self.shared_noise}; at least 0 and less than 1 is wanted (at 1 the difference of "
+                "two frames would be known at any noise level)."
+            )
+        if self.stride not in (1, 2, 4):
+            raise ValueError(f"stride is {self.stride}; 1 (no temporal resize), 2 or 4 are supported.")
+
+
+@dataclass(frozen=True)
+class TextConfig(_Config):
+    """A byte-level text encoder: no vocabulary to outgrow."""
+
+    width: int = 128
+    depth: int = 3
+    num_heads: int = 4
+    tokens: int = 16  # text states that the U-Net sees, whatever the prompt's length
+    max_bytes: int = 256
+
+
+@dataclass(frozen=True)
+class SSRConfig(_Config):
+    """What makes a Space-Time U-Net a super-resolution stage. The paper gives none of these values."""
+
+    scale: int = 4  # large over small size
+    max_noise: float = 0.3  # largest noise on the small clip, as std of values in [-1, 1]
+    level_channels: int = 128  # width of the augmentation level's embedding, after the pooled text
+
+    def __post_init__(self) -> None:
+        if self.scale < 2 or self.max_noise < 0 or self.level_channels < 2:
+            raise ValueError(
+                f"scale {self.scale}, max_noise {self.max_noise}, level_channels {self.level_channels}: wanted at "
+                "least 2, 0 and 2."
+            )

@@ -1,0 +1,137 @@
+"""The Space-Time U-Net: a frozen image U-Net with temporal layers in between (Lumiere §3.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..clips.video import fold, padded_frames, unfold
+from .temporal import TemporalLayers, TemporalState
+from .unet import UNet, patchify, run_layer, unpatchify
+from .unet_layers import Downsample, ResBlock, SpatialTransformer, Upsample
+
+
+class SpaceTimeUNet(nn.Module):
+    """Predict the model output of whole noised clips.
+
+    Args:
+        unet: the image model; its parameters are not touched here (the trainer freezes them).
+        temporal: temporal layers built for the same `UNetConfig`.
+    """
+
+    def __init__(self, unet: UNet, temporal: TemporalLayers) -> None:
+        super().__init__()
+        if unet.config != temporal.unet_config:
+            raise ValueError(
+                "the temporal layers were built for another image U-Net: "
+                f"{temporal.unet_config} instead of {unet.config}."
+            )
+        self.unet, self.temporal = unet, temporal
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        checkpointing: bool = False,
+        condition: Tensor | None = None,
+        starts: Tensor | None = None,
+        clip_frames: int = 0,
+    ) -> Tensor:
+        """Return the (b, c, t, h, w) model output for noised clips of any number of frames.
+
+        One frame is the image model alone. Other lengths are padded to the next multiple of the total
+        stride by reflection in time and cropped after.
+
+        Args:
+            x: (b, c, t, h, w).
+            timesteps: (b,).
+            context: (b, l, d) text states; y: (b, adm) pooled text.
+            checkpointing: recompute activations in the backward pass, to save memory in training.
+            condition: (b, c + 1, t, h, w), `Condition.tensor()`; None = nothing is known. One frame is the image
+                model alone, so it is not used there.
+            starts: (b,) frames by which windows begin later than their clips; None = at the beginning.
+            clip_frames: of the clips that the windows are from; 0 = no longer than trained.
+        """
+        b, _, t, height, width = x.shape
+        if t == 1:
+            return self.unet(x[:, :, 0], timesteps, context, y)[:, :, None]
+        frames = padded_frames(t, self.temporal.total_stride).to(x.device)
+        length = frames.numel()
+
+        def padded(video: Tensor) -> Tensor:
+            return fold(video if length == t else video.index_select(2, frames))
+
+        images = padded(x)
+
+        def per_frame(v: Tensor | None) -> Tensor | None:
+            return None if v is None else v.repeat_interleave(length, dim=0)
+
+        timesteps, context, y = per_frame(timesteps), per_frame(context), per_frame(y)
+        emb = self.unet.embed(timesteps, y, x.dtype)
+        state = self.temporal.begin(length, timesteps, context, y, x.dtype, starts, clip_frames)
+        call = _Call(self.temporal, state, emb, context, checkpointing and torch.is_grad_enabled())
+
+        h = patchify(images, self.unet.config.patch_size)
+        skips: list[Tensor] = []
+        for index, block in enumerate(self.unet.input_blocks):
+            h = call.block(f"input_blocks.{index}", block, h)
+            if index == 0 and condition is not None:
+                h = h + self.temporal.conditioned(padded(condition))
+            skips.append(h)
+        h = call.block("middle_block", self.unet.middle_block, h)
+        for index, block in enumerate(self.unet.output_blocks):
+            h = torch.cat([h, skips.pop()], dim=1)
+            size = skips[-1].shape[-2:] if skips else None
+            h = call.block(f"output_blocks.{index}", block, h, size)
+        h = unpatchify(self.unet.out(h), self.unet.config.patch_size, (height, width))
+        return unfold(h, length)[:, :, :t]
+
+
+class _Call:
+    """One pass through the blocks, with everything per frame taken at the level's frame rate."""
+
+    def __init__(
+        self, temporal: TemporalLayers, state: TemporalState, emb: Tensor, context: Tensor | None, checkpointing: bool
+    ) -> None:
+        self.temporal, self.state, self.emb, self.context = temporal, state, emb, context
+        self.checkpointing = checkpointing
+
+    def block(self, name: str, layers: nn.ModuleList, h: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Run one block of the image U-Net and the temporal parts that follow its layers."""
+        if not self.checkpointing:
+            return self._block(name, layers, h, size, self.state)
+        # The recomputation must start from the same place in time, so each block works on a copy.
+        start = TemporalState(**vars(self.state))
+        h = checkpoint(
+            lambda x: self._block(name, layers, x, size, TemporalState(**vars(start))), h, use_reentrant=False
+        )
+        self.state = _advanced(start, layers, self.temporal.config.stride)
+        return h
+
+    def _block(
+        self, name: str, layers: nn.ModuleList, h: Tensor, size: tuple[int, int] | None, state: TemporalState
+    ) -> Tensor:
+        groups = [i for i, m in enumerate(layers) if isinstance(m, (ResBlock, SpatialTransformer))]
+        for index, layer in enumerate(layers):
+            h = run_layer(layer, h, state.at_level(self.emb), state.at_level(self.context), size)
+            if groups and index == groups[-1]:
+                h = self.temporal.inflate(name, h, state)
+            elif isinstance(layer, Downsample):
+                h = self.temporal.downsample(name, h, state)
+            elif isinstance(layer, Upsample):
+                h = self.temporal.upsample(name, h, state)
+        return h
+
+
+def _advanced(state: TemporalState, layers: nn.ModuleList, stride: int) -> TemporalState:
+    """Return the state after a block, without running it."""
+    after = TemporalState(**vars(state))
+    for layer in layers:
+        if isinstance(layer, Downsample):
+            after.stride *= stride
+        elif isinstance(layer, Upsample):
+            after.stride //= stride
+    return after

@@ -1,0 +1,288 @@
+"""The temporal layers as one module tree, and the state of one call that two drivers share.
+
+Core's `SpaceTimeUNet` and the host's handlers both walk a frozen image U-Net layer by layer and call
+`TemporalLayers` after the layers it inflates, so the order of operations is written once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attention import AttentionFunction, scaled_dot_product
+from .config import TemporalConfig, UNetConfig
+from .temporal_layers import (
+    AttentionInflationBlock,
+    ConvInflationBlock,
+    TemporalCondition,
+    TemporalDownsample,
+    TemporalUpsample,
+)
+from .unet import block_names, patchify
+from .unet_layers import timestep_embedding
+
+
+@dataclass
+class TemporalState:
+    """Where one call of the network is in time; made anew for every call.
+
+    Attributes:
+        num_frames: frames of a clip as it enters the network, a multiple of the total stride.
+        condition: ((b t), d) vectors at full frame rate, or None.
+        stride: temporal stride of the level that is being computed.
+        calls: how many temporal parts ran.
+    """
+
+    num_frames: int
+    condition: Tensor | None = None
+    stride: int = 1
+    calls: int = 0
+
+    @property
+    def level_frames(self) -> int:
+        """Frames of a clip at the current level."""
+        return self.num_frames // self.stride
+
+    def at_level(self, x: Tensor | None) -> Tensor | None:
+        """Take every stride-th frame of a ((b t), …) tensor at full frame rate (never an average)."""
+        if x is None or self.stride == 1:
+            return x
+        return x.unflatten(0, (-1, self.num_frames))[:, :: self.stride].flatten(0, 1)
+
+
+class TemporalBlock(nn.Module):
+    """The temporal parts after one block of the image U-Net; any of them may be absent."""
+
+    def __init__(
+        self, inflation: nn.Module | None = None, down: nn.Module | None = None, up: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.inflation, self.down, self.up = inflation, down, up
+
+
+class TemporalLayers(nn.Module):
+    """All trainable parts of the Space-Time U-Net (Lumiere §3.1), keyed by the block they follow.
+
+    State dict keys read `input_blocks.4.inflation.…`, `middle_block.inflation.…`,
+    `output_blocks.5.up.…`. Convolution blocks at every level but the coarsest, attention blocks there;
+    a temporal resize directly after each spatial resize. `conv_cond`, if the configuration has it, widens the
+    U-Net's first convolution by the masked condition (§4.2); it starts at zero.
+
+    Args:
+        unet_config: the image U-Net that is inflated.
+        config: the temporal layers.
+        operations: namespace with Linear, Conv2d, GroupNorm.
+        attention: function (q, k, v, heads).
+    """
+
+    def __init__(
+        self,
+        unet_config: UNetConfig,
+        config: TemporalConfig,
+        operations: Any = nn,
+        attention: AttentionFunction = scaled_dot_product,
+    ) -> None:
+        super().__init__()
+        self.unet_config, self.config = unet_config, config
+        coarsest = unet_config.num_levels - 1
+        self.input_blocks, self.output_blocks = nn.ModuleDict(), nn.ModuleDict()
+        for name, level, channels, resize in block_names(unet_config):
+            if resize == "first":
+                continue
+            inflation = down = up = None
+            if resize == "down":
+                down = TemporalDownsample(channels, config.temporal_kernel, config.stride, operations)
+            elif level == coarsest:
+                inflation = AttentionInflationBlock(
+                    channels,
+                    config.depth,
+                    config.num_head_channels,
+                    config.condition_channels,
+                    operations,
+                    attention,
+                    config.coordinates,
+                )
+            else:
+                inflation = ConvInflationBlock(
+                    channels,
+                    config.spatial_kernel,
+                    config.temporal_kernel,
+                    config.condition_channels,
+                    operations,
+                    config.coordinates,
+                )
+            if resize == "up":
+                up = TemporalUpsample(channels, config.temporal_kernel, config.stride, operations)
+            block = TemporalBlock(inflation, down, up)
+            if name == "middle_block":
+                self.middle_block = block
+            else:
+                side, index = name.split(".")
+                getattr(self, side)[index] = block
+        self.condition = (
+            TemporalCondition(
+                config.condition_channels,
+                unet_config.context_dim,
+                unet_config.adm_in_channels,
+                operations,
+                config.coordinates,
+            )
+            if config.condition_channels
+            else None
+        )
+        # No bias: where nothing is known its input is zero, and then it must not change anything.
+        self.conv_cond = (
+            operations.Conv2d(
+                (unet_config.in_channels + 1) * unet_config.patch_size**2,
+                unet_config.model_channels,
+                3,
+                padding=1,
+                bias=False,
+            )
+            if config.conv_cond
+            else None
+        )
+
+    def conditioned(self, condition: Tensor) -> Tensor:
+        """Return what the condition adds to the output of the U-Net's first convolution.
+
+        conv(J) + conv_cond([C, M]) is one convolution of the concatenated channels.
+
+        Args:
+            condition: ((b t), c + 1, h, w), [C * M, M] at full frame rate.
+
+        Returns:
+            ((b t), model_channels, ceil(h / p), ceil(w / p)).
+
+        Raises:
+            ValueError: these layers have no conv_cond.
+        """
+        if self.conv_cond is None:
+            raise ValueError(
+                "these temporal layers were not trained for masked conditions (they have no conv_cond): they can make "
+                "clips from text only. Load weights of `train condition`."
+            )
+        return self.conv_cond(patchify(condition, self.unet_config.patch_size))
+
+    @property
+    def total_stride(self) -> int:
+        """N: every N-th frame reaches the coarsest level; legal clip lengths are its multiples."""
+        return self.config.stride ** (self.unet_config.num_levels - 1)
+
+    def begin(
+        self,
+        num_frames: int,
+        timesteps: Tensor,
+        context: Tensor | None,
+        y: Tensor | None,
+        dtype: torch.dtype,
+        starts: Tensor | None = None,
+        clip_frames: int = 0,
+    ) -> TemporalState:
+        """Make the state of one call.
+
+        Args:
+            num_frames: frames of a clip, a multiple of `total_stride`.
+            timesteps: ((b t),) noise levels as the image U-Net gets them.
+            context: ((b t), l, d) text states or None; y: ((b t), adm) pooled text or None.
+            dtype: dtype of the features.
+            starts: (b,) frames by which windows begin later than their clips; None = at the beginning.
+            clip_frames: of the clips that the windows are from; 0 = no longer than trained.
+        """
+        condition = None
+        if self.condition is not None:
+            channels = self.config.condition_channels
+            embedding = timestep_embedding(timesteps, channels).to(dtype)
+            if starts is None:
+                starts = torch.zeros(timesteps.shape[0] // num_frames, device=timesteps.device)
+            whole = max(num_frames, clip_frames, self.config.frames_per_clip)
+            place = clip_position(num_frames, whole, starts)
+            place = position_embedding(place.flatten(), channels).to(dtype)
+            condition = self.condition(embedding, context, y, place)
+        return TemporalState(num_frames, condition)
+
+    def block(self, name: str) -> TemporalBlock | None:
+        """Return the parts after the block `input_blocks.N`, `middle_block` or `output_blocks.N`."""
+        if name == "middle_block":
+            return self.middle_block
+        side, index = name.split(".")
+        blocks = getattr(self, side)
+        return blocks[index] if index in blocks else None
+
+    def inflate(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
+        """Run the inflation block after the last residual or transformer layer of a block."""
+        block = self.block(name)
+        if block is None or block.inflation is None:
+            return h
+        state.calls += 1
+        return block.inflation(h, state.level_frames, state.at_level(state.condition))
+
+    def downsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
+        """Shorten time after a spatial downsampling."""
+        h = self.block(name).down(h, state.level_frames)
+        state.stride *= self.config.stride
+        state.calls += 1
+        return h
+
+    def upsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
+        """Lengthen time after a spatial upsampling."""
+        h = self.block(name).up(h, state.level_frames)
+        state.stride //= self.config.stride
+        state.calls += 1
+        return h
+
+
+def clip_position(num_frames: int, clip_frames: int, starts: Tensor) -> Tensor:
+    """Return (b, num_frames) places of frames in a clip: 0 is the first, 1 one past the last.
+
+    Args:
+        clip_frames: of the whole clip; the trained length for a shorter one, which is the beginning of such a clip.
+        starts: (b,) frames by which windows begin later than their clips.
+    """
+    frames = torch.arange(num_frames, dtype=torch.float32, device=starts.device)
+    return (starts[:, None] + frames) / clip_frames
+
+
+def position_embedding(places: Tensor, channels: int) -> Tensor:
+    """Return (n, channels) sines and cosines of (n,) places, from a quarter of a turn to 16 turns over a clip."""
+    half = channels // 2
+    turns = 0.25 * 64 ** (torch.arange(half, device=places.device) / max(1, half - 1))
+    angles = 2 * math.pi * places[:, None] * turns
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def initial_state(layers: TemporalLayers, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return a complete state dict at the paper's initialisation.
+
+    Resizes are the identity (nearest neighbour in time), the last projection of every inflation block is
+    zero as are conv_cond and the ramps, everything else is torch's default. A state dict, because a host's layers may
+    hold no memory yet.
+
+    Args:
+        layers: built with any operations.
+        generator: source of the random weights, on the CPU.
+    """
+    state = {}
+    for key, value in layers.state_dict().items():
+        owner, _, kind = key.rpartition(".")
+        shape = tuple(value.shape)
+        if owner.endswith((".proj", ".ramps")) or owner == "conv_cond":
+            state[key] = torch.zeros(shape)
+        elif owner.endswith((".down.conv", ".up.conv")):
+            state[key] = torch.zeros(shape)
+            if kind == "weight":
+                torch.nn.init.dirac_(state[key])
+        elif owner.endswith(("norm",)):
+            state[key] = torch.ones(shape) if kind == "weight" else torch.zeros(shape)
+        elif owner.endswith("modulation.linear"):
+            state[key] = torch.zeros(shape)
+        elif kind == "weight":
+            fan_in = value[0].numel()
+            state[key] = (torch.rand(shape, generator=generator) * 2 - 1) * fan_in**-0.5
+        else:
+            state[key] = torch.zeros(shape)
+    return state

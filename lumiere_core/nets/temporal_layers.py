@@ -1,0 +1,294 @@
+"""The parts that inflate an image U-Net over time (Lumiere §3.1, figure 4).
+
+All parts take frames as a batch, `((b t), c, h, w)`, with the number of frames of a clip beside it, and
+return the same layout. Shapes: b - clips, t - frames, c - channels, h, w - height, width, d - condition.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import AttentionFunction
+
+
+class TemporalConv(nn.Module):
+    """1-D convolution over the frames of every pixel.
+
+    It is computed as a 2-D convolution with a (k, 1) kernel over the plane (t, h w). That plane keeps the
+    layout of the frames: a view where they are channels-last, whole rows moved where they are not. On a CPU
+    it is not turned into channels-last: oneDNN's weight gradient is 4 to 6 times slower there. Tensor cores
+    work in channels-last.
+    """
+
+    def __init__(self, channels: int, kernel: int, operations: Any, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = operations.Conv2d(channels, channels, (kernel, 1), stride=(stride, 1), padding=(kernel // 2, 0))
+
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        c, h, w = x.shape[1:]
+        if x.is_cuda:
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = x.reshape(-1, num_frames, c, h * w).transpose(1, 2)
+        x = self.conv(x).transpose(1, 2)  # b t c (h w)
+        return x.reshape(-1, c, h, w)
+
+
+class TemporalDownsample(TemporalConv):
+    """1-D temporal convolution, initialised to the identity, then a stride (Lumiere App. B)."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, operations: Any) -> None:
+        super().__init__(channels, kernel, operations, stride=stride)
+
+
+class TemporalUpsample(nn.Module):
+    """Frame duplication, then a 1-D temporal convolution initialised to the identity (App. B)."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, operations: Any) -> None:
+        super().__init__()
+        self.conv = _duplicating(operations.Conv2d)(channels, channels, (kernel, 1), padding=(kernel // 2, 0))
+        self.conv.duplicates = stride
+
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        return self.conv(x.unflatten(0, (-1, num_frames))).flatten(0, 2)  # b t duplicates c h w
+
+
+def _duplicating(conv2d: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    """Return a class like `conv2d` that convolves duplicated frames over time, at half the cost.
+
+    Taps that fall on copies of one frame are added before they are applied. With S the sum of all taps and
+    k = 3, the first and last copy of frame i become S x[i] + w[-1] (x[i-1] - x[i]) and
+    S x[i] + w[1] (x[i+1] - x[i]): three products a frame where two convolved copies take six.
+
+    `_conv_forward` is where torch's layer, and a host's layer with cast weights, hand over the weight to be
+    used; the parameter itself is not read.
+    """
+
+    class DuplicatingConv2d(conv2d):
+        duplicates: int
+
+        def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            """Return b t duplicates c h w for b t c h w."""
+            reach = weight.shape[2] // 2
+            shared = _mix(x, weight.sum(2, keepdim=True), bias)
+            copies = []
+            for copy in range(self.duplicates):
+                y = shared
+                frames = [(copy + tap) // self.duplicates for tap in range(-reach, reach + 1)]
+                for frame in sorted(set(frames) - {0}):  # the neighbours that this copy reaches
+                    taps = [i for i, f in enumerate(frames) if f == frame]
+                    y = y + _mix(_shifted(x, frame) - x, weight[:, :, taps].sum(2, keepdim=True))
+                copies.append(y)
+            return torch.stack(copies, dim=2)
+
+    return DuplicatingConv2d
+
+
+def _mix(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a (c, c, 1, 1) matrix to the channels of b t c h w."""
+    return F.conv2d(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
+
+
+def _shifted(x: Tensor, frames: int) -> Tensor:
+    """Return x[i + frames] at frame i of b t c h w; zero outside the clip."""
+    x = F.pad(x, (0, 0) * 3 + (max(-frames, 0), max(frames, 0)))
+    return x[:, frames:] if frames > 0 else x[:, :frames]
+
+
+class ScaleShift(nn.Module):
+    """Scale and shift of features by the condition vector (FiLM); the identity without one.
+
+    With `coordinates` both may rise or fall across the frame, so that a condition says where something is and not only
+    what it is (coordinates as in Liu et al. 2018, "CoordConv"): what the image model put at the left grows, what it put
+    at the right goes. x and y are -1 and 1 at the frame's borders, whatever its size.
+    """
+
+    def __init__(self, condition_channels: int, channels: int, operations: Any, coordinates: bool = False) -> None:
+        super().__init__()
+        self.linear = operations.Linear(condition_channels, channels * 2)
+        self.ramps = operations.Linear(condition_channels, channels * 4) if coordinates else None
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Modulate ((b t), c, h, w) features by ((b t), d) conditions."""
+        condition = F.silu(condition)
+        both = self.linear(condition)[:, :, None, None]
+        if self.ramps is not None:
+            across, down = self.ramps(condition)[:, :, None, None].chunk(2, dim=1)
+            both = both + across * _axis(x, -1) + down * _axis(x, -2)[:, None]
+        scale, shift = both.chunk(2, dim=1)
+        return torch.addcmul(shift, x, 1 + scale)
+
+
+def _axis(x: Tensor, dim: int) -> Tensor:
+    """Return the coordinates, -1 to 1, of the pixels' centres along a side of the frame."""
+    size = x.shape[dim]
+    return (2 * torch.arange(size, device=x.device, dtype=x.dtype) + 1) / size - 1
+
+
+class ConvInflationBlock(nn.Module):
+    """2-D conv, norm, act, 1-D temporal conv, norm, act, zero-initialised projection, residual (fig. 4b).
+
+    The norms see one frame at a time, so changing one frame leaves the norm of the others unchanged.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_kernel: int,
+        temporal_kernel: int,
+        condition_channels: int,
+        operations: Any,
+        coordinates: bool = False,
+    ) -> None:
+        super().__init__()
+        ops = operations
+        self.conv = ops.Conv2d(channels, channels, spatial_kernel, padding=spatial_kernel // 2)
+        self.norm = ops.GroupNorm(32, channels)
+        self.temporal_conv = TemporalConv(channels, temporal_kernel, ops)
+        self.temporal_norm = ops.GroupNorm(32, channels)
+        self.modulation = ScaleShift(condition_channels, channels, ops, coordinates) if condition_channels else None
+        self.proj = ops.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, num_frames: int, condition: Tensor | None) -> Tensor:
+        in_place = not torch.is_grad_enabled()  # the results of the norms are ours to overwrite
+        h = F.silu(self.norm(self.conv(x)), in_place)
+        h = self.temporal_norm(self.temporal_conv(h, num_frames))
+        if self.modulation is not None and condition is not None:
+            h = self.modulation(h, condition)
+        return x + self.proj(F.silu(h, in_place))
+
+
+class TemporalAttention(nn.Module):
+    """Self-attention over the frames of every pixel, pre-norm, with rotary position (ours: see below).
+
+    The paper names no temporal position; rotary embedding of the frame number is our documented choice:
+    it needs no table, so any clip length works.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        condition_channels: int,
+        operations: Any,
+        attention: AttentionFunction,
+        coordinates: bool = False,
+    ) -> None:
+        super().__init__()
+        ops = operations
+        self.heads, self.attention = heads, attention
+        self.norm = ops.GroupNorm(32, channels)
+        self.modulation = ScaleShift(condition_channels, channels, ops, coordinates) if condition_channels else None
+        self.to_q = ops.Linear(channels, channels, bias=False)
+        self.to_k = ops.Linear(channels, channels, bias=False)
+        self.to_v = ops.Linear(channels, channels, bias=False)
+        self.to_out = ops.Linear(channels, channels)
+
+    def forward(self, x: Tensor, num_frames: int, condition: Tensor | None) -> Tensor:
+        h, w = x.shape[-2:]
+        y = self.norm(x)
+        if self.modulation is not None and condition is not None:
+            y = self.modulation(y, condition)
+        y = rearrange(y, "(b t) c h w -> (b h w) t c", t=num_frames)
+        q, k = rotary(self.to_q(y), self.heads), rotary(self.to_k(y), self.heads)
+        y = self.to_out(self.attention(q, k, self.to_v(y), self.heads))
+        return x + rearrange(y, "(b h w) t c -> (b t) c h w", h=h, w=w)
+
+
+class AttentionInflationBlock(nn.Module):
+    """L temporal attention layers, then a zero-initialised projection, residual (fig. 4c)."""
+
+    def __init__(
+        self,
+        channels: int,
+        depth: int,
+        head_channels: int,
+        condition_channels: int,
+        operations: Any,
+        attention: AttentionFunction,
+        coordinates: bool = False,
+    ) -> None:
+        super().__init__()
+        heads = max(1, channels // head_channels)
+        self.layers = nn.ModuleList(
+            TemporalAttention(channels, heads, condition_channels, operations, attention, coordinates)
+            for _ in range(depth)
+        )
+        self.proj = operations.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, num_frames: int, condition: Tensor | None) -> Tensor:
+        h = x
+        for layer in self.layers:
+            h = layer(h, num_frames, condition)
+        return x + self.proj(h)
+
+
+def rotary(x: Tensor, heads: int, max_period: float = 1000.0) -> Tensor:
+    """Rotate the channel pairs of (n, t, c) queries or keys by angles that grow with the frame number.
+
+    Rotary position embedding (Su et al. 2021) in float32, per head.
+    """
+    half = x.shape[-1] // heads // 2
+    frames = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
+    rate = max_period ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angle = frames[:, None] * rate  # (t, half)
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    first, second = x.float().unflatten(-1, (heads, 2, half)).unbind(-2)  # (n, t, heads, half)
+    rotated = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-2)
+    return rotated.flatten(2).to(x.dtype)
+
+
+class TemporalCondition(nn.Module):
+    """One vector a frame from the noise level and the text, for the temporal blocks (our addition).
+
+    Motion words say nothing about a still image, so the frozen image model has no reason to carry
+    them; without a path of their own the temporal layers could not tell "left" from "right". The paper
+    does not say whether its temporal blocks see the text (`condition_channels = 0` gives them nothing).
+
+    Rotary positions are relative: they tell how far two frames are apart, not which one begins the clip. With
+    `coordinates` the vector says so. "Moving left" then means a place for each frame, from the first denoising
+    step on; without, every frame would have to work it out from the padding at the clip's ends.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        context_dim: int | None,
+        adm_in_channels: int | None,
+        operations: Any,
+        coordinates: bool = False,
+    ) -> None:
+        super().__init__()
+        ops = operations
+        self.channels = channels
+        self.time = nn.Sequential(ops.Linear(channels, channels), nn.SiLU())
+        self.text = ops.Linear(context_dim, channels) if context_dim else None
+        self.score = ops.Linear(context_dim, 1) if context_dim else None
+        self.pooled = ops.Linear(adm_in_channels, channels) if adm_in_channels else None
+        self.clip_position = ops.Linear(channels, channels * 2) if coordinates else None
+        self.out = nn.Sequential(nn.SiLU(), ops.Linear(channels, channels))
+
+    def forward(
+        self, embedding: Tensor, context: Tensor | None, y: Tensor | None, position: Tensor | None = None
+    ) -> Tensor:
+        """Return ((b t), d) for ((b t), d) time embeddings, ((b t), l, d) text states, pooled text.
+
+        Args:
+            position: ((b t), d) embeddings of the frames' places in the clip; used with `coordinates`.
+        """
+        h = self.time(embedding)
+        if self.text is not None and context is not None:
+            context = context.to(h.dtype)
+            weight = self.score(context).softmax(dim=1)  # learned attention pooling over the text
+            h = h + self.text((weight * context).sum(dim=1))
+        if self.pooled is not None and y is not None:
+            h = h + self.pooled(y.to(h.dtype))
+        if self.clip_position is not None and position is not None:
+            # A product, since a direction is one of the text's word and the time: left early, right late.
+            scale, shift = self.clip_position(position).chunk(2, dim=-1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        return self.out(h)

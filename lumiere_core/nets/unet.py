@@ -1,0 +1,195 @@
+"""The image U-Net that Lumiere inflates, in the key layout of latent diffusion (LDM).
+
+A state dict of SD1.x, SD2.x or SDXL (prefix `model.diffusion_model.` removed) loads into it, and one of
+ours loads into ComfyUI's `UNetModel`. Shapes: n - images, c - channels, h, w - height, width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import AttentionFunction, scaled_dot_product
+from .config import UNetConfig
+from .unet_layers import Downsample, ResBlock, SpatialTransformer, Upsample, timestep_embedding
+
+
+class UNet(nn.Module):
+    """Predict the model output (v or noise) of noised images.
+
+    Args:
+        config: the architecture.
+        operations: namespace with Linear, Conv2d, GroupNorm, LayerNorm.
+        attention: function (q, k, v, heads) used by all attention layers.
+    """
+
+    def __init__(
+        self, config: UNetConfig, operations: Any = nn, attention: AttentionFunction = scaled_dot_product
+    ) -> None:
+        super().__init__()
+        self.config = config
+        ops, width, emb = operations, config.model_channels, config.model_channels * 4
+        depth_in, depth_out = list(config.transformer_depth), list(config.transformer_depth_output)
+
+        self.time_embed = nn.Sequential(ops.Linear(width, emb), nn.SiLU(), ops.Linear(emb, emb))
+        if config.adm_in_channels:
+            self.label_emb = nn.Sequential(
+                nn.Sequential(ops.Linear(config.adm_in_channels, emb), nn.SiLU(), ops.Linear(emb, emb))
+            )
+
+        def residual(channels: int, out_channels: int) -> ResBlock:
+            return ResBlock(channels, emb, out_channels, config.use_scale_shift_norm, ops)
+
+        def transformer(channels: int, depth: int) -> SpatialTransformer:
+            heads, head_channels = config.heads(channels)
+            return SpatialTransformer(
+                channels,
+                config.context_dim,
+                heads,
+                head_channels,
+                depth,
+                config.use_linear_in_transformer,
+                ops,
+                attention,
+                config.disable_self_attn,
+            )
+
+        first = ops.Conv2d(config.in_channels * config.patch_size**2, width, 3, padding=1)
+        self.input_blocks = nn.ModuleList([nn.ModuleList([first])])
+        channels, skips = width, [width]
+        for level, mult in enumerate(config.channel_mult):
+            for _ in range(config.num_res_blocks[level]):
+                layers: list[nn.Module] = [residual(channels, width * mult)]
+                channels = width * mult
+                if depth := depth_in.pop(0):
+                    layers.append(transformer(channels, depth))
+                self.input_blocks.append(nn.ModuleList(layers))
+                skips.append(channels)
+            if level + 1 < config.num_levels:
+                self.input_blocks.append(nn.ModuleList([Downsample(channels, ops)]))
+                skips.append(channels)
+
+        middle: list[nn.Module] = [residual(channels, channels)]
+        if config.transformer_depth_middle >= 0:
+            middle += [transformer(channels, config.transformer_depth_middle), residual(channels, channels)]
+        self.middle_block = nn.ModuleList(middle)
+
+        self.output_blocks = nn.ModuleList()
+        for level, mult in reversed(list(enumerate(config.channel_mult))):
+            for i in range(config.num_res_blocks[level] + 1):
+                layers = [residual(channels + skips.pop(), width * mult)]
+                channels = width * mult
+                if depth := depth_out.pop():
+                    layers.append(transformer(channels, depth))
+                if level and i == config.num_res_blocks[level]:
+                    layers.append(Upsample(channels, ops))
+                self.output_blocks.append(nn.ModuleList(layers))
+
+        self.out = nn.Sequential(
+            ops.GroupNorm(32, channels),
+            nn.SiLU(),
+            ops.Conv2d(channels, config.out_channels * config.patch_size**2, 3, padding=1),
+        )
+
+    def embed(self, timesteps: Tensor, y: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Return the (n, 4 * model_channels) embedding of (n,) timesteps and (n, adm) pooled text.
+
+        Raises:
+            ValueError: y is missing, or given to a network without `label_emb`.
+        """
+        if (y is None) != (self.config.adm_in_channels is None):
+            raise ValueError(
+                f"this U-Net {'needs' if y is None else 'has no input for'} the pooled text vector y "
+                f"(adm_in_channels is {self.config.adm_in_channels})."
+            )
+        emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(dtype))
+        return emb if y is None else emb + self.label_emb(y.to(dtype))
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        """Return the (n, out_channels, h, w) model output for (n, in_channels, h, w) noised images.
+
+        Args:
+            timesteps: (n,), 0 to 999, fractions allowed.
+            context: (n, l, context_dim) text states.
+            y: (n, adm_in_channels) pooled text vector.
+        """
+        emb = self.embed(timesteps, y, x.dtype)
+        h = patchify(x, self.config.patch_size)
+        skips: list[Tensor] = []
+        for block in self.input_blocks:
+            h = run_block(block, h, emb, context)
+            skips.append(h)
+        h = run_block(self.middle_block, h, emb, context)
+        for block in self.output_blocks:
+            h = torch.cat([h, skips.pop()], dim=1)
+            h = run_block(block, h, emb, context, skips[-1].shape[-2:] if skips else None)
+        return unpatchify(self.out(h), self.config.patch_size, x.shape[-2:])
+
+
+def run_layer(layer: nn.Module, h: Tensor, emb: Tensor, context: Tensor | None, size: tuple[int, int] | None) -> Tensor:
+    """Call one layer of a block with the inputs that its class takes."""
+    if isinstance(layer, ResBlock):
+        return layer(h, emb)
+    if isinstance(layer, SpatialTransformer):
+        return layer(h, context)
+    if isinstance(layer, Upsample):
+        return layer(h, size)
+    return layer(h)
+
+
+def run_block(
+    block: nn.ModuleList, h: Tensor, emb: Tensor, context: Tensor | None, size: tuple[int, int] | None = None
+) -> Tensor:
+    """Call the layers of one U-Net block in order."""
+    for layer in block:
+        h = run_layer(layer, h, emb, context, size)
+    return h
+
+
+def patchify(x: Tensor, patch_size: int) -> Tensor:
+    """Move p x p pixels into channels: (n, c, h, w) -> (n, c p p, ceil(h / p), ceil(w / p)).
+
+    Sizes that are no multiple of p are extended by repeating the border; `unpatchify` crops it off.
+    """
+    if patch_size == 1:
+        return x
+    pad_h, pad_w = -x.shape[-2] % patch_size, -x.shape[-1] % patch_size
+    if pad_h or pad_w:
+        x = F.pad(x, (0, pad_w, 0, pad_h), mode="replicate")
+    return F.pixel_unshuffle(x, patch_size)
+
+
+def unpatchify(x: Tensor, patch_size: int, size: tuple[int, int]) -> Tensor:
+    """Inverse of `patchify` for images of the given height and width."""
+    return x if patch_size == 1 else F.pixel_shuffle(x, patch_size)[..., : size[0], : size[1]]
+
+
+def block_names(config: UNetConfig) -> Iterator[tuple[str, int, int, str]]:
+    """Yield (name, level, channels, resize) of every block of a `UNet` in order.
+
+    Names are those of the state dict (`input_blocks.4`, `middle_block`, `output_blocks.7`). `level` counts
+    from 0, the finest, and is the level of the block's residual layers; `resize` is "down" for a block
+    that only downsamples *into* `level`, "up" where an upsampling ends the block, "first" for the first
+    convolution, else "".
+    """
+    width = config.model_channels
+    yield "input_blocks.0", 0, width, "first"
+    index = 1
+    for level, mult in enumerate(config.channel_mult):
+        if level:
+            yield f"input_blocks.{index}", level, width * config.channel_mult[level - 1], "down"
+            index += 1
+        for _ in range(config.num_res_blocks[level]):
+            yield f"input_blocks.{index}", level, width * mult, ""
+            index += 1
+    yield "middle_block", config.num_levels - 1, width * config.channel_mult[-1], ""
+    index = 0
+    for level, mult in reversed(list(enumerate(config.channel_mult))):
+        for i in range(config.num_res_blocks[level] + 1):
+            up = bool(level) and i == config.num_res_blocks[level]
+            yield f"output_blocks.{index}", level, width * mult, "up" if up else ""
+            index += 1

@@ -1,0 +1,203 @@
+"""Layers of the image U-Net, with the parameter names of latent diffusion (LDM) checkpoints.
+
+Shapes: n - images (batch times frames), c - channels, h, w - height, width, l - text states, d - their width.
+`operations` is a namespace with Linear, Conv2d, GroupNorm and LayerNorm (torch.nn, or a host's cast operations).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import AttentionFunction
+
+
+def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10000.0) -> Tensor:
+    """Return the (n, channels) cosine/sine embedding of (n,) timesteps; fractions are allowed."""
+    half = channels // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
+    angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * exponent)[None]
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class ResBlock(nn.Module):
+    """Two convolutions with the time (and text) embedding between them."""
+
+    def __init__(self, channels: int, emb_channels: int, out_channels: int, scale_shift: bool, operations: Any) -> None:
+        super().__init__()
+        ops = operations
+        self.scale_shift = scale_shift
+        self.in_layers = nn.Sequential(
+            ops.GroupNorm(32, channels), nn.SiLU(), ops.Conv2d(channels, out_channels, 3, padding=1)
+        )
+        self.emb_layers = nn.Sequential(nn.SiLU(), ops.Linear(emb_channels, out_channels * (2 if scale_shift else 1)))
+        # Dropout(0) keeps the LDM numbering: the convolution is out_layers.3.
+        self.out_layers = nn.Sequential(
+            ops.GroupNorm(32, out_channels),
+            nn.SiLU(),
+            nn.Dropout(0.0),
+            ops.Conv2d(out_channels, out_channels, 3, padding=1),
+        )
+        self.skip_connection = nn.Identity() if channels == out_channels else ops.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.in_layers(x)
+        emb = self.emb_layers(emb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = emb.chunk(2, dim=1)
+            h = self.out_layers[1:](torch.addcmul(shift, self.out_layers[0](h), 1 + scale))
+        else:
+            h = self.out_layers(h + emb)
+        return self.skip_connection(x) + h
+
+
+class Downsample(nn.Module):
+    """Halve height and width with a strided convolution."""
+
+    def __init__(self, channels: int, operations: Any) -> None:
+        super().__init__()
+        self.op = operations.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Double height and width (nearest neighbour, then a convolution)."""
+
+    def __init__(self, channels: int, operations: Any) -> None:
+        super().__init__()
+        self.conv = operations.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Upsample to `size`, the height and width of the skip that comes next (odd sizes)."""
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+
+class CrossAttention(nn.Module):
+    """Attention of x over context, or over itself when context is None."""
+
+    def __init__(
+        self,
+        channels: int,
+        context_dim: int,
+        heads: int,
+        head_channels: int,
+        operations: Any,
+        attention: AttentionFunction,
+    ) -> None:
+        super().__init__()
+        inner = heads * head_channels
+        self.heads, self.attention = heads, attention
+        self.to_q = operations.Linear(channels, inner, bias=False)
+        self.to_k = operations.Linear(context_dim, inner, bias=False)
+        self.to_v = operations.Linear(context_dim, inner, bias=False)
+        self.to_out = nn.Sequential(operations.Linear(inner, channels), nn.Dropout(0.0))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        context = x if context is None else context
+        return self.to_out(self.attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
+
+
+class GEGLU(nn.Module):
+    """Gated GELU."""
+
+    def __init__(self, channels: int, inner: int, operations: Any) -> None:
+        super().__init__()
+        self.proj = operations.Linear(channels, inner * 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, gate = self.proj(x).chunk(2, dim=-1)
+        return x * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """GEGLU, then a linear layer."""
+
+    def __init__(self, channels: int, operations: Any) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            GEGLU(channels, channels * 4, operations), nn.Dropout(0.0), operations.Linear(channels * 4, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class BasicTransformerBlock(nn.Module):
+    """Self-attention, cross-attention over the text, feed-forward; pre-norm residuals.
+
+    With `disable_self_attn` the first attention is over the text as well (as in the SD x4 upscaler), so that
+    the cost grows linearly with the number of pixels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        context_dim: int | None,
+        heads: int,
+        head_channels: int,
+        operations: Any,
+        attention: AttentionFunction,
+        disable_self_attn: bool = False,
+    ) -> None:
+        super().__init__()
+        shape = (heads, head_channels, operations, attention)
+        self.disable_self_attn = disable_self_attn
+        first = context_dim or channels if disable_self_attn else channels
+        self.attn1 = CrossAttention(channels, first, *shape)
+        self.ff = FeedForward(channels, operations)
+        self.attn2 = CrossAttention(channels, context_dim or channels, *shape)
+        self.norm1, self.norm2, self.norm3 = (operations.LayerNorm(channels) for _ in range(3))
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        x = x + self.attn1(self.norm1(x), context if self.disable_self_attn else None)
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the pixels of one image."""
+
+    def __init__(
+        self,
+        channels: int,
+        context_dim: int | None,
+        heads: int,
+        head_channels: int,
+        depth: int,
+        use_linear: bool,
+        operations: Any,
+        attention: AttentionFunction,
+        disable_self_attn: bool = False,
+    ) -> None:
+        super().__init__()
+        inner = heads * head_channels
+        self.use_linear = use_linear
+        self.norm = operations.GroupNorm(32, channels, eps=1e-6)
+        project = operations.Linear if use_linear else lambda i, o: operations.Conv2d(i, o, 1)
+        self.proj_in = project(channels, inner)
+        self.transformer_blocks = nn.ModuleList(
+            BasicTransformerBlock(inner, context_dim, heads, head_channels, operations, attention, disable_self_attn)
+            for _ in range(depth)
+        )
+        self.proj_out = project(inner, channels)
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        h, w = x.shape[-2:]
+        y = self.norm(x)
+        if not self.use_linear:
+            y = self.proj_in(y)
+        y = y.flatten(2).transpose(1, 2)  # n c h w -> n (h w) c
+        if self.use_linear:
+            y = self.proj_in(y)
+        for block in self.transformer_blocks:
+            y = block(y, context)
+        if self.use_linear:
+            y = self.proj_out(y)
+        y = y.transpose(1, 2).unflatten(2, (h, w))
+        return x + (y if self.use_linear else self.proj_out(y))

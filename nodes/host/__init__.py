@@ -1,0 +1,1 @@
+"""Everything that touches the host's internals; the nodes use it, core never does."""

@@ -1,0 +1,145 @@
+"""The seam to ComfyUI: model folders, choice of dtypes, patchers, and the layers and attention that core is given."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.model_management as model_management
+import comfy.model_patcher
+import comfy.ops
+import folder_paths
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+FOLDER = "lumiere"
+BUNDLED = "lumiere-mini"
+BUNDLED_SSR = "lumiere-mini-ssr"
+STYLES = Path(__file__).parents[2] / "lumiere_core" / "weights" / "styles"  # LoRA files
+DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_attention_overrides: contextvars.ContextVar[dict] = contextvars.ContextVar("lumiere_attention_overrides")
+
+
+def register_folder() -> None:
+    """Make models/lumiere a model folder of the host; a user's extra_model_paths.yaml may add more."""
+    known = folder_paths.folder_names_and_paths
+    paths, extensions = known.get(FOLDER, ([], set()))
+    # add_model_folder_path alone leaves a new folder without extensions, which lists every file.
+    known[FOLDER] = (paths, set(extensions) | {".safetensors"})
+    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER), is_default=True)
+    # The pack's styles, for the stock LoRA loaders; a user's own folder comes first.
+    folder_paths.add_model_folder_path("loras", str(STYLES))
+
+
+def checkpoint_names() -> list[str]:
+    """Return what a loader offers: the weights in the pack, then the files in models/lumiere."""
+    return [*bundled(), BUNDLED_SSR, *folder_paths.get_filename_list(FOLDER)]
+
+
+def bundled() -> list[str]:
+    """Return the names of the models in the pack, lumiere-mini first."""
+    from ...lumiere_core.nets.checkpoint import bundled_names
+
+    return [f"lumiere-{name}" for name in bundled_names()]
+
+
+def checkpoint_files(name: str) -> list[Path]:
+    """Return the files of one entry of `checkpoint_names`.
+
+    Raises:
+        FileNotFoundError: the file is gone.
+    """
+    if name in bundled():
+        from ...lumiere_core.nets.checkpoint import bundled_files
+
+        return bundled_files(name.removeprefix("lumiere-"))
+    if name == BUNDLED_SSR:
+        from ...lumiere_core.nets.ssr import bundled_ssr_files
+
+        return bundled_ssr_files()
+    return [Path(folder_paths.get_full_path_or_raise(FOLDER, name))]
+
+
+def output_path(prefix: str, suffix: str) -> tuple[Path, str, str]:
+    """Return the next free (path, file name, subfolder) in the host's output folder."""
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    file = f"{name}_{counter:05}_{suffix}"
+    return Path(folder) / file, file, subfolder
+
+
+def weight_file(model: comfy.model_patcher.ModelPatcher) -> Path | None:
+    """Return the file that one of the host's loaders read a MODEL from, or None where it left no word of it."""
+    # Host 0.30.0: (function that loads the MODEL again, its arguments), the file's path the first of them.
+    arguments = (getattr(model, "cached_patcher_init", None) or (None, ()))[1]
+    known = bool(arguments) and isinstance(arguments[0], str) and os.path.isfile(arguments[0])
+    return Path(arguments[0]) if known else None
+
+
+def choose_dtypes(name: str, parameters: int, load_device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
+    """Return (dtype of the weights, dtype to compute in or None if the same) for an entry of DTYPES."""
+    supported = [torch.float16, torch.bfloat16, torch.float32]
+    dtype = DTYPES[name] or model_management.unet_dtype(model_params=parameters, supported_dtypes=supported)
+    return dtype, model_management.unet_manual_cast(dtype, load_device, supported)
+
+
+@functools.cache
+def operations(dtype: torch.dtype | None, device: torch.device | str) -> SimpleNamespace:
+    """Return the layer classes for core modules: cast to the input's dtype and device at every call."""
+    names = ("Linear", "Conv1d", "Conv2d", "GroupNorm", "LayerNorm", "Embedding")
+    return SimpleNamespace(**{name: _made_on(getattr(comfy.ops.manual_cast, name), dtype, device) for name in names})
+
+
+def _made_on(cls: type, dtype: torch.dtype | None, device: torch.device | str) -> type:
+    """Return a subclass (core derives layers from it) whose weights are made with a dtype on a device."""
+
+    class Layer(cls):
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(*args, **kwargs, dtype=dtype, device=device)
+
+    Layer.__name__ = cls.__name__
+    return Layer
+
+
+def new_patcher(
+    module: torch.nn.Module, load_device: torch.device, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """Wrap a module for the host's memory management."""
+    # Looked up now: main.py rebinds CoreModelPatcher after packs were imported.
+    patcher = comfy.model_patcher
+    cls = patcher.ModelPatcher if disable_dynamic else patcher.CoreModelPatcher
+    return cls(module, load_device=load_device, offload_device=model_management.unet_offload_device())
+
+
+def load_state(patcher: comfy.model_patcher.ModelPatcher, module: torch.nn.Module, state: dict[str, Tensor]) -> None:
+    """Load a state dict whose keys were checked before; the patcher decides whether it is copied."""
+    model_management.archive_model_dtypes(module)
+    # With DynamicVRAM the linear layers hold no memory until they are given tensors.
+    module.load_state_dict(state, assign=patcher.is_dynamic())
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """The host's attention for core modules.
+
+    The attn1/attn2 patches of the image model never come here: they are made for pixels, not for frames.
+    """
+    return optimized_attention(q, k, v, heads, transformer_options=_attention_overrides.get({}))
+
+
+@contextlib.contextmanager
+def attention_options(transformer_options: dict[str, Any]) -> Iterator[None]:
+    """Let `attention` use the sampling run's choice of kernel (optimized_attention_override)."""
+    key = "optimized_attention_override"
+    chosen = {key: transformer_options[key]} if key in transformer_options else {}
+    token = _attention_overrides.set(chosen)
+    try:
+        yield
+    finally:
+        _attention_overrides.reset(token)
