@@ -169,7 +169,7 @@ def generate(
             raise ValueError(f"the condition clip is {tuple(condition.clip.shape)}, but {wanted} is wanted.")
         condition = Condition(condition.clip.to(device), condition.known.to(device))
         if request.num_frames > 1:  # one frame is the image model alone
-            known["condition"] = condition.tensor()
+            known["known"] = condition.tensor()
 
     def noise(step: int) -> Tensor:
         frames = frame_noise(request.seed, request.num_frames, shape, step, shared)

@@ -36,7 +36,7 @@ class SpaceTimeUNet(nn.Module):
         context: Tensor | None = None,
         y: Tensor | None = None,
         checkpointing: bool = False,
-        condition: Tensor | None = None,
+        known: Tensor | None = None,
         starts: Tensor | None = None,
         clip_frames: int = 0,
     ) -> Tensor:
@@ -50,7 +50,7 @@ class SpaceTimeUNet(nn.Module):
             timesteps: (b,).
             context: (b, l, d) text states; y: (b, adm) pooled text.
             checkpointing: recompute activations in the backward pass, to save memory in training.
-            condition: (b, c + 1, t, h, w), `Condition.tensor()`; None = nothing is known. One frame is the image
+            known: (b, c + 1, t, h, w), `Condition.tensor()`; None = nothing is known. One frame is the image
                 model alone, so it is not used there.
             starts: (b,) frames by which windows begin later than their clips; None = at the beginning.
             clip_frames: of the clips that the windows are from; 0 = no longer than trained.
@@ -78,8 +78,8 @@ class SpaceTimeUNet(nn.Module):
         skips: list[Tensor] = []
         for index, block in enumerate(self.unet.input_blocks):
             h = call.block(f"input_blocks.{index}", block, h)
-            if index == 0 and condition is not None:
-                h = h + self.temporal.conditioned(padded(condition))
+            if index == 0 and known is not None:
+                h = h + self.temporal.known_features(padded(known))
             skips.append(h)
         h = call.block("middle_block", self.unet.middle_block, h)
         for index, block in enumerate(self.unet.output_blocks):

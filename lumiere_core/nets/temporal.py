@@ -18,7 +18,7 @@ from .config import TemporalConfig, UNetConfig
 from .temporal_layers import (
     AttentionInflationBlock,
     ConvInflationBlock,
-    TemporalCondition,
+    FrameVector,
     TemporalDownsample,
     TemporalUpsample,
 )
@@ -32,13 +32,13 @@ class TemporalState:
 
     Attributes:
         num_frames: frames of a clip as it enters the network, a multiple of the total stride.
-        condition: ((b t), d) vectors at full frame rate, or None.
+        frame_vector: ((b t), d) at full frame rate, what the blocks are told of noise level, text and place; or None.
         stride: temporal stride of the level that is being computed.
         calls: how many temporal parts ran.
     """
 
     num_frames: int
-    condition: Tensor | None = None
+    frame_vector: Tensor | None = None
     stride: int = 1
     calls: int = 0
 
@@ -123,8 +123,9 @@ class TemporalLayers(nn.Module):
             else:
                 side, index = name.split(".")
                 getattr(self, side)[index] = block
+        # The name is that of the keys in weights files; what it makes is the frame vector.
         self.condition = (
-            TemporalCondition(
+            FrameVector(
                 config.condition_channels,
                 unet_config.context_dim,
                 unet_config.adm_in_channels,
@@ -147,13 +148,13 @@ class TemporalLayers(nn.Module):
             else None
         )
 
-    def conditioned(self, condition: Tensor) -> Tensor:
-        """Return what the condition adds to the output of the U-Net's first convolution.
+    def known_features(self, known: Tensor) -> Tensor:
+        """Return what a masked clip adds to the output of the U-Net's first convolution.
 
         conv(J) + conv_cond([C, M]) is one convolution of the concatenated channels.
 
         Args:
-            condition: ((b t), c + 1, h, w), [C * M, M] at full frame rate.
+            known: ((b t), c + 1, h, w), [C * M, M] at full frame rate.
 
         Returns:
             ((b t), model_channels, ceil(h / p), ceil(w / p)).
@@ -166,7 +167,7 @@ class TemporalLayers(nn.Module):
                 "these temporal layers were not trained for masked conditions (they have no conv_cond): they can make "
                 "clips from text only. Load weights of `train condition`."
             )
-        return self.conv_cond(patchify(condition, self.unet_config.patch_size))
+        return self.conv_cond(patchify(known, self.unet_config.patch_size))
 
     @property
     def total_stride(self) -> int:
@@ -193,7 +194,7 @@ class TemporalLayers(nn.Module):
             starts: (b,) frames by which windows begin later than their clips; None = at the beginning.
             clip_frames: of the clips that the windows are from; 0 = no longer than trained.
         """
-        condition = None
+        frame_vector = None
         if self.condition is not None:
             channels = self.config.condition_channels
             embedding = timestep_embedding(timesteps, channels).to(dtype)
@@ -202,8 +203,8 @@ class TemporalLayers(nn.Module):
             whole = max(num_frames, clip_frames, self.config.frames_per_clip)
             place = clip_position(num_frames, whole, starts)
             place = position_embedding(place.flatten(), channels).to(dtype)
-            condition = self.condition(embedding, context, y, place)
-        return TemporalState(num_frames, condition)
+            frame_vector = self.condition(embedding, context, y, place)
+        return TemporalState(num_frames, frame_vector)
 
     def block(self, name: str) -> TemporalBlock | None:
         """Return the parts after the block `input_blocks.N`, `middle_block` or `output_blocks.N`."""
@@ -219,7 +220,7 @@ class TemporalLayers(nn.Module):
         if block is None or block.inflation is None:
             return h
         state.calls += 1
-        return block.inflation(h, state.level_frames, state.at_level(state.condition))
+        return block.inflation(h, state.level_frames, state.at_level(state.frame_vector))
 
     def downsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
         """Shorten time after a spatial downsampling."""

@@ -1,7 +1,7 @@
 """The parts that inflate an image U-Net over time (Lumiere §3.1, figure 4).
 
 All parts take frames as a batch, `((b t), c, h, w)`, with the number of frames of a clip beside it, and
-return the same layout. Shapes: b - clips, t - frames, c - channels, h, w - height, width, d - condition.
+return the same layout. Shapes: b - clips, t - frames, c - channels, h, w - height, width, d - the frame vector's width.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ def _shifted(x: Tensor, frames: int) -> Tensor:
 
 
 class ScaleShift(nn.Module):
-    """Scale and shift of features by the condition vector (FiLM); the identity without one.
+    """Scale and shift of features by the frame vector (FiLM); the identity without one.
 
-    With `coordinates` both may rise or fall across the frame, so that a condition says where something is and not only
+    With `coordinates` both may rise or fall across the frame, so that the vector says where something is and not only
     what it is (coordinates as in Liu et al. 2018, "CoordConv"): what the image model put at the left grows, what it put
     at the right goes. x and y are -1 and 1 at the frame's borders, whatever its size.
     """
@@ -112,12 +112,12 @@ class ScaleShift(nn.Module):
         self.linear = operations.Linear(condition_channels, channels * 2)
         self.ramps = operations.Linear(condition_channels, channels * 4) if coordinates else None
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Modulate ((b t), c, h, w) features by ((b t), d) conditions."""
-        condition = F.silu(condition)
-        both = self.linear(condition)[:, :, None, None]
+    def forward(self, x: Tensor, frame_vector: Tensor) -> Tensor:
+        """Modulate ((b t), c, h, w) features by ((b t), d) frame vectors."""
+        frame_vector = F.silu(frame_vector)
+        both = self.linear(frame_vector)[:, :, None, None]
         if self.ramps is not None:
-            across, down = self.ramps(condition)[:, :, None, None].chunk(2, dim=1)
+            across, down = self.ramps(frame_vector)[:, :, None, None].chunk(2, dim=1)
             both = both + across * _axis(x, -1) + down * _axis(x, -2)[:, None]
         scale, shift = both.chunk(2, dim=1)
         return torch.addcmul(shift, x, 1 + scale)
@@ -153,12 +153,12 @@ class ConvInflationBlock(nn.Module):
         self.modulation = ScaleShift(condition_channels, channels, ops, coordinates) if condition_channels else None
         self.proj = ops.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, num_frames: int, condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None) -> Tensor:
         in_place = not torch.is_grad_enabled()  # the results of the norms are ours to overwrite
         h = F.silu(self.norm(self.conv(x)), in_place)
         h = self.temporal_norm(self.temporal_conv(h, num_frames))
-        if self.modulation is not None and condition is not None:
-            h = self.modulation(h, condition)
+        if self.modulation is not None and frame_vector is not None:
+            h = self.modulation(h, frame_vector)
         return x + self.proj(F.silu(h, in_place))
 
 
@@ -188,11 +188,11 @@ class TemporalAttention(nn.Module):
         self.to_v = ops.Linear(channels, channels, bias=False)
         self.to_out = ops.Linear(channels, channels)
 
-    def forward(self, x: Tensor, num_frames: int, condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None) -> Tensor:
         h, w = x.shape[-2:]
         y = self.norm(x)
-        if self.modulation is not None and condition is not None:
-            y = self.modulation(y, condition)
+        if self.modulation is not None and frame_vector is not None:
+            y = self.modulation(y, frame_vector)
         y = rearrange(y, "(b t) c h w -> (b h w) t c", t=num_frames)
         q, k = rotary(self.to_q(y), self.heads), rotary(self.to_k(y), self.heads)
         y = self.to_out(self.attention(q, k, self.to_v(y), self.heads))
@@ -220,10 +220,10 @@ class AttentionInflationBlock(nn.Module):
         )
         self.proj = operations.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, num_frames: int, condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None) -> Tensor:
         h = x
         for layer in self.layers:
-            h = layer(h, num_frames, condition)
+            h = layer(h, num_frames, frame_vector)
         return x + self.proj(h)
 
 
@@ -242,7 +242,7 @@ def rotary(x: Tensor, heads: int, max_period: float = 1000.0) -> Tensor:
     return rotated.flatten(2).to(x.dtype)
 
 
-class TemporalCondition(nn.Module):
+class FrameVector(nn.Module):
     """One vector a frame from the noise level and the text, for the temporal blocks (our addition).
 
     Motion words say nothing about a still image, so the frozen image model has no reason to carry

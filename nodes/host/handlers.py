@@ -146,7 +146,7 @@ class Clips:
             known = padded(options.get(CONDITION))
             if known is not None:
                 clip, mask = known.to(x).split([known.shape[1] - 1, 1], dim=1)
-                known = layers.conditioned(torch.cat([clip * mask, mask], dim=1))
+                known = layers.known_features(torch.cat([clip * mask, mask], dim=1))
             options[KEY] = _Call(layers, state, _roles_of(unet), unet.input_blocks[0][0], known)
             control = strided_control(control, unet, layers.config.stride, clips, length, padded)
             out = executor(padded(x), steps, text, pooled, control, options, **kwargs)

@@ -85,7 +85,7 @@ def test_nothing_known_is_text_to_video(tiny, patch):
     expected = plain(*inputs)
     nothing = conditioning.Condition(inputs.x, torch.zeros_like(inputs.x[:, :1]))
     assert torch.equal(conditioned(*inputs), expected)
-    assert torch.equal(conditioned(*inputs, condition=nothing.tensor()), expected)
+    assert torch.equal(conditioned(*inputs, known=nothing.tensor()), expected)
 
 
 @pytest.mark.parametrize("patch", [1, 2])
@@ -95,7 +95,7 @@ def test_it_is_one_wider_convolution(tiny, patch):
     made = conditioning.inpaint(video(), torch.rand(1, 1, 4, 8, 8).round()).tensor()
     first, seen = conditioned.unet.input_blocks[1], []
     first[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    conditioned(*inputs, condition=made)
+    conditioned(*inputs, known=made)
     own, extra = conditioned.unet.input_blocks[0][0], conditioned.temporal.conv_cond
     wide = torch.cat([inputs.x, made], dim=1).transpose(1, 2).flatten(0, 1)
     unshuffled = torch.nn.functional.pixel_unshuffle(wide, patch)
@@ -110,28 +110,28 @@ def test_the_condition_is_padded_like_the_clip(tiny):
     made = conditioning.key_frames(video(t=1), [0], 5).tensor()
     longer = [0, 1, 2, 3, 4, 3]
     padded = inputs.replace(x=inputs.x[:, :, longer])
-    expected = conditioned(*padded, condition=made[:, :, longer])[:, :, :5]
-    assert torch.allclose(conditioned(*inputs, condition=made), expected, atol=1e-6)
+    expected = conditioned(*padded, known=made[:, :, longer])[:, :, :5]
+    assert torch.allclose(conditioned(*inputs, known=made), expected, atol=1e-6)
 
 
 def test_checkpointing_changes_nothing(tiny):
     conditioned, _, inputs = network(tiny, frames=4)
     made = conditioning.key_frames(video(t=1), [0], 4).tensor()
-    outs = [conditioned(*inputs, checkpointing=on, condition=made) for on in (False, True)]
+    outs = [conditioned(*inputs, checkpointing=on, known=made) for on in (False, True)]
     assert torch.allclose(*outs, atol=1e-6)
 
 
 def test_one_frame_is_the_image_model(tiny):
     conditioned, _, inputs = network(tiny, frames=1)
     made = conditioning.key_frames(video(t=1), [0], 1).tensor()
-    assert torch.equal(conditioned(*inputs, condition=made), conditioned(*inputs))
+    assert torch.equal(conditioned(*inputs, known=made), conditioned(*inputs))
 
 
 def test_layers_without_conv_cond_refuse_a_condition(tiny):
     _, plain, inputs = network(tiny, frames=4)
     made = conditioning.key_frames(video(t=1), [0], 4).tensor()
     with pytest.raises(ValueError, match="no conv_cond.*train condition"):
-        plain(*inputs, condition=made)
+        plain(*inputs, known=made)
 
 
 # --- a whole clip -----------------------------------------------------------------------------------------
@@ -206,5 +206,5 @@ def test_latent_models_take_nine_channels(tiny):
     assert conditioned.temporal.conv_cond.weight.shape[1] == 5
     made = conditioning.Condition(inputs.x, torch.ones_like(inputs.x[:, :1]))
     nothing = conditioning.Condition(inputs.x, torch.zeros_like(inputs.x[:, :1]))
-    assert torch.equal(conditioned(*inputs, condition=nothing.tensor()), plain(*inputs))
-    assert not torch.allclose(conditioned(*inputs, condition=made.tensor()), plain(*inputs))
+    assert torch.equal(conditioned(*inputs, known=nothing.tensor()), plain(*inputs))
+    assert not torch.allclose(conditioned(*inputs, known=made.tensor()), plain(*inputs))

@@ -94,22 +94,22 @@ def test_state_follows_the_resizes_and_counts_the_parts(tiny):
     assert (state.stride, state.level_frames, h.shape[0], state.calls) == (1, 8, 8, 3)
 
 
-def test_condition_is_absent_where_the_configuration_says_so(tiny):
+def test_the_frame_vector_is_absent_where_the_configuration_says_so(tiny):
     layers = tiny.temporal(config=tiny.temporal_config(condition_channels=0))
     inputs = tiny.inputs(clips=4)
     state = layers.begin(4, inputs.timesteps, inputs.context, inputs.y, torch.float32)
-    assert layers.condition is None and state.condition is None
+    assert layers.condition is None and state.frame_vector is None
     assert not [k for k in layers.state_dict() if "modulation" in k or k.startswith("condition")]
 
 
-def test_condition_is_one_vector_a_frame(tiny):
+def test_the_frame_vector_is_one_vector_a_frame(tiny):
     layers = tiny.temporal(trained=True)
     inputs = tiny.inputs(clips=4)
     state = layers.begin(2, inputs.timesteps, inputs.context, inputs.y, torch.float32)
-    assert state.condition.shape == (4, 32)
+    assert state.frame_vector.shape == (4, 32)
     alone = layers.begin(2, inputs.timesteps[2:3], inputs.context[2:3], inputs.y[2:3], torch.float32)
-    assert torch.allclose(state.condition[2:3], alone.condition, atol=1e-6)
-    assert (state.condition[0] - state.condition[1]).abs().max() > 1e-3
+    assert torch.allclose(state.frame_vector[2:3], alone.frame_vector, atol=1e-6)
+    assert (state.frame_vector[0] - state.frame_vector[1]).abs().max() > 1e-3
 
 
 def test_clip_position_says_how_far_into_the_clip_a_frame_is():
@@ -121,20 +121,20 @@ def test_clip_position_says_how_far_into_the_clip_a_frame_is():
     assert clip_position(160, 160, start)[0, [0, 80]].tolist() == [0.0, 0.5]
 
 
-def test_the_condition_tells_the_frames_of_a_clip_apart(tiny):
+def test_the_frame_vector_tells_the_frames_of_a_clip_apart(tiny):
     config = tiny.temporal_config(coordinates=True)
     inputs = tiny.inputs(clips=1)
     given = [v.repeat_interleave(8, dim=0) for v in (inputs.timesteps, inputs.context, inputs.y)]
 
-    def conditions(layers, clips=1):
+    def vectors(layers, clips=1):
         rows = (v.repeat(clips, *[1] * (v.ndim - 1)) for v in given)
-        return layers.begin(8, *rows, torch.float32).condition
+        return layers.begin(8, *rows, torch.float32).frame_vector
 
     layers = tiny.temporal(config=config)
-    once, twice = conditions(layers), conditions(layers, 2)
+    once, twice = vectors(layers), vectors(layers, 2)
     assert torch.pdist(once).min() > 1e-3
     assert torch.allclose(twice, once.repeat(2, 1), atol=1e-6)  # each clip begins anew
-    same = conditions(tiny.temporal())
+    same = vectors(tiny.temporal())
     assert torch.allclose(same, same[:1].expand_as(same))
 
 
@@ -142,11 +142,11 @@ def test_a_window_of_a_long_clip_has_the_places_of_that_clip(tiny):
     """A clip of twice the trained length is stretched over the trained range."""
     layers = tiny.temporal(config=tiny.temporal_config(coordinates=True, frames_per_clip=8))
     given = [v.repeat_interleave(16, dim=0) for v in list(tiny.inputs(clips=1))[1:]]
-    whole = layers.begin(16, *given, torch.float32).condition
+    whole = layers.begin(16, *given, torch.float32).frame_vector
     half = [v[:8] for v in given]
-    window = layers.begin(8, *half, torch.float32, torch.tensor([4.0]), 16).condition
+    window = layers.begin(8, *half, torch.float32, torch.tensor([4.0]), 16).frame_vector
     assert torch.allclose(window, whole[4:12], atol=1e-6)
-    assert torch.allclose(layers.begin(8, *half, torch.float32).condition, whole[::2], atol=1e-5)
+    assert torch.allclose(layers.begin(8, *half, torch.float32).frame_vector, whole[::2], atol=1e-5)
 
 
 def test_where_a_window_begins_changes_the_answer(tiny):

@@ -122,7 +122,7 @@ def test_it_is_core_s_answer(studio, conditioned, host):
             models.schedule.timestep(sigma).float(),
             context,
             pooled,
-            condition=condition.tensor(),
+            known=condition.tensor(),
         )
     want = models.schedule.denoised(noised, answer, sigma)[0].movedim(1, 0)
     assert (estimate["x0"] - want).abs().max() < 1e-3

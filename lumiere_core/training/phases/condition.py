@@ -55,7 +55,7 @@ class ConditionPhase(TemporalPhase):
             )
         condition = Condition(clips, known[:, None].to(clips)).tensor()
         objects = covers if self.options.object_weight > 0 else None
-        conditions = {"condition": condition, "starts": self.starts(step)}
+        conditions = {"known": condition, "starts": self.starts(step)}
         return Batch(clips, context, pooled, objects, conditions)
 
     def preview_condition(self, index: int, request: Request) -> Condition | None:

@@ -58,9 +58,7 @@ def test_the_network_gets_the_clean_clip_where_it_is_known(trainer, monkeypatch)
     always(monkeypatch, "region")
     phase, seen = trainer.phase("condition"), []
     network = phase.network
-    phase.network = lambda *args, condition, **more: (
-        seen.append(condition) or network(*args, condition=condition, **more)
-    )
+    phase.network = lambda *args, known, **more: seen.append(known) or network(*args, known=known, **more)
     phase.loss(0)
     ((clips, _),) = condition.clips_at(phase.scenes([0]), phase.options, [0])
     clip, mask = seen[0].split([3, 1], dim=1)
@@ -144,9 +142,9 @@ def test_previews_begin_with_a_given_frame(trainer, tmp_path, monkeypatch):
     phase, seen = trainer.phase("condition", preview=True), []
     network = phase.network_module.forward
 
-    def spy(*args, condition=None, **kwargs):
-        seen.append(condition is not None)
-        return network(*args, condition=condition, **kwargs)
+    def spy(*args, known=None, **kwargs):
+        seen.append(known is not None)
+        return network(*args, known=known, **kwargs)
 
     phase.network_module.forward = spy
     monkeypatch.setattr("lumiere_core.diffusion.generate.SpaceTimeUNet", lambda *_: phase.network_module)
