@@ -7,6 +7,7 @@ parts of one model may lie in one file or in several; a bundled model is a set `
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -213,7 +214,15 @@ def _parse_config(text: str, name: str) -> dict[str, Any]:
 
 
 def sha256(path: str | Path) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
+    """Return the hexadecimal SHA-256 of a file; one that was not written since is not read again."""
+    path = os.path.realpath(path)
+    facts = os.stat(path)
+    return _sha256(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(path: str, *written: int) -> str:
+    """Read and hash a file; `written` changes whenever it was written: gigabytes take seconds."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -1,6 +1,7 @@
 """Weights on disk: round trips, messages about files that do not fit, atomic writing."""
 
 import errno
+import hashlib
 import json
 import os
 
@@ -8,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from lumiere_core.nets import checkpoint
 from lumiere_core.nets.checkpoint import (
     bundled_files,
     check_state,
@@ -146,6 +148,22 @@ def test_parts_come_from_several_files(tmp_path):
     parts.require("text", "image")
     with pytest.raises(ValueError, match="m-text.safetensors, m-image.safetensors holds no temporal.*temporal."):
         parts.require("text", "temporal")
+
+
+def test_a_file_is_hashed_again_only_when_it_was_written(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(checkpoint, "open", lambda *args: opened.append(args) or open(*args), raising=False)
+    file = tmp_path / "large.safetensors"
+    file.write_bytes(b"one")
+    assert sha256(file) == sha256(str(file)) == hashlib.sha256(b"one").hexdigest() and len(opened) == 1
+    file.write_bytes(b"two")
+    os.utime(file, ns=(1, 1))  # of the same size
+    assert sha256(file) == hashlib.sha256(b"two").hexdigest() and len(opened) == 2
+    file.write_bytes(b"longer")
+    os.utime(file, ns=(1, 1))  # at the same time
+    assert sha256(file) == hashlib.sha256(b"longer").hexdigest() and len(opened) == 3
+    with pytest.raises(FileNotFoundError):
+        sha256(tmp_path / "gone.safetensors")
 
 
 def test_parts_come_from_one_file(tmp_path):

@@ -176,3 +176,18 @@ def test_a_file_written_again_is_loaded_again(backbones, write_temporal, host):
     os.utime(host.base / "models" / "lumiere" / "again.safetensors", ns=(1, 1))
     assert node.fingerprint_inputs(temporal="again.safetensors") != before
     assert node.fingerprint_inputs(temporal="untrained") == []
+
+
+def test_the_image_checkpoint_is_read_once_for_all_runs(backbones, apply, clips, host, tmp_path, monkeypatch):
+    """Gigabytes take seconds: the file's hash is kept for its path, size and time."""
+    checkpoint = host.module("lumiere_core.nets.checkpoint")
+    opened = []
+    monkeypatch.setattr(checkpoint, "open", lambda *args: opened.append(args) or open(*args), raising=False)
+    file = tmp_path / "photos.safetensors"
+    file.write_bytes(b"weights")
+    hashes = []
+    for _ in range(3):
+        model = backbones("SD15")
+        model.cached_patcher_init = (None, (str(file),), 0)  # as the host's loaders leave it
+        hashes.append(apply(model).attachments[clips.KEY].sha256)
+    assert len(opened) == 1 and hashes == [{"photos.safetensors": checkpoint.sha256(file)}] * 3
