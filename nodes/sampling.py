@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..lumiere_core.clips.video import clip_count
 from ..lumiere_core.diffusion import guidance
-from ..lumiere_core.diffusion.sampling import count_steps, with_restarts
 from .host.inflate import inflation_of
 from .host.noise import OWN_NOISE, ClipNoise
 
@@ -118,15 +117,6 @@ class LumiereSampler(io.ComfyNode):
                     tooltip="Percentile of dynamic thresholding (Imagen §2.3), such as 0.995: keeps the clean estimate of "
                     "a clip in [-1, 1] at high cfg. 0 and 1 turn it off. For models that work on pixels.",
                 ),
-                io.Int.Input(
-                    "restarts",
-                    default=0,
-                    min=0,
-                    max=100,
-                    optional=True,
-                    tooltip="How often sampling goes back to strong noise (sigma 25) before it finishes, at 3 steps each. "
-                    "About 12 may help layers whose rhythms are weak; 0 is fastest.",
-                ),
             ],
             outputs=[io.Latent.Output()],
         )
@@ -145,7 +135,6 @@ class LumiereSampler(io.ComfyNode):
         latent_image: dict,
         denoise: float,
         dynamic_threshold: float,
-        restarts: int = 0,
     ) -> io.NodeOutput:
         samples = comfy.sample.fix_empty_latent_channels(
             model,
@@ -165,8 +154,7 @@ class LumiereSampler(io.ComfyNode):
         sigmas = comfy.samplers.KSampler(
             model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
         ).sigmas
-        sigmas = with_restarts(sigmas, restarts)
-        steps = count_steps(sigmas)
+        steps = len(sigmas) - 1
         preview = latent_preview.prepare_callback(model, steps)
         result = comfy.sample.sample_custom(
             model,

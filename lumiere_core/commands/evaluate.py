@@ -56,7 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", type=float, default=3.0, help="guidance scale; 1 = none")
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
-    parser.add_argument("--restarts", type=int, default=0, help="how often sampling goes back to strong noise")
     parser.add_argument("--results", type=Path, help="file of JSON lines; default: kept with the code")
     parser.add_argument("--clips", type=Path, help="folder that keeps the clips, and is read first")
     parser.add_argument("--threads", type=int, help="CPU threads; default: all")

@@ -32,12 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
     parser.add_argument(
-        "--restarts",
-        type=int,
-        default=0,
-        help="how often sampling goes back to strong noise, 3 steps each; about 12 may help layers whose rhythms are weak",
-    )
-    parser.add_argument(
         "--threshold", type=float, default=0.0, help="percentile of dynamic thresholding, for example 0.995; 0 = none"
     )
     parser.add_argument("--fps", type=float, default=16.0)
@@ -54,7 +48,6 @@ def main(options: argparse.Namespace) -> int:
 
     from ..clips.media import check_mp4, contact_sheet, evenly_spaced, save_image, write_mp4
     from ..diffusion.generate import Request, generate, load_models
-    from ..diffusion.sampling import count_steps
     from .device import check_device
 
     prompts, paths = _jobs(options)
@@ -86,7 +79,6 @@ def main(options: argparse.Namespace) -> int:
             options.sampler,
             options.scheduler,
             options.threshold,
-            restarts=options.restarts,
         )
         for prompt in prompts
     ]
@@ -94,7 +86,7 @@ def main(options: argparse.Namespace) -> int:
     warn_outside_training(requests[0], models, parts)
     for request, path in zip(requests, paths, strict=True):
         started = time.monotonic()
-        steps = count_steps(request.sigmas(models.schedule))
+        steps = len(request.sigmas(models.schedule)) - 1
         with tqdm(total=steps, desc=path.stem, unit="step", file=sys.stderr) as bar:
             frames = generate(models, request, on_step=lambda *_, bar=bar: bar.update())
         metadata = {"comment": f"{stamp}; prompt: {request.prompt}; seed: {options.seed}"}

@@ -18,7 +18,7 @@ from ..nets.text_encoder import TextEncoder, pad_tokens, tokenize
 from ..nets.unet import UNet
 from .guidance import classifier_free, dynamic_threshold
 from .noise import frame_noise
-from .sampling import SAMPLERS, SCHEDULERS, OnStep, sample_ddim, sample_ddpm, sample_restarted, with_restarts
+from .sampling import SAMPLERS, SCHEDULERS, OnStep, sample_ddim, sample_ddpm
 from .schedule import Schedule
 
 BUNDLED = "lumiere-mini"
@@ -71,15 +71,12 @@ class Request:
     scheduler: str = "karras"
     threshold: float = 0.0  # percentile of dynamic thresholding, for example 0.995; 0 = none
     denoise: float = 1.0  # less keeps that much of a source clip's structure (SDEdit)
-    restarts: int = 0  # see sampling.with_restarts
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.steps < 1:
             raise ValueError(f"got {self.num_frames} frames and {self.steps} steps; both must be at least 1.")
         if self.height < 1 or self.width < 1:
             raise ValueError(f"the size is {self.width}x{self.height} pixels; at least 1x1 is wanted.")
-        if self.restarts < 0:
-            raise ValueError(f"restarts is {self.restarts}; 0 (none) or more is wanted.")
         if not 0 < self.denoise <= 1:
             raise ValueError(f"denoise is {self.denoise}; more than 0 and at most 1 is wanted.")
         if not 0 <= self.threshold <= 1:
@@ -93,11 +90,10 @@ class Request:
             )
 
     def sigmas(self, schedule: Schedule) -> Tensor:
-        """Return the noise levels of the steps and a final 0, on the CPU; they rise at restarts."""
+        """Return the noise levels of the steps and a final 0, on the CPU."""
         # As the host: for less denoising, the last steps of a longer run.
         longer = int(self.steps / self.denoise)
-        sigmas = SCHEDULERS[self.scheduler](longer, schedule)[-self.steps - 1 :]
-        return with_restarts(sigmas, self.restarts)
+        return SCHEDULERS[self.scheduler](longer, schedule)[-self.steps - 1 :]
 
 
 def load_models(weights: str | Path = BUNDLED, device: str = "cpu") -> tuple[Models, Parts]:
@@ -203,16 +199,10 @@ def generate(
     else:
         x = start * (1 + sigmas[0] ** 2).sqrt()
 
-    def sample(x: Tensor, sigmas: Tensor, before: int) -> Tensor:
-        def report(step: int, sigma: float, denoised: Tensor) -> None:
-            if on_step:
-                on_step(before + step, sigma, denoised)
-
-        if request.sampler == "ddim":
-            return sample_ddim(denoise, x, sigmas, report)
-        return sample_ddpm(denoise, x, sigmas, lambda step: noise(before + step), report)
-
-    x = sample_restarted(sample, x, sigmas, lambda number: noise(-number))
+    if request.sampler == "ddim":
+        x = sample_ddim(denoise, x, sigmas, on_step)
+    else:
+        x = sample_ddpm(denoise, x, sigmas, noise, on_step)
     if keep_float is not None:
         keep_float(x)
     return to_uint8(x[0])

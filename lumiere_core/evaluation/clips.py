@@ -50,7 +50,6 @@ class ClipMaker:
             cfg=options.cfg,
             sampler=options.sampler,
             scheduler=options.scheduler,
-            restarts=options.restarts,
         )
         self.run: Record = {
             "weights": fingerprint(self.sha256),
@@ -60,7 +59,6 @@ class ClipMaker:
             "scheduler": options.scheduler,
             "frames": options.frames,
             "size": [height, width],
-            "restarts": options.restarts or None,  # None, as in lines from before there were any
         }
         self._models = None
 

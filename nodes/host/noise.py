@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ...lumiere_core.clips.video import clip_count
 from ...lumiere_core.diffusion.noise import COMMON, frame_noise, frame_seed, mix_noise
-from ...lumiere_core.diffusion.sampling import sample_restarted
 
 OWN_NOISE = "lumiere_own_noise"  # in transformer_options: frames have their common noise already
 # These draw their noise from one random path over all noise levels, not step by step.
@@ -47,26 +46,17 @@ class ClipNoise:
         return self.at_step(samples.shape, 0)
 
     def sampler(self, name: str) -> comfy.samplers.KSAMPLER:
-        """Return a sampler of the host that adds this noise, if it adds any, and where sigmas rise (restarts)."""
+        """Return a sampler of the host that adds this noise, if it adds any."""
         sampler = comfy.samplers.sampler_object(name)
         function = sampler.sampler_function
         source = self._path if name.removesuffix("_gpu") in BROWNIAN else self._steps
-        adds_noise = "noise_sampler" in inspect.signature(function).parameters
+        if "noise_sampler" in inspect.signature(function).parameters:
 
-        @functools.wraps(function)
-        def with_clip_noise(model, x, sigmas, callback=None, **kwargs):
-            if adds_noise:
-                kwargs["noise_sampler"] = source(x, sigmas)  # one for all restarts
+            @functools.wraps(function)
+            def with_clip_noise(model, x, sigmas, **kwargs):
+                return function(model, x, sigmas, noise_sampler=source(x, sigmas), **kwargs)
 
-            def sample(x: Tensor, part: Tensor, before: int) -> Tensor:
-                def report(state: dict) -> None:
-                    callback({**state, "i": before + state["i"]})
-
-                return function(model, x, part, callback=report if callback else None, **kwargs)
-
-            return sample_restarted(sample, x, sigmas, lambda n: self.at_step(x.shape, -n))
-
-        sampler.sampler_function = with_clip_noise
+            sampler.sampler_function = with_clip_noise
         return sampler
 
     def _steps(self, x: Tensor, sigmas: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

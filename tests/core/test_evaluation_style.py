@@ -114,7 +114,6 @@ def styled(weights, lora_file, tmp_path, monkeypatch):
         cfg=1.0,
         sampler="ddim",
         scheduler="karras",
-        restarts=0,
     )
     return StyleEvaluation(options)
 

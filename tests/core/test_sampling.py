@@ -3,14 +3,7 @@
 import pytest
 import torch
 
-from lumiere_core.diffusion.sampling import (
-    SCHEDULERS,
-    count_steps,
-    sample_ddim,
-    sample_ddpm,
-    sample_restarted,
-    with_restarts,
-)
+from lumiere_core.diffusion.sampling import SCHEDULERS, sample_ddim, sample_ddpm
 from lumiere_core.diffusion.schedule import Schedule
 
 MEAN, STD = 0.7, 0.5
@@ -127,65 +120,3 @@ def test_the_start_noise_is_left_as_it_was(sampler):
     else:
         sample_ddpm(gaussian, start, sigmas, lambda step: torch.ones(1, 3))
     assert torch.equal(start, before)
-
-
-def test_restarts_go_up_from_low_to_high_and_come_down_as_often_as_asked():
-    sigmas = SCHEDULERS["karras"](20, Schedule())
-    longer = with_restarts(sigmas, 3, high=25.0, low=8.0, steps=4)
-    rises = (longer.diff() > 0).nonzero().flatten()
-    assert len(rises) == 3
-    assert torch.allclose(longer[rises], torch.tensor(8.0))
-    assert torch.allclose(longer[rises + 1], torch.tensor(25.0))
-    assert torch.equal(longer[longer > 26], sigmas[sigmas > 26])
-    assert torch.equal(longer[longer < 7], sigmas[sigmas < 7])
-    assert (rises.diff() == 5).all()  # 4 steps down, one rise
-    assert len(longer) - len(rises) == pytest.approx(len(sigmas) + 3 * 4, abs=1)
-
-
-@pytest.mark.parametrize(("start", "count"), [(80.0, 0), (7.0, 5)])
-def test_no_restarts_where_none_are_asked_for_or_the_start_is_too_low(start, count):
-    sigmas = torch.tensor([start, 2.0, 0.5, 0.0])
-    assert torch.equal(with_restarts(sigmas, count), sigmas)
-
-
-def test_restarts_rise_no_higher_than_sampling_starts():
-    assert with_restarts(torch.tensor([14.6, 9.0, 2.0, 0.0]), 2).max() == pytest.approx(14.6)
-
-
-def test_restarted_samples_of_a_gaussian_have_its_mean_and_spread():
-    generator = torch.Generator().manual_seed(0)
-
-    def noise(_number=0):
-        return torch.randn(CLIPS, 2, 1, generator=generator)
-
-    sigmas = SCHEDULERS["karras"](200, Schedule())
-    longer = with_restarts(sigmas, 3, high=25.0, low=1.0, steps=60)
-    seen = []
-
-    def sample(x, part, before):
-        seen.append((before, len(part)))
-        return sample_ddim(gaussian, x, part)
-
-    x = sample_restarted(sample, noise() * (1 + sigmas[0] ** 2).sqrt(), longer, noise)
-    assert len(seen) == 4 and sum(length for _, length in seen) == len(longer)
-    assert seen[-1][0] + seen[-1][1] - 1 == count_steps(longer)
-    assert x.mean().item() == pytest.approx(MEAN, abs=0.03)
-    assert x.std().item() == pytest.approx(STD, abs=0.03)
-
-
-def test_restarts_forget_a_wrong_start():
-    """A start that is far off: noise of the same strength makes most of it good again."""
-    sigmas = SCHEDULERS["karras"](60, Schedule())
-    wrong = torch.full((CLIPS, 2, 1), 100 * sigmas[0].item())
-    generator = torch.Generator().manual_seed(0)
-
-    def off(count):
-        x = sample_restarted(
-            lambda x, part, _: sample_ddim(gaussian, x, part),
-            wrong,
-            with_restarts(sigmas, count, high=25.0, low=0.1, steps=40),
-            lambda _: torch.randn(CLIPS, 2, 1, generator=generator),
-        )
-        return (x.mean() - MEAN).abs().item()
-
-    assert off(2) < off(0) / 20

@@ -84,27 +84,6 @@ def test_noise_of_a_frame_does_not_depend_on_the_length(still_model, studio, sam
     assert (long[0] - long[1]).abs().mean() > 0.01
 
 
-@pytest.mark.parametrize("sampler", [*ADDS_NOISE, *ADDS_NONE])
-def test_every_sampler_can_be_restarted(still_model, studio, sampler):
-    options = {"model": still_model, "sampler_name": sampler, "steps": 3, "cfg": 1.0, "seed": 5}
-    long, short = (run(studio, n, restarts=1, **options) for n in (5, 2))
-    assert torch.isfinite(long).all()
-    assert torch.allclose(long[:2], short, atol=5e-3)
-    assert (long - run(studio, 5, **options)).abs().mean() > 0.01
-
-
-def test_progress_counts_the_steps_of_restarts(host, studio, monkeypatch):
-    sampling, seen = host.module("nodes.sampling"), []
-
-    def prepare(model, steps):
-        return lambda step, denoised, x, total: seen.append((step, total, steps))
-
-    monkeypatch.setattr(sampling.latent_preview, "prepare_callback", prepare)
-    run(studio, steps=5, restarts=2)
-    assert len(seen) > 5 + 2 * 2
-    assert seen == [(step, len(seen), len(seen)) for step in range(len(seen))]
-
-
 def test_every_sampler_of_the_host_is_known(host):
     """A new one must be sorted into the lists above and the help page."""
     import inspect
