@@ -1,5 +1,5 @@
-"""Measuring a model: `python -m lumiere_core evaluate WHAT`.
+"""Measuring a model: `python -m lumiere_core evaluate VERB`, one module a verb.
 
-Every evaluation is a list of cases, a file with one JSON line for each case that was run, and a table
-of bars made from that file (cases.py, store.py, table.py, command.py); the oracle is in oracle/.
+An evaluation with stored lines is a list of cases, a file with one JSON line for each case that was run, and a table
+of bars made from that file (cases.py, store.py, stored.py, table.py); the oracle is in oracle/.
 """

@@ -40,7 +40,7 @@ class ClipMaker:
         parts = load_parts(weight_files(options.weights))
         height, width = parts.config.get("size", (64, 64))
         self.weights, self.device, self.sha256 = options.weights, options.device, parts.sha256
-        self.folder = options.clips
+        self.folder = getattr(options, "clips", None)
         self.request = Request(
             "",
             num_frames=options.frames,

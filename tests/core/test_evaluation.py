@@ -127,8 +127,8 @@ def evaluate(tmp_path, monkeypatch, capsys):
         return made[-1]
 
     module = argparse.Namespace(Fake=fake)
-    monkeypatch.setattr(command, "WHAT", {"mini": ("fake", "Fake")})
-    monkeypatch.setattr(command.importlib, "import_module", lambda name: module)
+    monkeypatch.setattr(command, "VERBS", {"mini": command.Verb("fake", "fake", "Fake", (command.sampling_flags,))})
+    monkeypatch.setattr(command.importlib, "import_module", lambda name, package: module)
 
     def run(*arguments):
         parser = argparse.ArgumentParser()
@@ -187,6 +187,25 @@ def test_evaluate_forgets_other_weights_once_complete(evaluate, tmp_path):
 def test_evaluate_without_lines_says_what_to_do(evaluate):
     with pytest.raises(ValueError, match="evaluate mini --all"):
         evaluate()
+
+
+def test_a_verb_refuses_the_flags_of_another(capsys):
+    """A flag that would do nothing is an error, not silence."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    for words in (["oracle", "--cfg", "3"], ["mini", "--train"], ["seams", "--steps", "4"], ["style", "--videos", "x"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(words)
+        assert f"unrecognized arguments: {' '.join(words[1:])}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", list(command.VERBS))
+def test_every_evaluation_has_a_help(verb, capsys):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args([verb, "--help"])
+    assert end.value.code == 0 and "usage" in capsys.readouterr().out
 
 
 def test_mini_evaluates_a_tiny_model(write_tiny, tmp_path, capsys):

@@ -5,9 +5,9 @@ import argparse
 import pytest
 import torch
 
-from lumiere_core.commands.evaluate import difference
 from lumiere_core.evaluation import seams
 from lumiere_core.evaluation.host_windows import HostWindows
+from lumiere_core.evaluation.stored import difference
 
 
 def moving(frames=32):
