@@ -99,6 +99,8 @@ def inpaint(video: Tensor, known: Tensor, length: int = 0, blank: float = 0.0) -
 def outpaint(video: Tensor, left: int, top: int, right: int, bottom: int) -> Condition:
     """A clip is to be continued outside of its frame by so many pixels at each side.
 
+    Returns (b, c, t, top + h + bottom, left + w + right).
+
     Raises:
         ValueError: a side is negative.
     """

@@ -103,7 +103,7 @@ def place(
 
 
 def frames_at(count: int, source_fps: float, fps: float) -> Tensor:
-    """Return the numbers of the frames that are shown at each tick of another frame rate.
+    """Return the numbers of the frames that are shown at each tick of another frame rate. They are (ticks,), int64.
 
     The nearest earlier frame, so that no frame is mixed of two.
 

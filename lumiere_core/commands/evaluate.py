@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+SPLITS = ("reporting", "tuning")
+
 
 @dataclass(frozen=True)
 class Verb:
@@ -74,14 +76,19 @@ def clips_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", type=Path, help="with --all: folder that keeps the clips, and is read first")
 
 
+def split_flag(parser: argparse.ArgumentParser) -> None:
+    """Figures are reported on prompts that nothing was chosen on."""
+    parser.add_argument("--split", choices=SPLITS, default="reporting", help="settings are chosen on tuning")
+
+
 def train_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", action="store_true", help="train the oracle's network anew first")
 
 
 VERBS = {
-    "mini": Verb("held-out prompts of the world", "mini", "Mini", (sampling_flags, clips_flag)),
+    "mini": Verb("held-out prompts of the world", "mini", "Mini", (sampling_flags, clips_flag, split_flag)),
     "oracle": Verb("the judge of the other verbs, on real clips", "oracle_check", "OracleCheck", (train_flag,)),
-    "conditioning": Verb("clips of which a part is given", "conditioning", "Conditioning", (sampling_flags,)),
+    "conditioning": Verb("clips of which a part is given", "conditioning", "Conditioning", (sampling_flags, split_flag)),
     "style": Verb("styles by interpolated weights", "style", "StyleEvaluation", (sampling_flags, clips_flag)),
     "seams": Verb("super-resolution in windows", "seams", "Seams", (weights_flag, device_flag)),
     "initialisation": Verb("first weights of the resizes", "initialisation", "Initialisation", (device_flag,)),

@@ -9,6 +9,8 @@ from torch import Tensor
 def classifier_free(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tensor:
     """Extrapolate from the unconditional estimate through the conditional one (Ho & Salimans 2022).
 
+    All are (b, c, t, h, w).
+
     1 is the conditional estimate itself.
     """
     return uncond + guidance_scale * (cond - uncond)

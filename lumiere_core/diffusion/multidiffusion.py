@@ -101,6 +101,8 @@ class Blend:
     def result(self) -> Tensor:
         """Return the mean, in the memory of the sum: call it once, at the end.
 
+        It has the shape of the clip, (b, c, t, h, w) or (t, c, h, w).
+
         Raises:
             ValueError: a frame was covered by no window.
         """

@@ -54,6 +54,8 @@ def sample_ddpm(
 ) -> Tensor:
     """Ancestral DDPM (Ho et al. 2020); the host's "euler_ancestral" takes the same steps.
 
+    x is (b, c, t, h, w), sigmas (steps + 1,).
+
     Args:
         step_noise: returns standard normal noise like x for step 1, 2, ….
     """

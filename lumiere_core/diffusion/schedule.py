@@ -71,7 +71,7 @@ class Schedule:
         return distance.abs().argmin(dim=0).reshape(sigma.shape)
 
     def sigma(self, timestep: Tensor) -> Tensor:
-        """Return sigma at (fractional) timesteps, log-linear between the table's entries."""
+        """Return sigma at (fractional) timesteps, log-linear between the table's entries. Any shape, such as (b,)."""
         t = timestep.float().clamp(0, self.steps - 1)
         low = t.floor().long()
         weight = t - low
@@ -79,18 +79,24 @@ class Schedule:
         return torch.lerp(table[low], table[t.ceil().long()], weight).exp()
 
     def angle(self, timestep: Tensor) -> Tensor:
-        """Return arctan(sigma) at continuous timesteps; used in training only."""
+        """Return arctan(sigma) at continuous timesteps; used in training only. Any shape, such as (b,)."""
         if self.kind == "cosine":
             low, high = math.atan(self.sigma_min), math.atan(self.sigma_max)
             return low + (high - low) * timestep.float() / (self.steps - 1)
         return self.sigma(timestep).atan()
 
     def network_input(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Scale noised data to unit variance, c_in * x; sigma broadcasts from the batch axis."""
+        """Scale noised data to unit variance, c_in * x; sigma broadcasts from the batch axis.
+
+        x is (b, …), sigma (b,) or ().
+        """
         return x * _like(1 / (sigma**2 + 1).sqrt(), x)
 
     def denoised(self, x: Tensor, model_output: Tensor, sigma: Tensor) -> Tensor:
-        """Return the clean estimate from noised data and the network's answer."""
+        """Return the clean estimate from noised data and the network's answer.
+
+        x and the answer are (b, …), sigma (b,) or ().
+        """
         if self.prediction == "x0":
             return model_output
         if self.prediction == "eps":

@@ -13,6 +13,9 @@ MINI_SHAPES = 72  # eight of each motion, nine of each colour, eighteen of each 
 MINI_OTHERS = 72  # shared evenly by the other families
 MINI_WALKERS = 8  # as many as of each motion: their period is measured too
 
+# Settings and mixes of weights are chosen on the first, figures are reported on the second: no prompt is in both.
+SPLITS = ("tuning", "reporting")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -28,25 +31,43 @@ class Case:
         return scene_from_caption(self.prompt, self.scene_seed)
 
 
-def mini_cases() -> list[Case]:
-    """144 prompts of the world's held-out split, static camera, half of them shapes."""
-    chosen = _balanced("shape", MINI_SHAPES)
-    others = [name for name in FAMILIES if name != "shape"]
-    counts = dict.fromkeys(others, 0)
-    if "walking figure" in counts:
-        counts["walking figure"] = MINI_WALKERS
-    for index in range(MINI_OTHERS - sum(counts.values())):
-        rest = [name for name in others if name != "walking figure"]
-        counts[rest[index % len(rest)]] += 1
-    for name, count in counts.items():
-        chosen += _balanced(name, count)
+def mini_cases(split: str) -> list[Case]:
+    """144 prompts of the world's held-out split, static camera, half of them shapes.
+
+    Args:
+        split: one of SPLITS. Families with few held-out combinations have the same ones in both, in other words and
+            with other seeds.
+
+    Raises:
+        ValueError: another split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"the split is {split!r}; one of {SPLITS} is wanted.")
     prompts: set[str] = set()
-    return [_case(index, *entry, prompts) for index, entry in enumerate(chosen)]
+    cases = [_case(index, *entry, prompts) for index, entry in enumerate(_combinations())]
+    half = len(cases) // 2
+    return cases[:half] if split == SPLITS[0] else cases[half:]
+
+
+def _combinations() -> list[tuple[str, dict[str, str]]]:
+    """Choose the (family, attributes) of both splits, one after the other, each with the same counts."""
+    counts = {"shape": MINI_SHAPES} | dict.fromkeys((name for name in FAMILIES if name != "shape"), 0)
+    counts["walking figure"] = MINI_WALKERS
+    rest = [name for name in counts if name not in ("shape", "walking figure")]
+    for index in range(MINI_OTHERS - MINI_WALKERS):
+        counts[rest[index % len(rest)]] += 1
+    chosen = {name: _balanced(name, 2 * count) for name, count in counts.items()}
+    return [
+        entry
+        for second in (False, True)
+        for name, count in counts.items()
+        for entry in (chosen[name][count:] if second else chosen[name][:count])
+    ]
 
 
 def _case(index: int, family: str, attributes: dict[str, str], prompts: set[str]) -> Case:
     """Phrase the attributes in a way that no other case has, where there is one left."""
-    said = Scene(family, "", attributes, {}, 0)
+    said = Scene(family, "", attributes, parameters={}, seed=0)
     wordings = (recaption(said, hash_text(f"wording {index} {n}")) for n in range(40))
     readable = [text for text in wordings if _reads(text, family, attributes)]
     prompt = next((text for text in readable if text not in prompts), readable[0])

@@ -109,5 +109,5 @@ def device_name(device: str) -> str:
 
 
 def mean_levels(frames: Tensor) -> list[float]:
-    """Mean red, green and blue of each quarter of a clip, in levels of 255: what `--check` compares."""
+    """Mean red, green and blue of each quarter of a (t, h, w, 3) clip, in levels of 255: what `--check` compares."""
     return [round(float(v), 2) for part in frames.float().chunk(4) for v in part.mean((0, 1, 2))]

@@ -46,9 +46,9 @@ class ConditionCase:
         return scene_from_caption(self.prompt, self.scene_seed)
 
 
-def condition_cases() -> list[ConditionCase]:
-    """At least EACH cases of every task; SDEdit has eight of each strength."""
-    sources = [case for case in mini_cases() if case.scene.family == "shape"]
+def condition_cases(split: str) -> list[ConditionCase]:
+    """At least EACH cases of every task, of one of SPLITS; SDEdit has eight of each strength."""
+    sources = [case for case in mini_cases(split) if case.scene.family == "shape"]
     cases = []
     for task in TASKS:
         moving = [c for c in sources if c.scene.attributes["motion"] != "standing still"]
@@ -62,7 +62,17 @@ def condition_cases() -> list[ConditionCase]:
             strength = STRENGTHS[index % len(STRENGTHS)] if task == "sdedit" else 1.0
             digest = hash_text(f"{task}|{index}|{source.prompt}|{prompt}|{strength}")
             name = f"{task.replace(' ', '-')}-{index:02d}-{digest % 16**6:06x}"
-            cases.append(ConditionCase(name, task, prompt, source.prompt, source.scene_seed, 2000 + index, strength))
+            cases.append(
+                ConditionCase(
+                    name,
+                    task,
+                    prompt=prompt,
+                    source=source.prompt,
+                    scene_seed=source.scene_seed,
+                    seed=2000 + index,
+                    denoise=strength,
+                )
+            )
     return cases
 
 
@@ -77,7 +87,7 @@ def recoloured(scene: Scene, index: int) -> str:
     ]
     chosen = others[hash_text(f"colour|{index}|{scene.caption}") % len(others)]
     for wording in range(40):
-        text = recaption(Scene(scene.family, "", scene.attributes | chosen, {}, 0), wording)
+        text = recaption(Scene(scene.family, "", scene.attributes | chosen, parameters={}, seed=0), wording)
         read = scene_from_caption(text)
         if all(read.attributes[name] == value for name, value in chosen.items()):
             return text
@@ -86,12 +96,12 @@ def recoloured(scene: Scene, index: int) -> str:
 
 def truth(case: ConditionCase, frames: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     """The given scene's own clip (1, 3, t, h, w), and the coverage of its object (t, h, w)."""
-    clip, cover = render_clip(case.given, frames, 16.0, height, width, masks=True)
+    clip, cover = render_clip(case.given, frames, 16.0, height=height, width=width, masks=True)
     return clip[None], cover[0]
 
 
 def condition_of(case: ConditionCase, clip: Tensor, cover: Tensor) -> Condition | None:
-    """What is known of the clip that a case asks for; None for SDEdit."""
+    """What is known of the (1, 3, t, h, w) clip that a case asks for; None for SDEdit. `cover` is (t, h, w)."""
     frames, (height, width) = clip.shape[2], clip.shape[3:]
     if case.task == "first frame":
         return key_frames(clip[:, :, :1], [0], frames)

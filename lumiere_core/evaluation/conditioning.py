@@ -39,11 +39,11 @@ class Conditioning:
     title = "lumiere-mini with masked conditions, on held-out scenes of one object"
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.clips = ClipMaker(options)
+        self.clips, self.split = ClipMaker(options), options.split
         self.run = {**self.clips.run, "oracle": oracle_version(), "conditioning": VERSION}
 
     def cases(self) -> list[ConditionCase]:
-        return condition_cases()
+        return condition_cases(self.split)
 
     def measure(self, case: ConditionCase) -> Record:
         """Make the clip of a case, and hold it against the prompt and the truth."""

@@ -30,11 +30,11 @@ class Mini:
     title = "lumiere-mini on held-out prompts of the procedural world"
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.clips = ClipMaker(options)
+        self.clips, self.split = ClipMaker(options), options.split
         self.run = {**self.clips.run, "oracle": oracle_version()}
 
     def cases(self) -> list[Case]:
-        return mini_cases()
+        return mini_cases(self.split)
 
     def measure(self, case: Case) -> Record:
         """Make the clip of a case and judge it."""

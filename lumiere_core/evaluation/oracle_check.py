@@ -39,7 +39,7 @@ class OracleCheck:
 
     def __init__(self, options: argparse.Namespace | None = None) -> None:
         self.run = {"frames": FRAMES, "size": [SIDE, SIDE], "oracle": oracle_version()}
-        self._cases = mini_cases()
+        self._cases = mini_cases("reporting")
 
     def cases(self) -> list[Case]:
         return self._cases
@@ -62,7 +62,7 @@ class OracleCheck:
             **clean.measures,
             "worn": worn.right(scene),
             "spoilt": kind,
-            "rejected": self._rejected(kind, case, clip, scene, index),
+            "rejected": self._rejected(kind, case, clip, scene=scene, index=index),
         }
 
     def _rejected(self, kind: str, case: Case, clip: Tensor, scene: Scene, index: int) -> list[bool]:
@@ -115,11 +115,11 @@ def real_scene(case: Case) -> Scene:
 
 def real_clip(scene: Scene) -> Tensor:
     """(t, h, w, 3) uint8."""
-    return to_uint8(render_clip(scene, FRAMES, 16.0, SIDE, SIDE))
+    return to_uint8(render_clip(scene, FRAMES, 16.0, height=SIDE, width=SIDE))
 
 
 def wear(clip: Tensor, seed: int) -> Tensor:
-    """Blur and add noise as a small model's clips have."""
+    """Blur and add noise as a small model's clips have. Frames are (t, h, w, 3) uint8."""
     from .oracle.appearance import smooth
 
     generator = torch.Generator().manual_seed(seed)
@@ -129,7 +129,7 @@ def wear(clip: Tensor, seed: int) -> Tensor:
 
 
 def spoil(clip: Tensor, kind: str, seed: int = 0) -> Tensor:
-    """Take the motion of a clip away, or turn it round."""
+    """Take the motion of a clip away, or turn it round. Frames are (t, h, w, 3) uint8."""
     if kind == "frozen":
         return clip[:1].expand_as(clip).contiguous()
     if kind == "shuffled":

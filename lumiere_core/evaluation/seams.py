@@ -71,7 +71,7 @@ class Seams:
 
     def cases(self) -> list[Case]:
         """Held-out prompts of every scene family, shapes most of all."""
-        every = mini_cases()
+        every = mini_cases("tuning")
         return [every[i * len(every) // CASES] for i in range(CASES)]
 
     def measure(self, case: Case) -> Record:
@@ -198,7 +198,10 @@ def seam_ratio(frames: Tensor, overlap: int) -> float:
 
 
 def distances(made: Tensor, true: Tensor) -> dict[str, float]:
-    """Return PSNR in dB of uint8 clips and of their changes between neighbouring frames."""
+    """Return PSNR in dB of uint8 clips and of their changes between neighbouring frames.
+
+    Clips are (t, h, w, 3).
+    """
     made, true = made.double(), true.double()
     changes = made.diff(dim=0) - true.diff(dim=0)
     return {"psnr": _decibels(made - true), "change_psnr": _decibels(changes)}

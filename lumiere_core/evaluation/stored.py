@@ -28,9 +28,9 @@ def run_stored(evaluation, options: argparse.Namespace) -> int:
     """Run the evaluation as the options say and print its table; returns the exit status.
 
     Args:
-        options: what, all, check, limit, minutes, part, only, results; and clips, where there is such an option.
+        options: what, all, split, check, limit, minutes, part, only, results; and clips, where there is such an option.
     """
-    store = Store(options.results or RESULTS / f"{options.what.replace('-', '_')}.jsonl")
+    store = Store(options.results or RESULTS / results_name(options))
     cases = evaluation.cases()
     if options.all:
         run_missing(evaluation, store, cases, options)
@@ -52,6 +52,12 @@ def run_stored(evaluation, options: argparse.Namespace) -> int:
     dates = sorted({str(record["date"]) for record in known})
     title = f"{evaluation.title}, {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "")
     return 0 if print_table(title, bars, sys.stdout.write) else 1
+
+
+def results_name(options: argparse.Namespace) -> str:
+    """Return the file of an evaluation's lines; those of the tuning split are in one of their own."""
+    split = "_tuning" if getattr(options, "split", "") == "tuning" else ""
+    return f"{options.what.replace('-', '_')}{split}.jsonl"
 
 
 def run_missing(evaluation, store: Store, cases: list[Case], options: argparse.Namespace) -> None:

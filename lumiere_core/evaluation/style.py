@@ -162,7 +162,7 @@ class StyleEvaluation:
 @cache
 def base_cases() -> list[Case]:
     """The first held-out prompt of each of MOTIONS."""
-    every = [case for case in mini_cases() if case.scene.family == "shape"]
+    every = [case for case in mini_cases("tuning") if case.scene.family == "shape"]
     return [next(c for c in every if c.scene.attributes["motion"] == name) for name in MOTIONS]
 
 

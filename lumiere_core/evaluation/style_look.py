@@ -81,6 +81,6 @@ def real_clip(scene: Scene, style: str, num_frames: int, fps: float, side: int) 
     from ..clips.video import to_uint8
     from ..world import render_clip
 
-    clip, masks = render_clip(scene, num_frames, fps, side, side, masks=True)
+    clip, masks = render_clip(scene, num_frames, fps, height=side, width=side, masks=True)
     drawn = stylise(clip.transpose(0, 1), style, masks.transpose(0, 1), one_clip=True)
     return to_uint8(drawn.transpose(0, 1))

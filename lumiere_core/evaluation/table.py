@@ -24,8 +24,8 @@ def share_bar(name: str, answers: Iterable[bool], at_least: float | None = None,
     share = right / len(answers) if answers else 0.0
     got = f"{100 * share:5.1f} % ({right}/{len(answers)})" if answers else "no cases"
     if at_least is None:
-        return Bar(name, "", got, None, note)
-    return Bar(name, f">= {100 * at_least:.0f} %", got, bool(answers) and share >= at_least, note)
+        return Bar(name, "", got, held=None, note=note)
+    return Bar(name, f">= {100 * at_least:.0f} %", got, held=bool(answers) and share >= at_least, note=note)
 
 
 def print_table(title: str, bars: Sequence[Bar], write: Callable[[str], object]) -> bool:

@@ -100,7 +100,7 @@ def interpolate_parts(original: Parts, style: Parts, alpha: float, levels: Level
     """
     original.require("image")
     style.require("image")
-    image = interpolate(original.image, style.image, alpha, levels, original.unet_config)
+    image = interpolate(original.image, style.image, alpha, levels=levels, config=original.unet_config)
     sha256 = joined_hashes(original.sha256, style.sha256)
     return dataclasses.replace(original, image=image, sha256=sha256)
 

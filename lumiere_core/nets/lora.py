@@ -69,7 +69,7 @@ class LowRank(nn.Module):
         return state
 
     def file_state(self, values: dict[str, Tensor]) -> StateDict:
-        """Return the tensors of a LoRA file, float16, from values by this module's parameter names."""
+        """Return the tensors of a LoRA file, float16, from values by this module's parameter names. A state dict."""
         state: StateDict = {}
         for name, value in values.items():
             kind, key = name.split(".", 1)
@@ -100,10 +100,10 @@ def apply(weights: StateDict, lora: StateDict, strength: float, what: str = "the
             up, down = lora[key + UP].float(), lora[key + DOWN].float()
             scale = lora.get(key + ALPHA, torch.tensor(float(len(down)))) / len(down)
             delta = scale * (up.flatten(1) @ down.flatten(1))
-            result[name] = _add(weights[name], delta, strength, name, what)
+            result[name] = _add(weights[name], delta, strength, name=name, what=what)
         if key + BIAS in lora:
             bias = f"{name.removesuffix('.weight')}.bias"
-            result[bias] = _add(weights[bias], lora[key + BIAS], strength, bias, what)
+            result[bias] = _add(weights[bias], lora[key + BIAS], strength, name=bias, what=what)
     return result
 
 

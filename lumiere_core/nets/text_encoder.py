@@ -54,7 +54,7 @@ class TextBlock(nn.Module):
         """x (n, l, d); keep (n, l, 1), 0 at padding."""
         x = x + F.gelu(self.conv((self.norm1(x) * keep).transpose(1, 2)).transpose(1, 2))
         q, k, v = self.qkv(self.norm2(x)).chunk(3, dim=-1)
-        x = x + self.out(_attend(q, k, v, self.heads, keep.squeeze(-1).log()))
+        x = x + self.out(_attend(q, k, v, heads=self.heads, bias=keep.squeeze(-1).log()))
         return x + self.ff(self.norm3(x))
 
 
@@ -95,7 +95,9 @@ class TextEncoder(nn.Module):
         emphasis = keep if weights is None else keep * weights.to(x.dtype).clamp(min=1e-4)
         tokens = torch.arange(self.config.tokens, device=ids.device).expand(ids.shape[0], -1)
         h = self.queries(tokens)
-        h = h + self.to_out(_attend(self.to_q(h), self.to_k(x), self.to_v(x), self.config.num_heads, emphasis.log()))
+        h = h + self.to_out(
+            _attend(self.to_q(h), self.to_k(x), self.to_v(x), heads=self.config.num_heads, bias=emphasis.log())
+        )
         context = self.out_norm(h)
         return context, self.pool_norm(self.pool(context.flatten(1)))
 

@@ -42,20 +42,20 @@ class UNet(nn.Module):
             )
 
         def residual(channels: int, out_channels: int) -> ResBlock:
-            return ResBlock(channels, emb, out_channels, config.use_scale_shift_norm, ops)
+            return ResBlock(channels, emb, out_channels, scale_shift=config.use_scale_shift_norm, operations=ops)
 
         def transformer(channels: int, depth: int) -> SpatialTransformer:
             heads, head_channels = config.heads(channels)
             return SpatialTransformer(
                 channels,
                 config.context_dim,
-                heads,
-                head_channels,
-                depth,
-                config.use_linear_in_transformer,
-                ops,
-                attention,
-                config.disable_self_attn,
+                heads=heads,
+                head_channels=head_channels,
+                depth=depth,
+                use_linear=config.use_linear_in_transformer,
+                operations=ops,
+                attention=attention,
+                disable_self_attn=config.disable_self_attn,
             )
 
         first = ops.Conv2d(config.in_channels * config.patch_size**2, width, 3, padding=1)
@@ -126,12 +126,12 @@ class UNet(nn.Module):
         h = run_block(self.middle_block, h, emb, context)
         for block in self.output_blocks:
             h = torch.cat([h, skips.pop()], dim=1)
-            h = run_block(block, h, emb, context, skips[-1].shape[-2:] if skips else None)
+            h = run_block(block, h, emb, context=context, size=skips[-1].shape[-2:] if skips else None)
         return unpatchify(self.out(h), self.config.patch_size, x.shape[-2:])
 
 
 def run_layer(layer: nn.Module, h: Tensor, emb: Tensor, context: Tensor | None, size: tuple[int, int] | None) -> Tensor:
-    """Call one layer of a block with the inputs that its class takes."""
+    """Call one layer of a block on (n, c, h, w) features, with the inputs that its class takes."""
     if isinstance(layer, ResBlock):
         return layer(h, emb)
     if isinstance(layer, SpatialTransformer):
@@ -144,9 +144,9 @@ def run_layer(layer: nn.Module, h: Tensor, emb: Tensor, context: Tensor | None, 
 def run_block(
     block: nn.ModuleList, h: Tensor, emb: Tensor, context: Tensor | None, size: tuple[int, int] | None = None
 ) -> Tensor:
-    """Call the layers of one U-Net block in order."""
+    """Call the layers of one U-Net block in order on (n, c, h, w) features; emb is (n, e), context (n, l, d)."""
     for layer in block:
-        h = run_layer(layer, h, emb, context, size)
+        h = run_layer(layer, h, emb, context=context, size=size)
     return h
 
 
@@ -164,7 +164,7 @@ def patchify(x: Tensor, patch_size: int) -> Tensor:
 
 
 def unpatchify(x: Tensor, patch_size: int, size: tuple[int, int]) -> Tensor:
-    """Inverse of `patchify` for images of the given height and width."""
+    """Inverse of `patchify`: (n, c p p, h / p, w / p) -> (n, c, h, w) of the given height and width."""
     return x if patch_size == 1 else F.pixel_shuffle(x, patch_size)[..., : size[0], : size[1]]
 
 

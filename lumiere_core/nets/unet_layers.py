@@ -45,6 +45,7 @@ class ResBlock(nn.Module):
         self.skip_connection = nn.Identity() if channels == out_channels else ops.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return (n, out_channels, h, w) for features (n, channels, h, w) and the embedding (n, emb_channels)."""
         h = self.in_layers(x)
         emb = self.emb_layers(emb)[:, :, None, None]
         if self.scale_shift:
@@ -63,6 +64,7 @@ class Downsample(nn.Module):
         self.op = operations.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, c, ceil(h / 2), ceil(w / 2))."""
         return self.op(x)
 
 
@@ -74,7 +76,7 @@ class Upsample(nn.Module):
         self.conv = operations.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Upsample to `size`, the height and width of the skip that comes next (odd sizes)."""
+        """(n, c, h, w) -> (n, c, *size), the height and width of the skip that comes next (odd sizes)."""
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
 
 
@@ -99,6 +101,7 @@ class CrossAttention(nn.Module):
         self.to_out = nn.Sequential(operations.Linear(inner, channels), nn.Dropout(0.0))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return (n, k, channels) for queries x (n, k, channels) and context (n, l, context_dim)."""
         context = x if context is None else context
         return self.to_out(self.attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
 
@@ -111,6 +114,7 @@ class GEGLU(nn.Module):
         self.proj = operations.Linear(channels, inner * 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, k, channels) -> (n, k, inner)."""
         x, gate = self.proj(x).chunk(2, dim=-1)
         return x * F.gelu(gate)
 
@@ -125,6 +129,7 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, k, channels) -> the same shape, (n, k, channels)."""
         return self.net(x)
 
 
@@ -155,6 +160,7 @@ class BasicTransformerBlock(nn.Module):
         self.norm1, self.norm2, self.norm3 = (operations.LayerNorm(channels) for _ in range(3))
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """(n, k, channels) and text states (n, l, context_dim) -> (n, k, channels)."""
         x = x + self.attn1(self.norm1(x), context if self.disable_self_attn else None)
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
@@ -182,12 +188,21 @@ class SpatialTransformer(nn.Module):
         project = operations.Linear if use_linear else lambda i, o: operations.Conv2d(i, o, 1)
         self.proj_in = project(channels, inner)
         self.transformer_blocks = nn.ModuleList(
-            BasicTransformerBlock(inner, context_dim, heads, head_channels, operations, attention, disable_self_attn)
+            BasicTransformerBlock(
+                inner,
+                context_dim,
+                heads=heads,
+                head_channels=head_channels,
+                operations=operations,
+                attention=attention,
+                disable_self_attn=disable_self_attn,
+            )
             for _ in range(depth)
         )
         self.proj_out = project(inner, channels)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """(n, c, h, w) and text states (n, l, context_dim) -> (n, c, h, w)."""
         h, w = x.shape[-2:]
         y = self.norm(x)
         if not self.use_linear:

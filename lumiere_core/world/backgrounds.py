@@ -124,7 +124,7 @@ def below(canvas: Canvas, level, colour: Tensor, slope: float = 1.0) -> None:
 
 
 def ground(canvas: Canvas, near: Tensor, far: Tensor, level: float = HORIZON) -> None:
-    """Flat ground up to the horizon, with a gradient towards the viewer."""
+    """Flat ground up to the horizon, with a gradient towards the viewer; colours (n, 3, 1, 1)."""
     level = level * canvas.half_height
     share = ((level - canvas.y) / canvas.half_height * 1.3).clamp(0.0, 1.0)[:, None]
     canvas.paint(canvas.cover(canvas.y - level), far + share * (near - far))
@@ -228,7 +228,7 @@ def _beach(canvas: Canvas, parameters: Parameters) -> None:
 
 def _snow(canvas: Canvas, parameters: Parameters) -> None:
     sky(canvas, parameters)
-    trees = firs(canvas, parameters, HORIZON - 0.08, 0.30, 0.30)
+    trees = firs(canvas, parameters, HORIZON - 0.08, height=0.30, period=0.30)
     below(canvas, trees, canvas.tone((0.06, 0.12, 0.16), (0.24, 0.24, 0.30), (0.36, 0.48, 0.50)), 0.6)
     hills = (HORIZON - 0.02) * canvas.half_height + 0.06 * torch.sin(canvas.x * 2.0 + parameters["variation"] * 6.28)
     below(canvas, hills, canvas.tone((0.36, 0.40, 0.54), (0.78, 0.66, 0.70), (0.94, 0.96, 0.99)))
@@ -261,9 +261,9 @@ def _street(canvas: Canvas, parameters: Parameters) -> None:
 
 def _forest(canvas: Canvas, parameters: Parameters) -> None:
     sky(canvas, parameters)
-    far = firs(canvas, parameters, HORIZON - 0.05, 0.55, 0.34)
+    far = firs(canvas, parameters, HORIZON - 0.05, height=0.55, period=0.34)
     below(canvas, far, canvas.tone((0.04, 0.11, 0.11), (0.28, 0.24, 0.24), (0.28, 0.52, 0.38)), 0.55)
-    near = firs(canvas, parameters, HORIZON - 0.25, 0.50, 0.46)
+    near = firs(canvas, parameters, HORIZON - 0.25, height=0.50, period=0.46)
     below(canvas, near, canvas.tone((0.02, 0.07, 0.06), (0.16, 0.16, 0.14), (0.12, 0.36, 0.22)), 0.6)
     below(
         canvas,
@@ -274,12 +274,12 @@ def _forest(canvas: Canvas, parameters: Parameters) -> None:
 
 def _mountains(canvas: Canvas, parameters: Parameters) -> None:
     sky(canvas, parameters)
-    far = ridge(canvas, parameters, HORIZON - 0.05, 0.48, 1.3)
+    far = ridge(canvas, parameters, HORIZON - 0.05, height=0.48, period=1.3)
     below(canvas, far, canvas.tone((0.10, 0.11, 0.20), (0.44, 0.30, 0.42), (0.54, 0.60, 0.66)), 0.75)
     # Snow caps: what rises over a fixed height.
     caps = canvas.cover((canvas.y - far) * 0.75) * canvas.cover(0.34 * canvas.half_height - canvas.y)
     canvas.paint(caps, canvas.tone((0.30, 0.32, 0.44), (0.86, 0.62, 0.58), (0.80, 0.86, 0.88)))
-    near = ridge(canvas, parameters, HORIZON - 0.35, 0.30, 0.9)
+    near = ridge(canvas, parameters, HORIZON - 0.35, height=0.30, period=0.9)
     below(canvas, near, canvas.tone((0.05, 0.08, 0.10), (0.26, 0.20, 0.24), (0.30, 0.44, 0.34)), 0.75)
     below(
         canvas,

@@ -47,6 +47,7 @@ class Parameters:
         return self._values.narrow(1, self._columns[f"{key}_r"], 3)
 
     def select(self, rows: Sequence[int], index: Tensor) -> Parameters:
+        """The parameters of some of the scenes; `index` (k,) holds the same numbers as `rows`, on the device."""
         chosen = object.__new__(Parameters)
         values = self._values[index, :, 0, 0]
         chosen._set(self._columns, [self._rows[row] for row in rows], values)
@@ -101,6 +102,7 @@ class Canvas:
         return ramp.mul_(-2.0).add_(3.0).mul_(square)
 
     def fill(self, colour: Tensor) -> None:
+        """Make the whole picture one colour, (n or 1, 3, 1, 1)."""
         self.image = colour
 
     def paint(self, alpha: Tensor, colour: Tensor, part: str = "scenery") -> None:
@@ -115,11 +117,11 @@ class Canvas:
             self.visible = torch.lerp(self.visible, alpha.new_tensor(part == "subject"), alpha)
 
     def add(self, alpha: Tensor, colour: Tensor) -> None:
-        """Add light; `finish` limits the sum."""
+        """Add light of a colour (n, 3, 1, 1) where alpha (n, h, w) says so; `finish` limits the sum."""
         self.image = self.image + alpha[:, None] * (colour + 1.0)
 
     def select(self, index: Tensor) -> Canvas:
-        """The canvas of some of the frames, without their picture."""
+        """The canvas of some of the frames, whose numbers are (k,), without their picture."""
 
         def part(value):
             return value[index] if isinstance(value, Tensor) and value.shape[0] > 1 else value
@@ -127,11 +129,11 @@ class Canvas:
         chosen = Canvas(
             part(self.x),
             part(self.y),
-            part(self.time),
-            part(self.pixel),
-            self.half_width,
-            self.half_height,
-            part(self.daylight),
+            time=part(self.time),
+            pixel=part(self.pixel),
+            half_width=self.half_width,
+            half_height=self.half_height,
+            daylight=part(self.daylight),
         )
         chosen.visible = part(self.visible)
         chosen.layers = {name: part(value) for name, value in self.layers.items()}
@@ -141,7 +143,10 @@ class Canvas:
 def draw_by_kind(
     canvas: Canvas, parameters: Parameters, kinds: Sequence, draw: Callable[[object, Canvas, Parameters], Tensor]
 ) -> Tensor:
-    """Call `draw` once for each distinct kind with the scenes of that kind; put results in order."""
+    """Call `draw` once for each distinct kind with the scenes of that kind; put results in order.
+
+    What `draw` returns is (k, …) for k scenes.
+    """
     groups: dict[object, list[int]] = {}
     for row, kind in enumerate(kinds):
         groups.setdefault(kind, []).append(row)

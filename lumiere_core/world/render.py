@@ -52,7 +52,7 @@ def render_frames(
             chosen = rows[start : start + step]
             index = torch.tensor(chosen, device=device)
             group = [scenes[row] for row in chosen]
-            image, mask = _draw(group, times[index], height, width, masks)
+            image, mask = _draw(group, times[index], height, width=width, masked=masks)
             images[index] = image
             if covers is not None:
                 covers[index] = mask[:, None]
@@ -85,7 +85,7 @@ def render_clip(
     step = _batch_size(height, width, device)
     images, covers = [], []
     for part in times.split(step):
-        image, mask = _draw([scene], part, height, width, masks)
+        image, mask = _draw([scene], part, height, width=width, masked=masks)
         images.append(image.transpose(0, 1))
         if masks:
             covers.append(mask[None])
@@ -129,7 +129,7 @@ def _draw(
         x = x * scale + parameters["pan"] * progress * (2.0 * half_width)
         y = y * scale
         pixel = pixel * scale
-    canvas = Canvas(x, y, time, pixel, half_width, half_height)
+    canvas = Canvas(x, y, time, pixel=pixel, half_width=half_width, half_height=half_height)
     if masked:
         canvas.visible = torch.zeros(1, 1, 1, device=device)
     family.draw(canvas, parameters)

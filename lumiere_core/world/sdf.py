@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def rotate(x: Tensor, y: Tensor, angle) -> tuple[Tensor, Tensor]:
-    """Return the coordinates in a frame turned anticlockwise by `angle` radians."""
+    """Return (n, h, w) coordinates in a frame turned anticlockwise by `angle` radians."""
     angle = torch.as_tensor(angle, dtype=x.dtype, device=x.device)
     cos, sin = torch.cos(angle), torch.sin(angle)
     return x * cos + y * sin, y * cos - x * sin

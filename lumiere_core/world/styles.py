@@ -30,6 +30,7 @@ class Sheet:
     unit: float  # pixels
 
     def blur(self, x: Tensor, units: float) -> Tensor:
+        """Gaussian blur of (n, c, h, w); `units` is sigma in sheet units."""
         return blur(x, units * self.unit)
 
     def noise(self, channel: int, cells: int) -> Tensor:
@@ -72,7 +73,10 @@ def stylise(
 
 
 def watercolor(sheet: Sheet) -> Tensor:
-    """Thin pigment on paper: edges wander, pigment pools along them, the paper shines through."""
+    """Thin pigment on paper: edges wander, pigment pools along them, the paper shines through.
+
+    Returns (n, 3, h, w) in [0, 1].
+    """
     wet = _displace(sheet.blur(sheet.colour, 0.7), sheet, 0.6)
     pigment = (1 - wet) * 0.78
     pigment = pigment.lerp(pigment.mean(1, keepdim=True), 0.12)  # a little less saturated
@@ -82,7 +86,7 @@ def watercolor(sheet: Sheet) -> Tensor:
 
 
 def line_drawing(sheet: Sheet) -> Tensor:
-    """Pencil lines along the edges and hatching in the dark, on white."""
+    """Pencil lines along the edges and hatching in the dark, on white. Returns (n, 3, h, w) in [0, 1]."""
     lines = (1.6 * edges(sheet.colour, sheet)).clamp(0, 1)
     dark = (0.55 - luminance(sheet.blur(sheet.colour, 1.0))).clamp(min=0) * 1.5
     h, w = sheet.colour.shape[-2:]
@@ -94,7 +98,7 @@ def line_drawing(sheet: Sheet) -> Tensor:
 
 
 def flat_cartoon(sheet: Sheet) -> Tensor:
-    """Few flat, saturated colours with black outlines."""
+    """Few flat, saturated colours with black outlines. Returns (n, 3, h, w) in [0, 1]."""
     grey = luminance(sheet.colour)
     vivid = (grey + (sheet.blur(sheet.colour, 0.5) - grey) * 1.35).clamp(0, 1)
     flat = (vivid * 3).round() / 3
@@ -103,7 +107,7 @@ def flat_cartoon(sheet: Sheet) -> Tensor:
 
 
 def neon(sheet: Sheet) -> Tensor:
-    """Glowing outlines in pure colours in the dark."""
+    """Glowing outlines in pure colours in the dark. Returns (n, 3, h, w) in [0, 1]."""
     peak = sheet.colour.amax(1, keepdim=True)
     low = sheet.colour.amin(1, keepdim=True)
     pure = (sheet.colour - low) / (peak - low).clamp_min(1e-3)
@@ -116,7 +120,7 @@ def neon(sheet: Sheet) -> Tensor:
 
 
 def pixel_art(sheet: Sheet) -> Tensor:
-    """Sixteen blocks along the shorter side, four levels of each colour."""
+    """Sixteen blocks along the shorter side, four levels of each colour. Returns (n, 3, h, w) in [0, 1]."""
     h, w = sheet.colour.shape[-2:]
     side = min(h, w, 16)
     cells = round(side * h / min(h, w)), round(side * w / min(h, w))
@@ -125,7 +129,7 @@ def pixel_art(sheet: Sheet) -> Tensor:
 
 
 def sticker(sheet: Sheet) -> Tensor:
-    """The object cut out with a white rim and a shadow, on a plain sheet."""
+    """The object cut out with a white rim and a shadow, on a plain sheet. Returns (n, 3, h, w) in [0, 1]."""
     cut = _card(sheet)
     if sheet.mask is not None:
         share = sheet.mask.mean((1, 2, 3), keepdim=True)

@@ -51,7 +51,7 @@ def main() -> None:
         load_into(models.temporal, load_parts([options.temporal]).temporal, options.temporal)
     print("motion    " + "".join(f"sigma {sigma:<4.0f} " for sigma in SIGMAS))
     for motion in MOTIONS:
-        cases = [c for c in mini_cases() if c.scene.attributes["motion"] == motion]
+        cases = [c for c in mini_cases("tuning") if c.scene.attributes["motion"] == motion]
         shares = []
         for sigma in SIGMAS:
             clips = [explained(models, case, sigma) for case in cases[: options.count]]

@@ -15,7 +15,7 @@ from lumiere_core.world import COLOURS, FAMILIES, MOTIONS, SHAPES, is_held_out
 
 @pytest.fixture(scope="module")
 def cases():
-    return mini_cases()
+    return mini_cases("reporting")
 
 
 def test_cases_are_held_out_and_many(cases):
@@ -24,7 +24,20 @@ def test_cases_are_held_out_and_many(cases):
     scenes = [case.scene for case in cases]
     assert all(is_held_out(scene.family, scene.attributes) for scene in scenes)
     assert {scene.family for scene in scenes} == set(FAMILIES)
-    assert cases == mini_cases()
+    assert cases == mini_cases("reporting")
+
+
+def test_nothing_is_chosen_on_the_prompts_that_are_reported(cases):
+    tuning = mini_cases("tuning")
+    assert len(tuning) == len(cases)
+    assert not {case.prompt for case in tuning} & {case.prompt for case in cases}
+
+    def shapes(chosen):
+        return {tuple(sorted(scene.attributes.items())) for c in chosen if (scene := c.scene).family == "shape"}
+
+    assert not shapes(tuning) & shapes(cases)
+    with pytest.raises(ValueError, match="tuning"):
+        mini_cases("training")
 
 
 def test_shape_cases_cover_every_value_evenly(cases):
@@ -33,7 +46,7 @@ def test_shape_cases_cover_every_value_evenly(cases):
     assert len({tuple(sorted(attributes.items())) for attributes in shapes}) == len(shapes)
     for name, values in (("motion", MOTIONS), ("colour", COLOURS), ("shape", SHAPES)):
         counts = [sum(attributes[name] == value for attributes in shapes) for value in values]
-        assert max(counts) - min(counts) <= 1, (name, counts)
+        assert max(counts) - min(counts) <= 2, (name, counts)
     assert {attributes["camera"] for attributes in shapes} == {"static"}
 
 

@@ -16,7 +16,7 @@ from lumiere_core.world import is_held_out
 
 @pytest.fixture(scope="module")
 def cases():
-    return condition_cases()
+    return condition_cases("reporting")
 
 
 def case_of(cases, task, number=0):
@@ -24,7 +24,7 @@ def case_of(cases, task, number=0):
 
 
 def test_cases_are_many_and_held_out(cases):
-    assert cases == condition_cases() and len({case.id for case in cases}) == len(cases)
+    assert cases == condition_cases("reporting") and len({case.id for case in cases}) == len(cases)
     for task in TASKS:
         mine = [case for case in cases if case.task == task]
         assert len(mine) >= EACH

@@ -110,7 +110,7 @@ def _scenes(family: str, fixed: dict[str, str]) -> list[Scene]:
     for seed in range(max(SCENES, len(choices)) if choices else 0):
         ordered = {name: choices[seed % len(choices)][name] for name in entry.attributes}
         parameters = entry.parameters(ordered, Dice(seed, 0xA99EA2))
-        scenes.append(Scene(family, "", ordered, parameters, seed))
+        scenes.append(Scene(family, "", ordered, parameters=parameters, seed=seed))
     return scenes
 
 

@@ -54,7 +54,7 @@ def judge(frames: Tensor, scene: Scene, fps: float = 16.0) -> Verdict:
         verdict.measures["found"] = round(float(track.found.mean()), 3)
         if scene.family == "shape":
             _judge_shape(verdict, frames, track)
-            _judge_flicker(verdict, frames, track, scene, fps)
+            _judge_flicker(verdict, frames, track, scene=scene, fps=fps)
         elif "direction" in FAMILIES[scene.family].attributes:
             verdict.seen["direction"] = direction_of(track)
         kind = periodic_kind(scene)
@@ -80,7 +80,7 @@ def _judge_shape(verdict: Verdict, frames: Tensor, track: Track) -> None:
     shape = outline(track)
     angle, contrast = two_tone_angle(frames, track)
     symmetry = SYMMETRY.get(shape.shape, 360)
-    motion = name_motion(track, angle, contrast, shape.angle, symmetry)
+    motion = name_motion(track, angle, contrast, outline_angle=shape.angle, symmetry=symmetry)
     verdict.seen |= {"shape": shape.shape, "motion": motion.name}
     if max(shape.overlap.values()) >= FITS:
         verdict.seen["family"] = "shape"
@@ -90,7 +90,7 @@ def _judge_shape(verdict: Verdict, frames: Tensor, track: Track) -> None:
 def _judge_flicker(verdict: Verdict, frames: Tensor, track: Track, scene: Scene, fps: float) -> None:
     """Against the real clip of the same scene, each outside its own object."""
     count, height, width = frames.shape[:3]
-    clip, mask = render_clip(scene, count, fps, height, width, masks=True)
+    clip, mask = render_clip(scene, count, fps, height=height, width=width, masks=True)
     hanging = scene.attributes["motion"] == "swinging"
     real = flicker(to_uint8(clip), outside(mask[0].numpy() > 0.05, hanging))
     own = flicker(frames, outside(track.masks, hanging))

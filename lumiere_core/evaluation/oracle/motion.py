@@ -49,7 +49,7 @@ def name_motion(
     net_x, net_y = _net(x), _net(y)
     growth = _ends(area)[1] / max(_ends(area)[0], 1e-6)
     turns = _turns(angle, contrast, outline_angle, symmetry)
-    name = _decide(x, y, net_x, net_y, growth, turns)
+    name = _decide(x, y, net_x, net_y=net_y, growth=growth, turns=turns)
     return Motion(name, (round(net_x, 3), round(net_y, 3)), round(growth, 2), round(turns, 2))
 
 

@@ -69,7 +69,7 @@ def _track(colour: str, masks: np.ndarray) -> Track:
     count[count == 0] = np.nan
     x = (masks.sum(1) @ (np.arange(width) + 0.5)) / count / width
     y = (masks.sum(2) @ (np.arange(height) + 0.5)) / count / height
-    return Track(colour, masks, x, y, np.nan_to_num(count) / (height * width))
+    return Track(colour, masks, x, y=y, area=np.nan_to_num(count) / (height * width))
 
 
 def _whole(labels: np.ndarray, index: int, single: bool) -> np.ndarray:

@@ -66,8 +66,8 @@ def _walker(canvas: Canvas, parameters: Parameters) -> None:
     for sign in (-1.0, 1.0):
         swing = torch.sin(beat) * sign
         lift = (torch.cos(beat) * sign).clamp_min(0.0)
-        parts += limb(0.0, 0.92, 0.55 * swing, -0.75 * lift, 0.46)
-        parts += limb(0.0, 1.50, -0.65 * swing, 0.35 + 0.3 * swing.abs(), 0.34)
+        parts += limb(0.0, 0.92, 0.55 * swing, bend=-0.75 * lift, length=0.46)
+        parts += limb(0.0, 1.50, -0.65 * swing, bend=0.35 + 0.3 * swing.abs(), length=0.34)
     distance = torch.minimum(sdf.circle(x, y - 1.90, 0.25), sdf.capsules(x, y, parts, 0.092))
     alpha = canvas.cover(distance * size)
     canvas.paint(alpha, parameters.rgb(), "subject")
@@ -156,7 +156,7 @@ def _horse(canvas: Canvas, parameters: Parameters) -> None:
         swing = torch.sin(beat + offset)
         fold = (0.5 + 0.5 * torch.cos(beat + offset)) * 1.1
         hip_y = -0.12 + pitch * 0.42 * front
-        legs += limb(0.42 * front, hip_y, 0.75 * swing + 0.15 * front, -fold, 0.37)
+        legs += limb(0.42 * front, hip_y, 0.75 * swing + 0.15 * front, bend=-fold, length=0.37)
     distance = sdf.capsules(x, y, [joints(-0.36, 0.0, 0.36, 0.0)], 0.24)
     for parts, radius in ((thick, 0.125), (thin, 0.058), (legs, 0.078)):
         distance = torch.minimum(distance, sdf.capsules(x, y, parts, radius))

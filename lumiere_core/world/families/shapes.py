@@ -160,7 +160,9 @@ def _draw(canvas: Canvas, parameters: Parameters) -> None:
     canvas.layers["place"] = place(canvas, parameters)
     if any(parameters.listed("swinging")):
         x, y, _, _ = canvas.layers["place"].unbind(1)
-        rope = sdf.segment(canvas.x, canvas.y, 0.0 * x, canvas.half_height + 0.1, x, y, 0.022)
+        rope = sdf.segment(
+            canvas.x, canvas.y, start_x=0.0 * x, start_y=canvas.half_height + 0.1, end_x=x, end_y=y, radius=0.022
+        )
         colour = canvas.constant((0.5, 0.5, 0.5)) + parameters["rope"][:, None]
         canvas.paint(canvas.cover(rope) * parameters["swinging"], colour)
     alpha, half = draw_by_kind(canvas, parameters, parameters.listed("shape"), _silhouette).unbind(1)

@@ -37,7 +37,7 @@ def _boat(canvas: Canvas, parameters: Parameters) -> None:
     y = (canvas.y + (0.36 - 0.035 * torch.sin(beat)) * canvas.half_height) / size
     x, y = sdf.rotate(x, y, 0.10 * torch.cos(beat))
     hull = torch.maximum((x.abs() - 0.62 - 0.45 * y) * 0.91, (y - 0.05).abs() - 0.20)
-    mast = sdf.segment(x, y, 0.02, 0.2, 0.02, 1.5, 0.035)
+    mast = sdf.segment(x, y, start_x=0.02, start_y=0.2, end_x=0.02, end_y=1.5, radius=0.035)
     # Two sails: the big one behind the mast, the small one before it.
     big = torch.maximum(torch.maximum(x + 0.05, 0.36 - y), (y - 1.48 - 1.75 * x) * (1.0 / math.hypot(1.0, 1.75)))
     small = torch.maximum(torch.maximum(0.10 - x, 0.36 - y), (y - 1.30 + 1.95 * x) * (1.0 / math.hypot(1.0, 1.95)))

@@ -31,7 +31,7 @@ def _snowfall(canvas: Canvas, parameters: Parameters) -> None:
     drift = 0.05 * torch.sin(canvas.x * 2.6 + phase)
     alpha = canvas.cover(canvas.y + 0.80 * canvas.half_height - drift)
     canvas.paint(alpha, canvas.tone((0.62, 0.66, 0.76), (0.8, 0.8, 0.85), (0.94, 0.96, 0.98)))
-    flakes = _lanes(canvas, phase, parameters["speed"], 12, 0.8, sway=0.03)
+    flakes = _lanes(canvas, phase, parameters["speed"], count=12, period=0.8, sway=0.03)
     radius = 0.040 + 0.016 * parameters["heavy"]
     flakes = canvas.cover(torch.sqrt(flakes) - radius)
     canvas.paint(flakes, canvas.constant((1.0, 1.0, 1.0)), "subject")
@@ -111,7 +111,7 @@ def _rain(canvas: Canvas, parameters: Parameters) -> None:
     phase = parameters["phase"]
     gloom = torch.full_like(phase, 0.55)
     canvas.paint(gloom, canvas.tone((0.12, 0.14, 0.20), (0.34, 0.36, 0.42), (0.42, 0.46, 0.52)))
-    drops = _lanes(canvas, phase, parameters["speed"], 11, 0.75, stretch=3.6)
+    drops = _lanes(canvas, phase, parameters["speed"], count=11, period=0.75, stretch=3.6)
     radius = 0.030 + 0.012 * parameters["heavy"]
     drops = canvas.cover(torch.sqrt(drops) - radius)
     colour = canvas.tone((0.52, 0.62, 0.78), (0.75, 0.80, 0.88), (0.80, 0.88, 0.95))
