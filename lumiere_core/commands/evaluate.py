@@ -88,7 +88,9 @@ def train_flag(parser: argparse.ArgumentParser) -> None:
 VERBS = {
     "mini": Verb("held-out prompts of the world", "mini", "Mini", (sampling_flags, clips_flag, split_flag)),
     "oracle": Verb("the judge of the other verbs, on real clips", "oracle_check", "OracleCheck", (train_flag,)),
-    "conditioning": Verb("clips of which a part is given", "conditioning", "Conditioning", (sampling_flags, split_flag)),
+    "conditioning": Verb(
+        "clips of which a part is given", "conditioning", "Conditioning", (sampling_flags, split_flag)
+    ),
     "style": Verb("styles by interpolated weights", "style", "StyleEvaluation", (sampling_flags, clips_flag)),
     "seams": Verb("super-resolution in windows", "seams", "Seams", (weights_flag, device_flag)),
     "initialisation": Verb("first weights of the resizes", "initialisation", "Initialisation", (device_flag,)),
