@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..diffusion.generate import Models, Request
+    from ..diffusion.generate import Request
+    from ..diffusion.models import Models
     from ..nets.checkpoint import Parts
 
 logger = logging.getLogger("lumiere")
@@ -47,7 +48,8 @@ def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..clips.media import check_mp4, contact_sheet, evenly_spaced, save_image, write_mp4
-    from ..diffusion.generate import Request, generate, load_models
+    from ..diffusion.generate import Request, generate
+    from ..diffusion.models import load_models
     from .device import check_device
 
     prompts, paths = _jobs(options)

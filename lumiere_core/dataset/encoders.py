@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..clips.video import to_uint8
-from ..diffusion.generate import BUNDLED, weight_files
+from ..diffusion.models import BUNDLED, weight_files
 from ..nets.checkpoint import Parts, load_into, load_parts, sha256
 from ..nets.text_encoder import TextEncoder, pad_tokens, tokenize
 

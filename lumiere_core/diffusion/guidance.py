@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from ..nets.text_encoder import Text
 
 
 def classifier_free(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tensor:
@@ -14,6 +18,12 @@ def classifier_free(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tens
     1 is the conditional estimate itself.
     """
     return uncond + guidance_scale * (cond - uncond)
+
+
+def guided(estimate: Callable[[Text], Tensor], text: Text, negative: Text, guidance_scale: float) -> Tensor:
+    """Return the guided estimate of what `estimate` makes of a text; it is asked once where the scale is 1."""
+    cond = estimate(text)
+    return cond if guidance_scale == 1.0 else classifier_free(cond, estimate(negative), guidance_scale)
 
 
 def dynamic_threshold(denoised: Tensor, percentile: float) -> Tensor:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ..clips.video import fold, from_uint8, to_uint8, unfold
-from ..nets.ssr import NOISE_STREAM, SSRModels, augment, pooled_with_level, upsample
-from .guidance import classifier_free
+from ..nets.ssr import NOISE_STREAM, augment, pooled_with_level, upsample
+from ..nets.text_encoder import Text
+from .guidance import guided
+from .models import Models
 from .multidiffusion import OVERLAP, Window, denoise_in_windows, plan_windows, window_weights
 from .noise import frame_noise
 from .sampling import SCHEDULERS, OnStep, sample_ddim
@@ -51,7 +53,7 @@ class UpscaleRequest:
 
 @torch.no_grad()
 def upscale(
-    models: SSRModels,
+    models: Models,
     frames: Tensor,
     request: UpscaleRequest,
     on_step: OnStep | None = None,
@@ -64,7 +66,7 @@ def upscale(
         on_window: called with the frame numbers of a window before it is denoised.
     """
     device = next(models.unet.parameters()).device
-    schedule, config, network = models.schedule, models.config, models.network()
+    schedule, config, denoiser = models.schedule, models.ssr, models.denoiser()
     low = from_uint8(frames)[None].to(device)
     _, c, t, h, w = low.shape
     windows = plan_windows(t, request.context_length, request.context_overlap)
@@ -75,25 +77,21 @@ def upscale(
         noise = frame_noise(request.seed, numbers, (c, h, w), NOISE_STREAM).to(device)
         low = augment(low, noise, level.expand(t), config)
     context, pooled = models.encode([request.prompt, request.negative])
-    y = pooled_with_level(pooled, level.expand(2), config)
+    texts = Text(context, pooled_with_level(pooled, level.expand(2), config))
+    text, negative = texts.at(slice(0, 1)), texts.at(slice(1, 2))
     size = (c, h * config.scale, w * config.scale)
-
-    def estimate(x: Tensor, window: Window, sigma: Tensor, which: int) -> Tensor:
-        condition = unfold(upsample(low[list(window)], config.scale), len(window))
-        timestep = schedule.timestep(sigma).to(x.dtype)
-        text = context[which : which + 1], y[which : which + 1]
-        place = {"starts": torch.full((1,), float(window[0]), device=device), "clip_frames": t}
-        answer = network(schedule.network_input(x, sigma), condition, timestep, *text, **place)
-        return schedule.denoised(x, answer, sigma)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         def one_window(part: Tensor, window: Window) -> Tensor:
             if on_window:
                 on_window(window)
-            denoised = estimate(part, window, sigma, 0)
-            if request.cfg != 1.0:
-                denoised = classifier_free(denoised, estimate(part, window, sigma, 1), request.cfg)
-            return denoised
+            enlarged = unfold(upsample(low[list(window)], config.scale), len(window))
+            place = {"starts": torch.full((1,), float(window[0]), device=device), "clip_frames": t}
+
+            def estimate(words: Text) -> Tensor:
+                return denoiser(part, sigma, words, low=enlarged, **place)
+
+            return guided(estimate, text, negative, request.cfg)
 
         return denoise_in_windows(one_window, x, windows, weights)
 

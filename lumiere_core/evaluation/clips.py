@@ -18,7 +18,7 @@ from ..files import Record
 from .store import fingerprint
 
 if TYPE_CHECKING:
-    from ..diffusion.generate import Models
+    from ..diffusion.models import Models
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class ClipMaker:
     """One model with the settings of the sampling; the networks are loaded when first needed."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        from ..diffusion.generate import Request, weight_files
+        from ..diffusion.generate import Request
+        from ..diffusion.models import weight_files
         from ..nets.checkpoint import load_parts
 
         parts = load_parts(weight_files(options.weights))
@@ -92,7 +93,7 @@ class ClipMaker:
 
     def models(self) -> Models:
         """The networks, loaded once."""
-        from ..diffusion.generate import load_models
+        from ..diffusion.models import load_models
 
         if self._models is None:
             self._models, _ = load_models(self.weights, self.device)

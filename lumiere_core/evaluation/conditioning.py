@@ -89,7 +89,7 @@ class Conditioning:
 
         request = replace(self.clips.request, prompt=case.prompt, seed=case.seed, denoise=case.denoise)
         source = clip if condition is None else None
-        made = generate(self.clips.models(), request, condition=condition, source=source, keep_copy=keep)
+        made = generate(self.clips.models(), request, known=condition, source=source, keep_copy=keep)
         made = made.cpu()
         if condition is not None:  # as the templates do
             made = to_uint8(hold_known(blend_known(from_uint8(made)[None], condition), condition)[0])

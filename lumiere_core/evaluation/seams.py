@@ -11,6 +11,7 @@ Two measurements a case, both on real clips of the world, made small by the worl
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import time
 from datetime import datetime, timezone
@@ -20,10 +21,11 @@ import torch
 from torch import Tensor
 
 from ..clips.video import from_uint8, to_uint8
+from ..diffusion.models import load_upscaler
 from ..diffusion.multidiffusion import OVERLAP, plan_windows
 from ..diffusion.upscale import NOISES, UpscaleRequest, upscale
 from ..files import Record
-from ..nets.ssr import BUNDLED, load_ssr, upsample
+from ..nets.ssr import BUNDLED, upsample
 from ..world import render_clip
 from .cases import Case, mini_cases
 from .clips import device_name, mean_levels
@@ -57,7 +59,7 @@ class Seams:
 
     def __init__(self, options: argparse.Namespace) -> None:
         weights = BUNDLED if options.weights == "lumiere-mini" else options.weights
-        self.models, parts = load_ssr(weights, options.device)
+        self.models, parts = load_upscaler(weights, options.device)
         self.device, self.sha256 = options.device, parts.sha256
         self.host = HostWindows(weights)
         self.run: Record = {
@@ -126,12 +128,12 @@ class Seams:
 
     def _truth(self, case: Case) -> dict[str, dict[str, float]]:
         small = _clip(case, TRUTH_FRAMES, TRUTH_SIDE)
-        large = _clip(case, TRUTH_FRAMES, TRUTH_SIDE * self.models.config.scale)
+        large = _clip(case, TRUTH_FRAMES, TRUTH_SIDE * self.models.ssr.scale)
         request = UpscaleRequest(case.prompt, seed=case.seed, steps=STEPS, context_length=LENGTH)
-        single = type(self.models)(**{**vars(self.models), "temporal": None})
+        single = dataclasses.replace(self.models, temporal=None)
         frames = from_uint8(small).transpose(0, 1)
         made = {
-            "bicubic": to_uint8(upsample(frames, self.models.config.scale).transpose(0, 1)),
+            "bicubic": to_uint8(upsample(frames, self.models.ssr.scale).transpose(0, 1)),
             "frame by frame": upscale(single, small, request),
             "ours": upscale(self.models, small, request),
         }

@@ -52,7 +52,7 @@ class StyledClips(ClipMaker):
     style, alpha = ORIGINAL, 0.0
 
     def _generate(self, prompt: str, seed: int) -> Clip:
-        from ..diffusion.generate import load_models
+        from ..diffusion.models import load_models
         from ..nets.checkpoint import load_into
         from ..nets.interpolate import stylise_parts
 

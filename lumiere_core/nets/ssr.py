@@ -8,7 +8,6 @@ stage before. Shapes: b - clips, c - channels, t - frames, h, w - height, width 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,12 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..clips.video import fold, unfold
-from ..diffusion.schedule import Schedule
-from .checkpoint import WEIGHTS, Parts, load_into, load_parts
+from .checkpoint import WEIGHTS, Parts
 from .config import SSRConfig
 from .stunet import SpaceTimeUNet
 from .temporal import TemporalLayers
-from .text_encoder import TextEncoder, pad_tokens, tokenize
 from .unet import UNet
 from .unet_layers import timestep_embedding
 
@@ -91,10 +88,10 @@ class SSRNetwork(nn.Module):
     def forward(
         self,
         x: Tensor,
-        low: Tensor,
         timesteps: Tensor,
         context: Tensor,
         y: Tensor,
+        low: Tensor,
         checkpointing: bool = False,
         starts: Tensor | None = None,
         clip_frames: int = 0,
@@ -103,8 +100,8 @@ class SSRNetwork(nn.Module):
 
         Args:
             x: (b, 3, t, H, W) noised clip, scaled to unit variance.
-            low: (b, 3, t, H, W) from `upsample`.
             timesteps: (b,); context: (b, l, d); y: (b, adm) from `pooled_with_level`.
+            low: (b, 3, t, H, W) from `upsample`.
             checkpointing: recompute activations in the backward pass.
             starts: (b,) first frames of windows, and `clip_frames` of their clips; see `SpaceTimeUNet`.
         """
@@ -114,46 +111,3 @@ class SSRNetwork(nn.Module):
         t = x.shape[2]
         timesteps, context, y = (v.repeat_interleave(t, dim=0) for v in (timesteps, context, y))
         return low + unfold(self.unet(fold(both), timesteps, context, y), t)
-
-
-@dataclass
-class SSRModels:
-    """The networks of the super-resolution stage; without temporal layers it works frame by frame."""
-
-    text: TextEncoder
-    unet: UNet
-    temporal: TemporalLayers | None
-    schedule: Schedule
-    config: SSRConfig
-
-    def encode(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """Return text states (n, k, d) and pooled vectors (n, d)."""
-        rows = [tokenize(prompt, self.text.config.max_bytes) for prompt in prompts]
-        device = next(self.text.parameters()).device
-        return self.text(pad_tokens(rows).to(device))
-
-    def network(self) -> SSRNetwork:
-        """Return the network of the stage."""
-        return SSRNetwork(self.unet, self.temporal, self.config)
-
-
-def load_ssr(weights: str | Path | list[Path] = BUNDLED, device: str = "cpu") -> tuple[SSRModels, Parts]:
-    """Load an SSR model from the bundled set by its name, or from a list of files.
-
-    Raises:
-        FileNotFoundError, ValueError: see `checkpoint.load_parts`; a file is no SSR model.
-    """
-    parts = load_parts(bundled_ssr_files() if str(weights) == BUNDLED else weights)
-    config = ssr_config(parts)
-    parts.require("text", "image")
-    name = ", ".join(parts.sha256)
-    text, unet, temporal = TextEncoder(parts.text_config), UNet(parts.unet_config), None
-    load_into(text, parts.text, f"text encoder weights of {name}")
-    load_into(unet, parts.image, f"super-resolution U-Net of {name}")
-    if parts.temporal is not None:
-        temporal = TemporalLayers(parts.unet_config, parts.temporal_config)
-        load_into(temporal, parts.temporal, f"temporal layers of {name}")
-    for module in (text, unet, temporal):
-        if module is not None:
-            module.to(device).eval().requires_grad_(False)
-    return SSRModels(text, unet, temporal, Schedule(**parts.schedule), config), parts

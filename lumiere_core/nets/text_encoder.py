@@ -6,7 +6,7 @@ number of tokens whatever the prompt's length, so prompts of different lengths a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,21 @@ from torch import Tensor, nn
 from .config import TextConfig
 
 START, PAD = 256, 257
+
+
+class Text(NamedTuple):
+    """What a network is told of prompts."""
+
+    context: Tensor  # (b, l, d) text states
+    pooled: Tensor | None = None  # (b, adm); None where the network takes none
+
+    def at(self, rows: slice) -> Text:
+        """Return the text of some of the prompts."""
+        return Text(self.context[rows], None if self.pooled is None else self.pooled[rows])
+
+    def to(self, *where: Any) -> Text:
+        """Return it on another device or in another dtype."""
+        return Text(self.context.to(*where), None if self.pooled is None else self.pooled.to(*where))
 
 
 def prompt_bytes(text: str) -> bytes:

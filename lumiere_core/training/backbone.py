@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffusion.generate import weight_files
+from ..diffusion.models import weight_files
 from ..diffusion.schedule import Schedule
 from ..nets.backbones import family_name
 from ..nets.checkpoint import check_state, sha256

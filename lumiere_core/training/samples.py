@@ -11,9 +11,11 @@ from torch import Tensor
 from ..clips.media import contact_sheet, evenly_spaced, save_image, write_mp4
 from ..dataset.contact import contact_frames
 from ..dataset.prepare import to_pixels
-from ..diffusion.guidance import classifier_free
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.guidance import guided
 from ..diffusion.noise import frame_noise
 from ..diffusion.sampling import SCHEDULERS, sample_ddim
+from ..nets.text_encoder import Text
 
 if TYPE_CHECKING:
     from .phases.own_clips import OwnClipsPhase
@@ -34,14 +36,15 @@ def sample_clip(
     ratio = phase.clips.cache.backbone["ratio"]
     empty = phase.clips.cache.read_empty(shape[2] * ratio, shape[3] * ratio)
 
-    def estimate(x: Tensor, sigma: Tensor, text: dict[str, Tensor]) -> Tensor:
-        y = text.get("y")
-        inputs = [v if v is None else v[None].float().to(device) for v in (text["context"], y)]
-        answer = phase.network_module(schedule.network_input(x, sigma), schedule.timestep(sigma).to(x.dtype), *inputs)
-        return schedule.denoised(x, answer.float(), sigma)
+    denoiser = Denoiser(phase.network_module, schedule)
+
+    def text(tensors: dict[str, Tensor]) -> Text:
+        return Text(*(None if (v := tensors.get(k)) is None else v[None].float().to(device) for k in ("context", "y")))
+
+    words, nothing = text(embedding), text(empty)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        return classifier_free(estimate(x, sigma, embedding), estimate(x, sigma, empty), cfg)
+        return guided(lambda chosen: denoiser(x, sigma, chosen).float(), words, nothing, cfg)
 
     sigmas = SCHEDULERS["karras"](steps, schedule).to(device)
     shared = phase.module.config.shared_noise

@@ -88,7 +88,8 @@ def _speeds(clock: str, turns: int) -> dict[str, float]:
     import torch
     from pairs import Clock
 
-    from lumiere_core.diffusion.generate import Request, generate, load_models
+    from lumiere_core.diffusion.generate import Request, generate
+    from lumiere_core.diffusion.models import load_models
     from lumiere_core.training.options import TrainOptions
     from lumiere_core.training.phases.temporal import TemporalPhase
 

@@ -12,7 +12,7 @@ import argparse
 
 import torch
 
-from lumiere_core.diffusion.generate import Models, load_models
+from lumiere_core.diffusion.models import Models, load_models
 from lumiere_core.diffusion.noise import frame_noise
 from lumiere_core.evaluation.cases import Case, mini_cases
 from lumiere_core.nets.checkpoint import load_into, load_parts
@@ -28,12 +28,8 @@ def explained(models: Models, case: Case, sigma: float, frames: int = 80, size: 
     clip = render_clip(case.scene, frames, 16.0, size, size)[None]
     shared = models.temporal.config.shared_noise
     noise = frame_noise(case.seed, frames, (3, size, size), share=shared).transpose(0, 1)[None]
-    level, schedule = torch.tensor([sigma]), models.schedule
     noised = clip + noise * sigma
-    answer = models.network()(
-        schedule.network_input(noised, level), schedule.timestep(level).float(), *models.encode([case.prompt])
-    )
-    off = schedule.denoised(noised, answer, level) - clip
+    off = models.denoiser()(noised, torch.tensor([sigma]), models.encode([case.prompt])) - clip
 
     def changes(x: torch.Tensor) -> torch.Tensor:
         return (x - x.mean(dim=2, keepdim=True)).square().sum()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lumiere_core.clips import conditioning
-from lumiere_core.diffusion.generate import Request, generate, load_models
+from lumiere_core.diffusion.generate import Request, generate
+from lumiere_core.diffusion.models import load_models
 from lumiere_core.nets.checkpoint import load_into
 
 
@@ -145,14 +146,14 @@ def test_a_generated_clip_holds_what_is_known(tiny, weights):
     made = conditioning.inpaint(video(6, 16, 16), known)
     request = Request("a red ball", num_frames=6, height=16, width=16, steps=2)
     clips = []
-    generate(models, request, keep_float=clips.append, condition=made)
+    generate(models, request, keep_float=clips.append, known=made)
     inside = known.expand(1, 3, 6, 16, 16) == 1
     assert torch.equal(clips[0][inside], made.clip[inside])
     generate(models, request, keep_float=clips.append)
     assert not torch.allclose(clips[0], clips[1], atol=1e-2)
     short = Request("a red ball", num_frames=5, height=16, width=16, steps=2)
-    with pytest.raises(ValueError, match="the condition clip is .* is wanted"):
-        generate(models, short, condition=made)
+    with pytest.raises(ValueError, match="the known clip is .* is wanted"):
+        generate(models, short, known=made)
 
 
 def test_the_network_sees_what_is_known_as_noisy_as_the_rest(tiny, weights):
@@ -168,7 +169,7 @@ def test_the_network_sees_what_is_known_as_noisy_as_the_rest(tiny, weights):
         return network(x, timestep, *rest, **known)
 
     models.network = lambda: spy
-    generate(models, request, condition=made)
+    generate(models, request, known=made)
     noises = [(x[:, :, 0] * (1 + sigma**2).sqrt() - made.clip[:, :, 0]) / sigma for x, sigma in seen]
     for noise in noises:
         assert torch.allclose(noise, noises[0], atol=1e-2)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lumiere_core.diffusion.generate import Models, Request, generate, load_models, weight_files
+from lumiere_core.diffusion.generate import Request, generate
+from lumiere_core.diffusion.models import Models, load_models, weight_files
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.nets.checkpoint import load_file, metadata_for, save_file
 
@@ -166,3 +167,16 @@ def test_names_stand_for_files(weights, tmp_path):
     assert weight_files("a/b.safetensors")[0].name == "b.safetensors"
     with pytest.raises(ValueError, match="holds no text and no image weights"):
         load_models(tmp_path)
+
+
+@pytest.mark.parametrize("prediction", ["v", "eps", "x0"])
+def test_the_denoiser_is_the_schedule_around_the_network(models, tiny, prediction):
+    """What is predicted of noised data, at the schedule's input scale, made into a clean estimate."""
+    built = models(prediction=prediction)
+    denoiser, schedule = built.denoiser(), built.schedule
+    x, sigma = tiny.inputs().x, torch.tensor([2.0])
+    text = built.encode(["a red ball"])
+    with torch.no_grad():
+        answer = built.network()(schedule.network_input(x, sigma), schedule.timestep(sigma).float(), *text)
+        assert torch.allclose(denoiser.predict(x / 5**0.5, schedule.timestep(sigma).float(), text), answer, atol=1e-4)
+        assert torch.equal(denoiser(x, sigma, text), schedule.denoised(x, answer, sigma))

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from lumiere_core.diffusion.generate import Request, generate, load_models
+from lumiere_core.diffusion.generate import Request, generate
+from lumiere_core.diffusion.models import load_models
 from lumiere_core.evaluation.cases import mini_cases
 from lumiere_core.evaluation.clips import mean_levels
 from lumiere_core.evaluation.oracle import judge

@@ -6,20 +6,12 @@ import pytest
 import torch
 
 from lumiere_core.clips.video import from_uint8, to_uint8
+from lumiere_core.diffusion.models import Models, load_upscaler
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.diffusion.upscale import NOISES, UpscaleRequest, upscale
 from lumiere_core.nets.checkpoint import load_parts, metadata_for, save_file
 from lumiere_core.nets.config import SSRConfig, UNetConfig
-from lumiere_core.nets.ssr import (
-    SSRModels,
-    SSRNetwork,
-    augment,
-    bundled_ssr_files,
-    load_ssr,
-    pooled_with_level,
-    ssr_config,
-    upsample,
-)
+from lumiere_core.nets.ssr import SSRNetwork, augment, bundled_ssr_files, pooled_with_level, ssr_config, upsample
 from lumiere_core.nets.unet import UNet
 from lumiere_core.nets.unet_layers import SpatialTransformer
 from lumiere_core.training.phases.image import new_unet
@@ -35,7 +27,7 @@ def stage(tiny):
         config = tiny.unet_config(in_channels=6, patch_size=4, adm_in_channels=64, disable_self_attn=True)
         unet = new_unet(config, 0) if fresh else tiny.unet(config)
         layers = tiny.temporal(config, trained=not fresh) if temporal else None
-        models = SSRModels(tiny.text(), unet, layers, Schedule(prediction="x0"), CONFIG)
+        models = Models(tiny.text(), unet, layers, Schedule(prediction="x0"), CONFIG)
         for part in (models.text, unet, layers):
             if part is not None:
                 part.eval().requires_grad_(False)
@@ -81,7 +73,7 @@ def test_noise_levels_and_the_small_clip_reach_the_network(stage, tiny):
     level = torch.tensor([0.0, 0.9])
 
     def answer(low=low, level=level[:1]):
-        return network(x, low, timesteps, context, pooled_with_level(pooled, level, CONFIG))
+        return network(x, timesteps, context, pooled_with_level(pooled, level, CONFIG), low)
 
     first = answer()
     assert first.shape == (1, 3, 4, 16, 16)
@@ -129,7 +121,7 @@ def test_cost_grows_with_the_pixels_only():
         for side in (256, 1024):
             x = torch.empty(1, 3, 1, side, side)
             with FlopCounterMode(display=False) as counter:
-                out = network(x, x, torch.empty(1), torch.empty(1, 8, 128), torch.empty(1, 256))
+                out = network(x, torch.empty(1), torch.empty(1, 8, 128), torch.empty(1, 256), x)
             assert out.shape == x.shape
             flops.append(counter.get_total_flops())
     assert flops[1] / flops[0] == pytest.approx(16, rel=0.01)
@@ -162,7 +154,7 @@ def test_the_papers_size_is_built_and_counted():
         for module in network.modules():
             module.register_forward_hook(lambda m, i, o: largest.append(o.numel()))
         with FlopCounterMode(display=False) as counter:
-            out = network(x, x, torch.empty(1), torch.empty(1, 8, 4096), torch.empty(1, 256))
+            out = network(x, torch.empty(1), torch.empty(1, 8, 4096), torch.empty(1, 256), x)
     assert out.shape == x.shape
     assert max(largest) == 16 * (256 + 128) * 1024 * 1024  # upsampled features beside a skip
     assert 10e12 < counter.get_total_flops() / 16 < 100e12
@@ -181,15 +173,15 @@ def test_files(tmp_path, weights, stage, tiny):
     state |= {f"temporal.{k}": v for k, v in models.temporal.state_dict().items()}
     file = tmp_path / "ssr.safetensors"
     save_file(state, file, metadata_for("ssr", config))
-    loaded, parts = load_ssr([weights / "text.safetensors", file])
+    loaded, parts = load_upscaler([weights / "text.safetensors", file])
     request = UpscaleRequest(steps=1, context_length=4)
     difference = upscale(loaded, clip(), request).int() - upscale(models, clip(), request).int()
     assert difference.abs().float().mean() < 1  # the text encoder's file holds halves
     assert ssr_config(parts) == CONFIG
     with pytest.raises(ValueError, match='no super-resolution model.*no "ssr"'):
-        load_ssr([weights / "text.safetensors", weights / "image.safetensors"])
+        load_upscaler([weights / "text.safetensors", weights / "image.safetensors"])
     with pytest.raises(ValueError, match="no text weights"):
-        load_ssr([file])
+        load_upscaler([file])
     with pytest.raises(FileNotFoundError, match=r"mini-text.*install it again"):
         bundled_ssr_files(tmp_path)
 

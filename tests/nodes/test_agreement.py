@@ -188,7 +188,7 @@ def test_whole_runs_agree(host, studio, sampler, core_sampler, scheduler, predic
     pipeline = host.module("lumiere_core.diffusion.generate")
     schedule = host.module("lumiere_core.diffusion.schedule").Schedule(prediction=prediction)
     model, _, _ = studio.load("run.safetensors", change=with_schedule(schedule))
-    models, _ = pipeline.load_models(studio.folder / "run.safetensors")
+    models, _ = host.module("lumiere_core.diffusion.models").load_models(studio.folder / "run.safetensors")
     kept = []
     request = pipeline.Request(
         "a red ball",
@@ -232,7 +232,7 @@ def test_conditioned_runs_agree(host, studio, known, hidden, tolerance, sampler,
     """
     pipeline = host.module("lumiere_core.diffusion.generate")
     model, _, vae = studio.load("conditioned_run.safetensors", conv_cond=True)
-    models, _ = pipeline.load_models(studio.folder / "conditioned_run.safetensors")
+    models, _ = host.module("lumiere_core.diffusion.models").load_models(studio.folder / "conditioned_run.safetensors")
     clip = torch.rand(5, 16, 16, 3, generator=torch.Generator().manual_seed(7))
     mask = torch.zeros(5, 16, 16)
     if known == "frames":
@@ -256,7 +256,7 @@ def test_conditioned_runs_agree(host, studio, known, hidden, tolerance, sampler,
         sampler=core_sampler,
         scheduler="karras",
     )
-    pipeline.generate(models, request, keep_float=kept.append, condition=condition)
+    pipeline.generate(models, request, keep_float=kept.append, known=condition)
     positive, negative, latent = host.call(
         "LumiereApplyCondition", positive=studio.positive, negative=studio.negative, vae=vae, condition=clip, mask=mask
     )

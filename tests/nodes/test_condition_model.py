@@ -110,21 +110,13 @@ def test_it_is_core_s_answer(studio, conditioned, host):
         seed=0,
     )
 
-    pipeline = host.module("lumiere_core.diffusion.generate")
-    models, _ = pipeline.load_models(studio.folder / "conditioned.safetensors")
+    models, _ = host.module("lumiere_core.diffusion.models").load_models(studio.folder / "conditioned.safetensors")
     known = 1 - half_known(5)[None, None]
     condition = host.module("lumiere_core.clips.conditioning").Condition((video(5) * 2 - 1).movedim(-1, 0)[None], known)
     sigma, noised = torch.tensor([2.0]), estimate["x"].movedim(0, 1)[None]
-    context, pooled = models.encode(["a red ball"])
     with torch.no_grad():
-        answer = models.network()(
-            models.schedule.network_input(noised, sigma),
-            models.schedule.timestep(sigma).float(),
-            context,
-            pooled,
-            known=condition.tensor(),
-        )
-    want = models.schedule.denoised(noised, answer, sigma)[0].movedim(1, 0)
+        want = models.denoiser()(noised, sigma, models.encode(["a red ball"]), condition.tensor())
+    want = want[0].movedim(1, 0)
     assert (estimate["x0"] - want).abs().max() < 1e-3
 
 

@@ -17,8 +17,8 @@ def test_clips_come_back_enlarged(host, write_tiny, tiny_ssr, tmp_path, comfyui,
     whole = other.upscale(small, "a red ball", 3, 2, 99, 2)
     assert not torch.equal(whole, made)
     # The same model and noise as the clips that it is compared with.
-    ssr, upscale = host.module("lumiere_core.nets.ssr"), host.module("lumiere_core.diffusion.upscale")
-    models, _ = ssr.load_ssr([tmp_path / "stage.safetensors"])
+    models, upscale = host.module("lumiere_core.diffusion.models"), host.module("lumiere_core.diffusion.upscale")
+    models, _ = models.load_upscaler([tmp_path / "stage.safetensors"])
     request = upscale.UpscaleRequest("a red ball", seed=3, steps=2, context_length=99)
     assert (upscale.upscale(models, small, request).int() - whole.int()).abs().max() <= 2
     with pytest.raises(RuntimeError, match="context windows: failed"):

@@ -62,8 +62,8 @@ def test_still_image_and_alpha_channel(enlarge):
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_equal_to_core(host, enlarge, cfg, noise_augmentation):
     """Same weights, noise, windows and steps with and without the host."""
-    ssr, upscale = host.module("lumiere_core.nets.ssr"), host.module("lumiere_core.diffusion.upscale")
-    models, _ = ssr.load_ssr([host.base / "models" / "lumiere" / "tiny-ssr.safetensors"])
+    models, upscale = host.module("lumiere_core.diffusion.models"), host.module("lumiere_core.diffusion.upscale")
+    models, _ = models.load_upscaler([host.base / "models" / "lumiere" / "tiny-ssr.safetensors"])
     image = clip(7)
     request = upscale.UpscaleRequest(
         "a red ball", seed=3, steps=2, cfg=cfg, context_length=4, noise_augmentation=noise_augmentation

@@ -11,7 +11,7 @@ def encode(host, studio, prompt, negative=""):
 
 
 def test_equals_core(host, studio):
-    models, _ = host.module("lumiere_core.diffusion.generate").load_models(studio.folder / "tiny.safetensors")
+    models, _ = host.module("lumiere_core.diffusion.models").load_models(studio.folder / "tiny.safetensors")
     context, pooled = models.encode(["A  red\nball", ""])
     for index, cond in enumerate(encode(host, studio, "A  red\nball")):
         assert torch.allclose(cond[0][0], context[index : index + 1], atol=1e-5)

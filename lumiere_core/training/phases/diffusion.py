@@ -17,7 +17,8 @@ from ... import world
 from ...clips.conditioning import Condition
 from ...clips.framing import grown
 from ...clips.media import contact_sheet, evenly_spaced, save_image
-from ...diffusion.generate import Models, Request, generate
+from ...diffusion.generate import Request, generate
+from ...diffusion.models import Models
 from ...diffusion.schedule import shifted_timesteps
 from ..data import generator_at, on_device, prompts_of
 from ..options import TrainOptions
@@ -203,7 +204,7 @@ class DiffusionPhase(ABC):
                 height=self.options.height,
                 width=self.options.width,
             )
-            clip = generate(self.models, request, condition=self.preview_condition(index, request))
+            clip = generate(self.models, request, known=self.preview_condition(index, request))
             frames.append(clip[evenly_spaced(clip.shape[0], 8)])
         columns = 4 if self.preview_frames == 1 else 8
         sheet = contact_sheet(torch.cat(frames), columns, scale=2)

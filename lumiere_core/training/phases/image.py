@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...diffusion.generate import Models
+from ...diffusion.models import Models
 from ...diffusion.schedule import Schedule
 from ...nets.checkpoint import load_into, metadata_for, save_file, to_half
 from ...nets.config import UNetConfig

@@ -17,11 +17,12 @@ from torch import Tensor
 from ... import world
 from ...clips.media import contact_sheet, save_image
 from ...clips.video import fold, to_uint8, unfold
+from ...diffusion.models import Models
 from ...diffusion.schedule import Schedule
 from ...diffusion.upscale import UpscaleRequest, upscale
 from ...nets.checkpoint import load_into, metadata_for, save_file, to_half
 from ...nets.config import SSRConfig, TemporalConfig, UNetConfig
-from ...nets.ssr import SSRModels, SSRNetwork, augment, pooled_with_level, ssr_config, upsample
+from ...nets.ssr import SSRNetwork, augment, pooled_with_level, ssr_config, upsample
 from ...nets.temporal import TemporalLayers
 from ...nets.text_encoder import TextEncoder
 from ...nets.unet import UNet
@@ -81,7 +82,7 @@ class SSRPhase(DiffusionPhase):
             unet.eval().requires_grad_(False)
             temporal.to(options.device)
         self.module = unet if temporal is None else temporal
-        self.models = SSRModels(text, unet, temporal, schedule, config)
+        self.models = Models(text, unet, temporal, schedule, config)
         self.network_module = SSRNetwork(unet, temporal, config)
 
     def samples_per_step(self) -> int:
@@ -105,7 +106,7 @@ class SSRPhase(DiffusionPhase):
 
     def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, low: Tensor) -> Tensor:
         """Return the clean clip; `pooled` holds the noise level too, `low` is the enlarged small clip."""
-        inputs = x, low, timestep, context, pooled, self.options.checkpointing
+        inputs = x, timestep, context, pooled, low, self.options.checkpointing
         return self.answer(self.network_module, *inputs)
 
     def noise(self, shape: tuple[int, ...], random: torch.Generator) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...diffusion.generate import Models
+from ...diffusion.models import Models
 from ...diffusion.schedule import Schedule
 from ...nets.checkpoint import WEIGHTS, load_into, metadata_for, save_file, sha256, to_half
 from ...nets.lora import LAYERS, LowRank

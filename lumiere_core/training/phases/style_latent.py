@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...commands.host_process import run_verb
-from ...diffusion.generate import Models
+from ...diffusion.models import Models
 from ...diffusion.schedule import Schedule
 from ...nets.checkpoint import metadata_for, save_file
 from ...nets.lora import LowRank

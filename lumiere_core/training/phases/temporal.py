@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...diffusion.generate import Models
+from ...diffusion.models import Models
 from ...diffusion.noise import mix_noise
 from ...diffusion.schedule import Schedule
 from ...nets.checkpoint import load_into, metadata_for, save_file, to_half

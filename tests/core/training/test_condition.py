@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lumiere_core import world
-from lumiere_core.diffusion.generate import load_models
+from lumiere_core.diffusion.models import load_models
 from lumiere_core.nets.checkpoint import load_parts
 from lumiere_core.training import masks
 from lumiere_core.training.loop import train
@@ -147,7 +147,7 @@ def test_previews_begin_with_a_given_frame(trainer, tmp_path, monkeypatch):
         return network(*args, known=known, **kwargs)
 
     phase.network_module.forward = spy
-    monkeypatch.setattr("lumiere_core.diffusion.generate.SpaceTimeUNet", lambda *_: phase.network_module)
+    monkeypatch.setattr("lumiere_core.diffusion.models.SpaceTimeUNet", lambda *_: phase.network_module)
     phase.preview_prompts = ("a red ball on grass", "snow")
     phase.preview(tmp_path, 1)
     assert seen[: len(seen) // 2] == [True] * (len(seen) // 2)

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from lumiere_core import world
-from lumiere_core.diffusion.generate import load_models
+from lumiere_core.diffusion.models import load_models
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.nets.checkpoint import load_parts
 from lumiere_core.training.loop import train
