@@ -2,7 +2,7 @@
 
 `sigma` is the standard deviation of the noise over clean data in [-1, 1] (variance-exploding form, x = x0 +
 sigma * eps); the network sees x * c_in at an integer timestep 0 … 999. angle = arctan(sigma), so that the
-variance-preserving form is cos(angle) x0 + sin(angle) eps.
+variance-preserving form is cos(angle) x0 + sin(angle) eps. Both are of data over `sigma_data`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ class Schedule:
         prediction: what the network predicts: "v" (Salimans & Ho 2022), "eps", or "x0", the clean data
             itself. With large patches only the last one spares the network from carrying the noise of
             p x p pixels through its few channels (Li & He 2025, "Back to basics").
-        sigma_min, sigma_max: ends of the cosine schedule.
+        sigma_min, sigma_max: ends of the cosine schedule, for data over `sigma_data`.
         steps: length of the table.
+        sigma_data: what the network sees data and noise divided by (Karras et al. 2022). With 2, a picture of twice
+            the height and width keeps as much of what is larger than a pixel at each timestep: the mean of 2x2
+            pixels has half of their noise.
     """
 
     def __init__(
@@ -37,13 +40,16 @@ class Schedule:
         sigma_min: float = 0.002,
         sigma_max: float = 80.0,
         steps: int = 1000,
+        sigma_data: float = 1.0,
     ) -> None:
         if kind not in KINDS or prediction not in PREDICTIONS:
             raise ValueError(
                 f"got schedule kind {kind!r} with prediction {prediction!r}; "
                 f"kinds are {KINDS}, predictions are {PREDICTIONS}."
             )
-        self.kind, self.prediction, self.steps = kind, prediction, steps
+        if sigma_data <= 0:
+            raise ValueError(f"sigma_data is {sigma_data}; more than 0 is wanted.")
+        self.kind, self.prediction, self.steps, self.sigma_data = kind, prediction, steps, sigma_data
         if kind == "cosine":
             ends = math.atan(sigma_min), math.atan(sigma_max)
             angles = torch.linspace(*ends, steps, dtype=torch.float64)
@@ -53,7 +59,7 @@ class Schedule:
         else:
             self.betas = torch.linspace(0.00085**0.5, 0.012**0.5, steps, dtype=torch.float64) ** 2
             alphas_cumprod = torch.cumprod(1 - self.betas, dim=0)
-        self.sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().float()  # ascending
+        self.sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().float() * sigma_data  # ascending
         self.log_sigmas = self.sigmas.log()
         self.sigma_min, self.sigma_max = self.sigmas[0].item(), self.sigmas[-1].item()
 
@@ -61,8 +67,9 @@ class Schedule:
         """Return the arguments that build this schedule again, as plain JSON types."""
         values = {"kind": self.kind, "prediction": self.prediction, "steps": self.steps}
         if self.kind == "cosine":
-            values |= {"sigma_min": round(self.sigma_min, 6), "sigma_max": round(self.sigma_max, 6)}
-        return values
+            ends = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
+            values |= {name: round(end / self.sigma_data, 6) for name, end in ends.items()}
+        return values if self.sigma_data == 1 else values | {"sigma_data": self.sigma_data}
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """Return the index of the table's nearest entry, in log sigma, for sigmas of any shape."""
@@ -79,18 +86,18 @@ class Schedule:
         return torch.lerp(table[low], table[t.ceil().long()], weight).exp()
 
     def angle(self, timestep: Tensor) -> Tensor:
-        """Return arctan(sigma) at continuous timesteps; used in training only. Any shape, such as (b,)."""
+        """Return arctan(sigma / sigma_data) at continuous timesteps; used in training only. Any shape, such as (b,)."""
         if self.kind == "cosine":
-            low, high = math.atan(self.sigma_min), math.atan(self.sigma_max)
+            low, high = math.atan(self.sigma_min / self.sigma_data), math.atan(self.sigma_max / self.sigma_data)
             return low + (high - low) * timestep.float() / (self.steps - 1)
-        return self.sigma(timestep).atan()
+        return (self.sigma(timestep) / self.sigma_data).atan()
 
     def network_input(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Scale noised data to unit variance, c_in * x; sigma broadcasts from the batch axis.
 
         x is (b, …), sigma (b,) or ().
         """
-        return x * _like(1 / (sigma**2 + 1).sqrt(), x)
+        return x * _like(1 / (sigma**2 + self.sigma_data**2).sqrt(), x)
 
     def denoised(self, x: Tensor, model_output: Tensor, sigma: Tensor) -> Tensor:
         """Return the clean estimate from noised data and the network's answer.
@@ -98,16 +105,17 @@ class Schedule:
         x and the answer are (b, …), sigma (b,) or ().
         """
         if self.prediction == "x0":
-            return model_output
+            return model_output * self.sigma_data
         if self.prediction == "eps":
             return x - model_output * _like(sigma, x)
-        scale = _like(1 / (sigma**2 + 1), x)
-        return x * scale - model_output * _like(sigma, x) * scale.sqrt()
+        scale = _like(1 / (sigma**2 + self.sigma_data**2), x)
+        return x * scale * self.sigma_data**2 - model_output * _like(sigma, x) * scale.sqrt() * self.sigma_data
 
     def training_pair(self, x0: Tensor, eps: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Return (network input, target) for clean data, noise and (b,) continuous timesteps."""
         angle = self.angle(timestep)
         cos, sin = _like(angle.cos(), x0), _like(angle.sin(), x0)
+        x0 = x0 / self.sigma_data
         targets = {"v": lambda: cos * eps - sin * x0, "eps": lambda: eps, "x0": lambda: x0}
         return cos * x0 + sin * eps, targets[self.prediction]()
 

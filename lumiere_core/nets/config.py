@@ -41,7 +41,8 @@ class UNetConfig(_Config):
 
     in_channels: int = 3  # of the image or latent, before patching
     out_channels: int = 3
-    patch_size: int = 1  # p: images are pixel-unshuffled p x p outside the state dict's layers
+    patch_size: int = 1  # p: p x p pixels are moved into channels before the first layer and back after the last
+    patch_channels: int = 0  # channels that a patch is brought to by `UNet.patch_basis`; 0 = all of its values
     model_channels: int = 64  # width of the finest level
     channel_mult: tuple[int, ...] = (1, 2, 2)  # width of each level over model_channels
     num_res_blocks: tuple[int, ...] = (1, 1, 1)  # residual blocks of each encoder level
@@ -75,8 +76,27 @@ class UNetConfig(_Config):
             )
         if self.model_channels % 32:
             raise ValueError(f"model_channels is {self.model_channels}; it must be a multiple of 32 (GroupNorm).")
+        if self.patch_channels and self.in_channels != self.out_channels:
+            raise ValueError(
+                f"patch_channels is {self.patch_channels} with {self.in_channels} input and {self.out_channels} output "
+                "channels; one basis serves both sides, so they must be as many."
+            )
+        if not 0 <= self.patch_channels <= self.in_channels * self.patch_size**2:
+            raise ValueError(
+                f"patch_channels is {self.patch_channels}; a patch has {self.in_channels * self.patch_size**2} values."
+            )
         if (self.num_heads == -1) == (self.num_head_channels == -1):
             raise ValueError("give exactly one of num_heads and num_head_channels; the other is -1.")
+
+    @property
+    def first_channels(self) -> int:
+        """Channels that the first convolution takes."""
+        return self.patch_channels or self.in_channels * self.patch_size**2
+
+    @property
+    def last_channels(self) -> int:
+        """Channels that the last convolution answers with."""
+        return self.patch_channels or self.out_channels * self.patch_size**2
 
     @property
     def num_levels(self) -> int:
@@ -93,8 +113,8 @@ class UNetConfig(_Config):
         """Return the keyword arguments that build the same network as ComfyUI's `UNetModel`."""
         return {
             "image_size": 32,  # unused by the host's forward
-            "in_channels": self.in_channels * self.patch_size**2,
-            "out_channels": self.out_channels * self.patch_size**2,
+            "in_channels": self.first_channels,
+            "out_channels": self.last_channels,
             "model_channels": self.model_channels,
             "channel_mult": list(self.channel_mult),
             "num_res_blocks": list(self.num_res_blocks),

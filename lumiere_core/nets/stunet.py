@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..clips.video import fold, padded_frames, unfold
 from .temporal import TemporalLayers, TemporalState
-from .unet import UNet, patchify, run_layer, unpatchify
+from .unet import UNet, run_layer
 from .unet_layers import Downsample, ResBlock, SpatialTransformer, Upsample
 
 
@@ -74,7 +74,7 @@ class SpaceTimeUNet(nn.Module):
         state = self.temporal.begin(length, timesteps, context, y, x.dtype, starts, clip_frames)
         call = _Call(self.temporal, state, emb, context, checkpointing and torch.is_grad_enabled())
 
-        h = patchify(images, self.unet.config.patch_size)
+        h = self.unet.to_patches(images)
         skips: list[Tensor] = []
         for index, block in enumerate(self.unet.input_blocks):
             h = call.block(f"input_blocks.{index}", block, h)
@@ -86,7 +86,7 @@ class SpaceTimeUNet(nn.Module):
             h = torch.cat([h, skips.pop()], dim=1)
             size = skips[-1].shape[-2:] if skips else None
             h = call.block(f"output_blocks.{index}", block, h, size)
-        h = unpatchify(self.unet.out(h), self.unet.config.patch_size, (height, width))
+        h = self.unet.to_pixels(self.unet.out(h), (height, width))
         return unfold(h, length)[:, :, :t]
 
 

@@ -35,6 +35,8 @@ class UNet(nn.Module):
         ops, width, emb = operations, config.model_channels, config.model_channels * 4
         depth_in, depth_out = list(config.transformer_depth), list(config.transformer_depth_output)
 
+        # Not trained: what the weights mean depends on it, so it is stored with them.
+        self.register_buffer("patch_basis", new_basis(config))
         self.time_embed = nn.Sequential(ops.Linear(width, emb), nn.SiLU(), ops.Linear(emb, emb))
         if config.adm_in_channels:
             self.label_emb = nn.Sequential(
@@ -58,7 +60,7 @@ class UNet(nn.Module):
                 disable_self_attn=config.disable_self_attn,
             )
 
-        first = ops.Conv2d(config.in_channels * config.patch_size**2, width, 3, padding=1)
+        first = ops.Conv2d(config.first_channels, width, 3, padding=1)
         self.input_blocks = nn.ModuleList([nn.ModuleList([first])])
         channels, skips = width, [width]
         for level, mult in enumerate(config.channel_mult):
@@ -90,9 +92,7 @@ class UNet(nn.Module):
                 self.output_blocks.append(nn.ModuleList(layers))
 
         self.out = nn.Sequential(
-            ops.GroupNorm(32, channels),
-            nn.SiLU(),
-            ops.Conv2d(channels, config.out_channels * config.patch_size**2, 3, padding=1),
+            ops.GroupNorm(32, channels), nn.SiLU(), ops.Conv2d(channels, config.last_channels, 3, padding=1)
         )
 
     def embed(self, timesteps: Tensor, y: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -118,7 +118,7 @@ class UNet(nn.Module):
             y: (n, adm_in_channels) pooled text vector.
         """
         emb = self.embed(timesteps, y, x.dtype)
-        h = patchify(x, self.config.patch_size)
+        h = self.to_patches(x)
         skips: list[Tensor] = []
         for block in self.input_blocks:
             h = run_block(block, h, emb, context)
@@ -127,7 +127,15 @@ class UNet(nn.Module):
         for block in self.output_blocks:
             h = torch.cat([h, skips.pop()], dim=1)
             h = run_block(block, h, emb, context=context, size=skips[-1].shape[-2:] if skips else None)
-        return unpatchify(self.out(h), self.config.patch_size, x.shape[-2:])
+        return self.to_pixels(self.out(h), x.shape[-2:])
+
+    def to_patches(self, x: Tensor) -> Tensor:
+        """Return what the first convolution takes of (n, c, h, w) images."""
+        return patchify(x, self.config.patch_size, self.patch_basis)
+
+    def to_pixels(self, h: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return (n, c, h, w) images of a size from what the last convolution answers."""
+        return unpatchify(h, self.config.patch_size, size, self.patch_basis)
 
 
 def run_layer(layer: nn.Module, h: Tensor, emb: Tensor, context: Tensor | None, size: tuple[int, int] | None) -> Tensor:
@@ -150,22 +158,38 @@ def run_block(
     return h
 
 
-def patchify(x: Tensor, patch_size: int) -> Tensor:
+def new_basis(config: UNetConfig) -> Tensor | None:
+    """Return (patch_channels, c, p, p), the first values of a patch, for weights to be loaded over; None without one."""
+    if not config.patch_channels:
+        return None
+    values = config.in_channels * config.patch_size**2
+    return torch.eye(config.patch_channels, values).unflatten(1, (-1, config.patch_size, config.patch_size))
+
+
+def patchify(x: Tensor, patch_size: int, basis: Tensor | None = None) -> Tensor:
     """Move p x p pixels into channels: (n, c, h, w) -> (n, c p p, ceil(h / p), ceil(w / p)).
 
     Sizes that are no multiple of p are extended by repeating the border; `unpatchify` crops it off.
+
+    Args:
+        basis: (k, c, p, p) with orthonormal rows: k channels, the parts of a patch along them. White noise stays
+            white noise of the same strength.
     """
     if patch_size == 1:
         return x
     pad_h, pad_w = -x.shape[-2] % patch_size, -x.shape[-1] % patch_size
     if pad_h or pad_w:
         x = F.pad(x, (0, pad_w, 0, pad_h), mode="replicate")
-    return F.pixel_unshuffle(x, patch_size)
+    return F.pixel_unshuffle(x, patch_size) if basis is None else F.conv2d(x, basis.to(x), stride=patch_size)
 
 
-def unpatchify(x: Tensor, patch_size: int, size: tuple[int, int]) -> Tensor:
-    """Inverse of `patchify`: (n, c p p, h / p, w / p) -> (n, c, h, w) of the given height and width."""
-    return x if patch_size == 1 else F.pixel_shuffle(x, patch_size)[..., : size[0], : size[1]]
+def unpatchify(x: Tensor, patch_size: int, size: tuple[int, int], basis: Tensor | None = None) -> Tensor:
+    """Inverse of `patchify` for images of the given height and width; with a basis, of what lies in its span."""
+    if patch_size == 1:
+        return x
+    if basis is not None:  # faster than a transposed convolution
+        x = F.conv2d(x, basis.to(x).flatten(1).T[..., None, None])
+    return F.pixel_shuffle(x, patch_size)[..., : size[0], : size[1]]
 
 
 def block_names(config: UNetConfig) -> Iterator[tuple[str, int, int, str]]:

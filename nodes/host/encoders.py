@@ -109,9 +109,10 @@ def schedule_of(model: Any) -> Schedule:
     prediction = next((name for name, kind in kinds if isinstance(sampling, kind)), None)
     sigmas = getattr(sampling, "sigmas", torch.zeros(0)).float().cpu()
     if prediction is not None and len(sigmas):
-        ends = {"sigma_min": sigmas[0].item(), "sigma_max": sigmas[-1].item()}
+        data = float(sampling.sigma_data)
+        ends = {"sigma_min": sigmas[0].item() / data, "sigma_max": sigmas[-1].item() / data}
         for kind, values in (("scaled_linear", {}), ("cosine", ends)):
-            schedule = Schedule(kind, prediction, steps=len(sigmas), **values)
+            schedule = Schedule(kind, prediction, steps=len(sigmas), sigma_data=data, **values)
             if torch.allclose(schedule.sigmas, sigmas, rtol=1e-3):
                 return schedule
     raise ValueError(

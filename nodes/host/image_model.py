@@ -29,21 +29,36 @@ from .preview import tile_frames
 # What the host's memory formula calls 1.0 is a U-Net of 320 channels at the latent's resolution.
 CHANNELS_OF_FACTOR_ONE = 320
 
+
+class CleanData(comfy.model_sampling.X0):
+    """The network answers with the clean data over `sigma_data`, which the host's own class leaves out."""
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        return model_output * self.sigma_data
+
+
 # How the host turns the network's answer into clean data; all of them scale the network's input by c_in.
-PREDICTIONS = {"v": comfy.model_sampling.V_PREDICTION, "eps": comfy.model_sampling.EPS, "x0": comfy.model_sampling.X0}
+PREDICTIONS = {"v": comfy.model_sampling.V_PREDICTION, "eps": comfy.model_sampling.EPS, "x0": CleanData}
 
 
 class LumiereUNet(UNetModel):
-    """The host's U-Net on pixels: p x p pixels are moved into channels before it and back after it."""
+    """The host's U-Net on pixels: p x p pixels are moved into channels before it and back after it.
 
-    def __init__(self, *args, patch_size: int = 1, **kwargs) -> None:
+    Args:
+        pixels: channels of an image, with a basis of the patches; see `UNetConfig.patch_channels`.
+    """
+
+    def __init__(self, *args, patch_size: int = 1, pixels: int = 0, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.patch_size = patch_size
+        first = kwargs["in_channels"]
+        basis = torch.zeros(first, pixels, patch_size, patch_size, device=kwargs.get("device")) if pixels else None
+        self.register_buffer("patch_basis", basis)
 
     def _forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         """(n, 3, h, w) -> (n, 3, h, w); the wrappers run around this, so they see whole pixels."""
-        h = super()._forward(patchify(x, self.patch_size), *args, **kwargs)
-        return unpatchify(h, self.patch_size, x.shape[-2:])
+        h = super()._forward(patchify(x, self.patch_size, self.patch_basis), *args, **kwargs)
+        return unpatchify(h, self.patch_size, x.shape[-2:], self.patch_basis)
 
 
 class PixelFormat(comfy.latent_formats.LatentFormat):
@@ -122,7 +137,16 @@ def noise_schedule(config: LumiereModelConfig, schedule: Schedule) -> torch.nn.M
 
     sampling = Sampling(config)
     sampling._register_schedule(given_betas=schedule.betas)
+    if schedule.sigma_data != 1:
+        sampling.sigma_data = schedule.sigma_data
+        sampling.set_sigmas(sampling.sigmas * schedule.sigma_data)
     return sampling
+
+
+def unet_arguments(config: UNetConfig) -> dict:
+    """Return the keyword arguments of a `LumiereUNet`; all of them plain values, as the host keeps them."""
+    pixels = config.in_channels if config.patch_channels else 0
+    return {**config.host_kwargs(), "patch_size": config.patch_size, "pixels": pixels}
 
 
 def build_image_model(
@@ -148,7 +172,7 @@ def build_image_model(
     """
     with torch.device("meta"):
         check_state(UNet(config).state_dict(), state, f"image U-Net weights of {name}")
-    model_config = LumiereModelConfig({**config.host_kwargs(), "patch_size": config.patch_size})
+    model_config = LumiereModelConfig(unet_arguments(config))
     load_device = model_management.get_torch_device()
     weights, compute = models.choose_dtypes(dtype, comfy.utils.calculate_parameters(state), load_device)
     model_config.set_inference_dtype(weights, compute, device=load_device)

@@ -144,14 +144,15 @@ def unet_config_of(model: comfy.model_patcher.ModelPatcher) -> UNetConfig:
             f"this MODEL cannot be inflated: {problem}. "
             "Use a U-Net image model: lumiere-mini, SD1.x, SD2.x, SDXL or the SD x4 upscaler."
         )
-    patch = values.get("patch_size", 1)
+    patch, pixels = values.get("patch_size", 1), values.get("pixels", 0)
     levels = len(values["channel_mult"])
     blocks = values["num_res_blocks"]
     heads = values.get("num_heads", -1)
     return UNetConfig(
-        in_channels=values["in_channels"] // patch**2,
-        out_channels=values.get("out_channels", 4) // patch**2,
+        in_channels=pixels or values["in_channels"] // patch**2,
+        out_channels=pixels or values.get("out_channels", 4) // patch**2,
         patch_size=patch,
+        patch_channels=values["in_channels"] if pixels else 0,
         model_channels=values["model_channels"],
         channel_mult=tuple(values["channel_mult"]),
         num_res_blocks=(blocks,) * levels if isinstance(blocks, int) else tuple(blocks),

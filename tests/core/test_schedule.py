@@ -74,13 +74,14 @@ def test_denoised_recovers_the_clean_data(kind, prediction, data):
         assert not torch.allclose(schedule.denoised(noised, answer, sigma.flip(0)), x0, atol=0.1)
 
 
+@pytest.mark.parametrize("sigma_data", [1.0, 2.0])
 @pytest.mark.parametrize(("kind", "prediction"), ALL)
-def test_training_pairs_are_what_sampling_uses(kind, prediction, data):
+def test_training_pairs_are_what_sampling_uses(kind, prediction, data, sigma_data):
     """A network that answers the training target gives the clean data when sampling."""
-    schedule, (x0, eps) = Schedule(kind, prediction), data
+    schedule, (x0, eps) = Schedule(kind, prediction, sigma_data=sigma_data), data
     timestep = torch.tensor([3.0, 200.5, 500.0, 750.25, 980.0])
     network_input, target = schedule.training_pair(x0, eps, timestep)
-    sigma = schedule.angle(timestep).double().tan()
+    sigma = sigma_data * schedule.angle(timestep).double().tan()
     noised = x0 + sigma.reshape(-1, 1, 1, 1, 1) * eps
     assert torch.allclose(schedule.network_input(noised, sigma), network_input, atol=1e-5)
     assert torch.allclose(schedule.denoised(noised, target, sigma), x0, atol=1e-3)
@@ -124,12 +125,23 @@ def test_shift_multiplies_the_noise_level():
 
 
 @pytest.mark.parametrize(("kind", "prediction"), ALL)
-def test_dictionary_round_trip(kind, prediction):
-    schedule = Schedule(kind, prediction)
+@pytest.mark.parametrize("sigma_data", [1.0, 2.0])
+def test_dictionary_round_trip(kind, prediction, sigma_data):
+    schedule = Schedule(kind, prediction, sigma_data=sigma_data)
     values = json.loads(json.dumps(schedule.to_dict()))
     again = Schedule(**values)
     assert again.to_dict() == values and again.prediction == prediction
     assert torch.allclose(again.sigmas, schedule.sigmas, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "prediction"), ALL)
+def test_data_and_noise_of_twice_the_strength_look_the_same(kind, prediction, data):
+    plain, twice = Schedule(kind, prediction), Schedule(kind, prediction, sigma_data=2.0)
+    assert torch.equal(2 * plain.sigmas, twice.sigmas)
+    (x, answer), sigma = data, plain.sigmas[::200].double()
+    assert torch.equal(plain.timestep(sigma), twice.timestep(2 * sigma))
+    assert torch.allclose(plain.network_input(x, sigma), twice.network_input(2 * x, 2 * sigma))
+    assert torch.allclose(2 * plain.denoised(x, answer, sigma), twice.denoised(2 * x, answer, 2 * sigma))
 
 
 def test_unknown_kinds_are_named():
@@ -137,3 +149,5 @@ def test_unknown_kinds_are_named():
         Schedule("linear")
     with pytest.raises(ValueError, match="prediction 'flow'.*predictions are.*eps"):
         Schedule("cosine", "flow")
+    with pytest.raises(ValueError, match="sigma_data is 0"):
+        Schedule(sigma_data=0)

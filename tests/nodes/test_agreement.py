@@ -46,6 +46,8 @@ MINI = {
     "patch_size": 2,
 }
 
+BASIS = {**MINI, "patch_size": 4, "patch_channels": 20}
+
 
 def randomise(module, seed=0):
     """Give every layer weights that matter; some start at zero."""
@@ -69,15 +71,14 @@ def inputs(config, images=4, size=16):
     }
 
 
-@pytest.mark.parametrize("shape", [SD15, SDXL, MINI], ids=["sd15", "sdxl", "mini"])
+@pytest.mark.parametrize("shape", [SD15, SDXL, MINI, BASIS], ids=["sd15", "sdxl", "mini", "basis"])
 def test_image_u_net_equals_the_host_s(host, shape):
     import comfy.ops
 
     config = host.module("lumiere_core.nets.config").UNetConfig(**shape)
     ours = host.module("lumiere_core.nets.unet").UNet(config)
-    theirs = host.module("nodes.host.image_model").LumiereUNet(
-        **config.host_kwargs(), patch_size=config.patch_size, operations=comfy.ops.disable_weight_init
-    )
+    seam = host.module("nodes.host.image_model")
+    theirs = seam.LumiereUNet(**seam.unet_arguments(config), operations=comfy.ops.disable_weight_init)
     theirs.load_state_dict(randomise(ours))  # strict: the same keys
     arguments = inputs(config)
     with torch.no_grad():
@@ -163,8 +164,9 @@ def with_schedule(schedule):
 
 @pytest.mark.parametrize("kind", ["cosine", "scaled_linear"])
 @pytest.mark.parametrize("prediction", ["v", "eps", "x0"])
-def test_noise_schedules_are_equal(host, studio, kind, prediction):
-    ours = host.module("lumiere_core.diffusion.schedule").Schedule(kind, prediction)
+@pytest.mark.parametrize("sigma_data", [1.0, 2.0])
+def test_noise_schedules_are_equal(host, studio, kind, prediction, sigma_data):
+    ours = host.module("lumiere_core.diffusion.schedule").Schedule(kind, prediction, sigma_data=sigma_data)
     model, _, _ = studio.load("other_schedule.safetensors", change=with_schedule(ours))
     theirs = model.get_model_object("model_sampling")
     assert torch.allclose(theirs.sigmas, ours.sigmas, rtol=1e-5)
@@ -182,11 +184,11 @@ def test_noise_schedules_are_equal(host, studio, kind, prediction):
 
 @pytest.mark.parametrize(("sampler", "core_sampler"), [("euler", "ddim"), ("euler_ancestral", "ddpm")])
 @pytest.mark.parametrize("scheduler", ["karras", "normal"])
-@pytest.mark.parametrize("prediction", ["v", "x0"])
-def test_whole_runs_agree(host, studio, sampler, core_sampler, scheduler, prediction):
+@pytest.mark.parametrize(("prediction", "sigma_data"), [("v", 1.0), ("x0", 1.0), ("x0", 2.0)])
+def test_whole_runs_agree(host, studio, sampler, core_sampler, scheduler, prediction, sigma_data):
     """Same weights, seed, sampler and steps: clips in [-1, 1] agree to 1e-4 (float32; measured 2e-6)."""
     pipeline = host.module("lumiere_core.diffusion.generate")
-    schedule = host.module("lumiere_core.diffusion.schedule").Schedule(prediction=prediction)
+    schedule = host.module("lumiere_core.diffusion.schedule").Schedule(prediction=prediction, sigma_data=sigma_data)
     model, _, _ = studio.load("run.safetensors", change=with_schedule(schedule))
     models, _ = host.module("lumiere_core.diffusion.models").load_models(studio.folder / "run.safetensors")
     kept = []

@@ -54,7 +54,7 @@ class ImagePhase(DiffusionPhase):
             "size": [self.options.height, self.options.width],
         }
         metadata = metadata_for("lumiere text-to-image U-Net", config, **facts)
-        weights = to_half({f"image.{k}": v for k, v in state.items()})
+        weights = to_half({f"image.{k}": v for k, v in {**self.module.state_dict(), **state}.items()})
         save_file(weights, folder / "image.safetensors", metadata)
 
 

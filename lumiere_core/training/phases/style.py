@@ -169,7 +169,7 @@ class StylePhase(DiffusionPhase):
             "style": style,
         }
         metadata = metadata_for(f"lumiere text-to-image U-Net, {options.title}", config, **facts)
-        weights = to_half({f"image.{k}": v for k, v in state.items()})
+        weights = to_half({f"image.{k}": v for k, v in {**self.module.state_dict(), **state}.items()})
         save_file(weights, folder / self.file, metadata)
 
 
