@@ -1,13 +1,172 @@
-"""A file of JSON lines that survives a kill at any moment."""
+"""Files that appear whole or not at all, and that survive a kill at any moment."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
 import json
 import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+
+LONGEST_NAME = 255  # bytes of a file name, on every usual file system
+# Names that Windows gives to devices, whatever the suffix.
+RESERVED = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))}
+_FOLDER = re.compile(r"\.part-([0-9a-f]{6})-(\d+)-\d+")  # of a machine, of a process, a running number
+# What earlier versions left: .NAME.PID.partial, and the temporary files of the safetensors library.
+_LEFT = re.compile(r"\..+\.(\d+)\.partial(?:\.\w+)?")
+_SAFETENSORS = re.compile(r"\.tmp\w{6}")
+_STALE_SECONDS = 3600.0
+_numbers = itertools.count()
+_swept: set[Path] = set()  # once a process: a folder may hold a hundred thousand clips
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path, with the suffix of `path`, that takes the place of `path` when the block ends well.
+
+    The temporary file lies in a folder of its own beside `path`, under a short name, so that whatever a library leaves
+    next to it goes too; what killed processes left is removed first. The file is on the disk before it gets its name.
+
+    Raises:
+        OSError: the folder cannot be made or written to. Nothing new is left behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent.absolute() not in _swept:
+        _swept.add(path.parent.absolute())
+        sweep(path.parent)
+    folder = path.parent / f".part-{_machine()}-{os.getpid()}-{next(_numbers)}"
+    folder.mkdir()
+    partial = folder / f"file{path.suffix[-16:]}"
+    try:
+        yield partial
+        _to_disk(partial)
+        os.replace(partial, path)
+        _to_disk(path.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text, whole or not at all; line ends stay as they are."""
+    with atomic(path) as partial:
+        partial.write_bytes(text.encode())
+
+
+def copy(source: str | Path, target: str | Path) -> None:
+    """Copy a file, whole or not at all."""
+    with atomic(target) as partial:
+        shutil.copyfile(source, partial)
+
+
+def sweep(folder: str | Path, alone: bool = False) -> None:
+    """Remove what killed processes left of `atomic` in a folder; a living process's files stay.
+
+    Args:
+        alone: nobody else writes here (see `lock.only_writer`): temporary files that do not say whose they are go
+            at once, not after an hour.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in [e for e in entries if e.name.startswith(".")]:
+            if _is_stale(entry, alone):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
+
+
+def _is_stale(entry: os.DirEntry, alone: bool) -> bool:
+    ours, left = _FOLDER.fullmatch(entry.name), _LEFT.fullmatch(entry.name)
+    if left or (ours and ours[1] == _machine()):
+        return not is_running(int(ours[2] if ours else left[1]))
+    if not ours and not (_SAFETENSORS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)):
+        return False
+    # Another machine's, or the library's: nothing says whether its process lives.
+    return alone or time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether this machine has a process of this number."""
+    if os.name == "nt":  # os.kill would end it there
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
+        if handle:
+            ctypes.windll.kernel32.CloseHandle(handle)
+        return bool(handle)
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def check_target(path: str | Path, suffixes: Iterable[str] = ()) -> None:
+    """Find out now whether `path` can be written, before hours of work that end there.
+
+    Args:
+        suffixes: what will be added to the name, such as "_00001_.mp4".
+
+    Raises:
+        ValueError: the name is too long, or Windows cannot have it.
+        OSError: the folder cannot be made or written to.
+    """
+    path = Path(path)
+    if path.name.split(".")[0].strip().lower() in RESERVED:
+        raise ValueError(f"{path.name!r} is the name of a device on Windows. Choose another name for {path}.")
+    longest = max(len(os.fsencode(path.name + suffix)) for suffix in ("", *suffixes))
+    if longest > LONGEST_NAME:
+        raise ValueError(
+            f"the name {path.name[:40]}… has {longest} bytes with what is added to it; at most {LONGEST_NAME} fit. "
+            "Choose a shorter one."
+        )
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; the name of a file is wanted.")
+    try:
+        with atomic(path.parent / ".probe") as partial:
+            partial.touch()
+            raise _Enough
+    except _Enough:
+        pass
+    except OSError as error:
+        raise OSError(f"cannot write into {path.parent} ({error.strerror or error}). Choose another place.") from error
+
+
+class _Enough(Exception):
+    """Ends an `atomic` block without a file."""
+
+
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder where the system can say so."""
+    try:
+        handle = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
+    except OSError:
+        if path.is_dir():  # Windows opens no folders
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some network folders
+            raise
+    finally:
+        os.close(handle)
 
 
 class JsonLines:
@@ -19,11 +178,13 @@ class JsonLines:
     def read(self) -> list[Record]:
         """Return all complete lines; one that a kill cut short is left out."""
         records = []
-        for line in self.path.read_text("utf-8").splitlines() if self.path.exists() else []:
+        for line in self.path.read_bytes().split(b"\n") if self.path.exists() else []:
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(record, dict):
+                records.append(record)
         return records
 
     def append(self, record: Record, durable: bool = False) -> None:
@@ -45,11 +206,8 @@ class JsonLines:
             os.close(handle)
 
     def keep(self, records: list[Record]) -> None:
-        """Replace the file's lines, by way of a temporary name."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        partial.write_text("".join(map(_line, records)), "utf-8")
-        os.replace(partial, self.path)
+        """Replace the file's lines."""
+        write_text(self.path, "".join(map(_line, records)))
 
     def _cut_short(self) -> bool:
         if not self.path.exists() or self.path.stat().st_size == 0:
