@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 from io import BytesIO
-from pathlib import Path
 
 from comfy.cli_args import args
 from comfy_api.v0_0_2 import Input, Types, io
 
-from ..lumiere_core.commands.sample import generated_by
+from ..lumiere_core.files import atomic
+from ..lumiere_core.provenance import generated_by
 from .host.inflate import inflation_of
 
 
@@ -40,14 +40,9 @@ class LabelledVideo(Input.Video):
         if not isinstance(path, (str, os.PathLike)):
             self.video.save_to(path, format=format, codec=codec, metadata=metadata, **kwargs)
             return
-        path = Path(path)
         # The host opens the final name at once: a full disk would leave half a file there.
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-        try:
+        with atomic(path) as partial:
             self.video.save_to(str(partial), format=format, codec=codec, metadata=metadata, **kwargs)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def get_components(self) -> Types.VideoComponents:
         return self.video.get_components()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
+
+from ..files import atomic
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,22 +37,16 @@ def write_mp4(
     path, frames = Path(path), enlarge(_array(frames), scale)
     _, height, width, _ = frames.shape
     check_mp4(height, width, fps)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
-    try:
-        options = {"movflags": "use_metadata_tags"}  # keeps fields that mp4 has no atom for
-        with av.open(str(partial), mode="w", options=options) as container:
-            container.metadata.update(metadata or {})
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.options = {"crf": str(crf)}
-            for image in frames:
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    options = {"movflags": "use_metadata_tags"}  # keeps fields that mp4 has no atom for
+    with atomic(path) as partial, av.open(str(partial), mode="w", format="mp4", options=options) as container:
+        container.metadata.update(metadata or {})
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": str(crf)}
+        for image in frames:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
 def check_mp4(height: int, width: int, fps: float) -> None:
@@ -111,14 +106,8 @@ def enlarge(frames: np.ndarray, scale: int) -> np.ndarray:
 
 def save_image(image: Image.Image, path: str | Path) -> None:
     """Write a picture, atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with atomic(path) as partial:
         image.save(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _array(frames: Frames) -> np.ndarray:

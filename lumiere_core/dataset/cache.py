@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..files import write_text
 from ..nets.checkpoint import load_file, save_file
 
 DATASET, INDEX = "dataset.json", "index.jsonl"
@@ -165,11 +165,11 @@ class Cache:
         return load_file(self._empty_path(height, width))[0]
 
     def write_dataset(self) -> None:
-        _write_text(self.folder / DATASET, json.dumps(self.dataset, indent=1, sort_keys=True))
+        write_text(self.folder / DATASET, json.dumps(self.dataset, indent=1, sort_keys=True))
 
     def write_index(self) -> None:
         lines = (json.dumps(asdict(entry), ensure_ascii=False) for entry in self.entries.values())
-        _write_text(self.folder / INDEX, "".join(line + "\n" for line in lines))
+        write_text(self.folder / INDEX, "".join(line + "\n" for line in lines))
 
     def _read_index(self) -> list[Entry]:
         path = self.folder / INDEX
@@ -183,13 +183,6 @@ class Cache:
 
 def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.to(torch.float16) for k, v in tensors.items()}
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any], name: str = "") -> str:

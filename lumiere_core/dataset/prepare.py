@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import sys
 import time
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..clips.media import save_image, write_mp4
+from ..files import atomic
 from .cache import Cache, Clip, Entry, Settings
 from .decode import Report, Unusable, frames_at
 from .encoders import Encoders
@@ -211,8 +211,7 @@ def to_pixels(latents: Tensor, rgb: dict[str, Any]) -> Tensor:
 
 
 def _write_report(path: Path, entries: list[Entry]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["video", "clips", "frames_decoded", "seconds", "size", "left_out", "notes"])
         for entry in entries:
@@ -227,7 +226,6 @@ def _write_report(path: Path, entries: list[Entry]) -> None:
                     "; ".join(entry.notes),
                 ]
             )
-    os.replace(partial, path)
 
 
 def _write_preview(cache: Cache, encoders: Encoders) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,6 +17,7 @@ from typing import BinaryIO
 
 from torch import Tensor
 
+from ..files import atomic
 from .cache import Cache, Clip
 
 FOLDER = "shards"
@@ -49,16 +49,11 @@ def pack(cache: Cache, megabytes: float) -> list[str]:
 
 
 def _write(path: Path, cache: Cache, clips: list[Clip]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for clip in clips:
-                _add(tar, f"{clip.key}.safetensors", cache.clip_path(clip.key).read_bytes())
-                facts = {**asdict(clip), "shard": path.name}
-                _add(tar, f"{clip.key}.json", json.dumps(facts, ensure_ascii=False).encode())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(path) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for clip in clips:
+            _add(tar, f"{clip.key}.safetensors", cache.clip_path(clip.key).read_bytes())
+            facts = {**asdict(clip), "shard": path.name}
+            _add(tar, f"{clip.key}.json", json.dumps(facts, ensure_ascii=False).encode())
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..files import Record
+from ..files import Record, atomic
 from .store import fingerprint
 
 if TYPE_CHECKING:
@@ -74,10 +74,8 @@ class ClipMaker:
                 return Clip(frames, str(kept["device"]), float(kept["seconds"]))
         clip = self._generate(prompt, seed)
         if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{name}.partial.npz")
-            np.savez_compressed(partial, frames=clip.frames.numpy(), device=clip.device, seconds=clip.seconds)
-            partial.replace(path)
+            with atomic(path) as partial:
+                np.savez_compressed(partial, frames=clip.frames.numpy(), device=clip.device, seconds=clip.seconds)
         return clip
 
     def path(self, name: str) -> Path | None:

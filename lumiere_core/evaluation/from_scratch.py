@@ -10,7 +10,6 @@ import argparse
 import csv
 import dataclasses
 import math
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.schedule import Schedule
-from ..files import Record
+from ..files import Record, atomic
 from ..nets.checkpoint import bundled_files, load_into, load_parts
 from ..nets.config import TemporalConfig
 from ..nets.temporal import TemporalLayers
@@ -178,13 +177,11 @@ def write_curves(records: list[Record], path: Path, starts: tuple[str, str], nam
     from ..clips.media import save_image
 
     records = sorted(records, key=lambda r: r["case"])
-    partial = path.with_name(f".{path.name}.{os.getpid()}.csv")
-    with partial.open("w", newline="") as file:
+    with atomic(path.with_suffix(".csv")) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["step", *(r["case"] for r in records)])
         for step, row in enumerate(zip(*(r["losses"] for r in records), strict=True)):
             writer.writerow([step + 1, *row])
-    os.replace(partial, path.with_suffix(".csv"))
     curves = [(r["start"], smoothed(r["losses"]).log10()) for r in records]
     steps = len(curves[0][1])
     low = min(curve.min().item() for _, curve in curves)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..files import atomic
 from .config import TemporalConfig, TextConfig, UNetConfig
 
 StateDict = dict[str, Tensor]
@@ -48,23 +49,18 @@ def load_file(path: str | Path) -> tuple[StateDict, dict[str, str]]:
 
 
 def save_file(state: StateDict, path: str | Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file: to a temporary name first, so a full disk leaves nothing half-written."""
+    """Write a safetensors file, whole or not at all."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file as write
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with atomic(path) as partial:
         partial.touch()
         mode = partial.stat().st_mode  # safetensors makes files that only their owner can read
-        write({k: v.detach().contiguous().cpu() for k, v in state.items()}, str(partial), metadata)
+        try:
+            write({k: v.detach().contiguous().cpu() for k, v in state.items()}, str(partial), metadata)
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OSError(f"could not write {path} ({error}). Is the disk full, or the folder not writable?") from error
         partial.chmod(mode)
-        os.replace(partial, path)
-    except SafetensorError as error:  # how the library reports a full disk
-        raise OSError(f"could not write {path} ({error}). Is the disk full, or the folder not writable?") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_into(module: nn.Module, state: StateDict, what: str) -> None:

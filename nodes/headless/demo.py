@@ -228,24 +228,24 @@ def check_clip(path: Path, frames: int, fps: float):
     return np.stack(images)
 
 
-def publish(clip: Path, pixels, output: Path, media) -> list[Path]:
+def publish(clip: Path, pixels, output: Path, media, files) -> list[Path]:
     """Put the clip and its two pictures in place, all of them or none; return their paths."""
     pictures = [output.with_name(f"{output.stem}_{kind}.png") for kind in ("sheet", "slice")]
-    paths, placed = [output, *pictures], []
-    partial = [p.with_name(f".{p.stem}.{os.getpid()}.partial{p.suffix}") for p in paths]
+    paths = [output, *pictures]
+    new = [path for path in paths if not path.exists()]
     # The workflow enlarges every pixel; the pictures need fewer of them.
     small = max(1, pixels.shape[2] // 64)
     half = max(1, pixels.shape[2] // 128)
     try:
-        shutil.copyfile(clip, partial[0])
-        media.save_image(media.contact_sheet(pixels[:, ::half, ::half], columns=10), partial[1])
-        media.save_image(media.xt_slice(pixels[:, ::small, ::small]), partial[2])
-        for source, target in zip(partial, paths, strict=True):
-            source.replace(target)
-            placed.append(target)
-    finally:
-        for path in [*partial, *(placed if len(placed) < len(paths) else [])]:
+        with contextlib.ExitStack() as stack:
+            partial = [stack.enter_context(files.atomic(path)) for path in paths]
+            shutil.copyfile(clip, partial[0])
+            media.save_image(media.contact_sheet(pixels[:, ::half, ::half], columns=10), partial[1])
+            media.save_image(media.xt_slice(pixels[:, ::small, ::small]), partial[2])
+    except BaseException:
+        for path in new:
             path.unlink(missing_ok=True)
+        raise
     return paths
 
 
@@ -278,7 +278,7 @@ def run(options: argparse.Namespace) -> None:
             bar.close()
             ran = time.monotonic()
             pixels = check_clip(clip, frames, fps)
-            paths = publish(clip, pixels, output, host.module("lumiere_core.clips.media"))
+            paths = publish(clip, pixels, output, *map(host.module, ("lumiere_core.clips.media", "lumiere_core.files")))
     finally:
         bar.close()
 

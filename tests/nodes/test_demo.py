@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
+
+from lumiere_core import files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,7 +98,7 @@ def published(demo, folder, media):
     clip = folder.with_suffix(".mp4")
     clip.write_bytes(b"clip")
     frames = np.zeros((2, 64, 64, 3), np.uint8)
-    return demo.publish(clip, frames, folder / "clip.mp4", media)
+    return demo.publish(clip, frames, folder / "clip.mp4", media, files)
 
 
 def test_clip_and_pictures_appear_together(demo, tmp_path):
@@ -113,12 +116,12 @@ def test_a_failure_while_writing_leaves_nothing(demo, tmp_path, error):
 
 
 def test_a_failure_while_renaming_leaves_nothing(demo, tmp_path, monkeypatch):
-    def replace(path, target):
-        if target.name == "clip_slice.png":
+    def replace(path, target, really=os.replace):
+        if target.name == "clip.mp4":  # the last of the three
             raise PermissionError(13, "Permission denied")
-        target.write_bytes(path.read_bytes())
+        really(path, target)
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(PermissionError):
         published(demo, tmp_path / "out", Media())
     assert not list((tmp_path / "out").iterdir())
