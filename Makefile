@@ -36,10 +36,14 @@ setup: ## Make .venv, .host/ComfyUI and .host/base (every other verb does it too
 demo: setup ## Text to video on the real host; PROMPT="a red ball bouncing on grass" SEED=7 OUT=clip.mp4, HD=1 for 256x256
 	@$(VENV_PYTHON) nodes/headless/demo.py
 
+# Two processes, each with a host of its own; the tests of a file stay together. WORKERS=0 for one process.
+WORKERS ?= 2
+SHARED = -n $(WORKERS) --dist loadgroup
+
 test: setup ## Lint and every test that needs no accelerator; ARGS="-k name" narrows it
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
-	LUMIERE_REQUIRE_HOST=1 $(VENV_PYTHON) -m pytest tests/core tests/nodes tests/workflows $(ARGS)
+	LUMIERE_REQUIRE_HOST=1 $(VENV_PYTHON) -m pytest $(SHARED) tests/core tests/nodes tests/workflows $(ARGS)
 
 test-core: setup ## Only the tests that need no host
 	$(VENV_PYTHON) -m pytest tests/core $(ARGS)

@@ -2,6 +2,7 @@
 
 core/ needs no host; nodes/ boots the real host in this process; workflows/ starts the real server.
 Without a host the last two are skipped, unless LUMIERE_REQUIRE_HOST is set (`make test` sets it).
+`make test` shares the files out to two processes (pytest-xdist), each with a host, folders and ports of its own.
 """
 
 import importlib.util
@@ -14,7 +15,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_modifyitems(items):
+def pytest_configure(config):
+    """Share the cores out among pytest-xdist's workers, and what they start, before torch is imported."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist's own reads the marks
+def pytest_collection_modifyitems(config, items):
+    """Keep the tests of a file in one worker, for its fixtures; those of the server too, so that only one starts."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            group = "server" if "server" in getattr(item, "fixturenames", ()) else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return
