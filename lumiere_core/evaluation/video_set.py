@@ -1,0 +1,130 @@
+"""A folder of videos as a set of features; what is done is kept, so that ten thousand clips can be measured in parts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..dataset.decode import Report, Unusable, frames_at
+from ..dataset.sources import find_sources
+from ..files import JsonLines
+from ..measures.features import Network
+from ..measures.sets.report import ClipSet
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How features are taken of a clip; every entry changes the figures.
+
+    Attributes:
+        frames: from the first one on; 0 = as many as the network takes at least.
+        fps: frames a second that clips are brought to; 0 = their own.
+        resize, size: see `Network.features`; size 0 = the network's own.
+    """
+
+    frames: int = 16
+    fps: float = 0.0
+    resize: str = "crop"
+    size: int = 0
+
+    def text(self, network: Network) -> dict[str, str]:
+        """Return what is printed with the figures."""
+        return {
+            "features": f"{network.name}, weights sha256 {network.sha256}",
+            "frames": f"first {self.frames or network.frames}, at {f'{self.fps:g} a second' if self.fps else 'their own rate'}",
+            "resizing": f"{self.resize} to {self.size or network.size} pixels",
+        }
+
+
+def videos_in(folder: Path) -> list[Path]:
+    """Return the videos of a folder and of the folders in it, by name; captions do not matter."""
+    return [source.path for source in find_sources(folder, caption="-")]
+
+
+def read_set(
+    files: list[Path],
+    name: str,
+    network: Network,
+    protocol: Protocol,
+    cache: Path | None = None,
+    on_clip: Callable[[int, int], None] | None = None,
+) -> ClipSet:
+    """Return the features of the clips; those that the cache holds are not made again.
+
+    Args:
+        cache: JSON lines, one a clip; clips are known by path, size and time of change.
+        on_clip: called with (done, of how many) after each; it may raise to stop.
+    """
+    store = JsonLines(cache) if cache else None
+    key = hashlib.sha256(f"{protocol}|{network.sha256}".encode()).hexdigest()[:16]
+    known = {record["clip"]: record for record in store.read() if record["key"] == key} if store else {}
+    rows: list[Tensor] = []
+    found = ClipSet(name, torch.empty(0))
+    for number, file in enumerate(files):
+        facts = file.stat()
+        clip = f"{file.resolve()}|{facts.st_size}|{facts.st_mtime_ns}"
+        record = known.get(clip)
+        if record is None:
+            record = {"clip": clip, "key": key, **_measured(file, network, protocol)}
+            if store:
+                store.append(record)
+        if "skipped" in record:
+            found.skipped[file.name] = record["skipped"]
+        else:
+            rows.append(torch.from_numpy(np.frombuffer(base64.b64decode(record["features"]), dtype="<f4").copy()))
+            found.sizes[record["size"]] += 1
+            found.rates[record["fps"]] += 1
+            found.codecs[record["codec"]] += 1
+        if on_clip is not None:
+            on_clip(number + 1, len(files))
+    if len(rows) < 2:
+        reasons = "; ".join(f"{file}: {reason}" for file, reason in list(found.skipped.items())[:3])
+        raise ValueError(f"{len(rows)} clips of {name} can be used; at least 2 are wanted. {reasons}".rstrip())
+    found.features = torch.stack(rows)
+    return found
+
+
+def _measured(file: Path, network: Network, protocol: Protocol) -> dict[str, str]:
+    try:
+        codec, rate = facts_of(file)
+        count = protocol.frames or network.frames
+        frames = list(islice(frames_at(file, protocol.fps or rate, Report()), count))
+        clip = torch.from_numpy(np.stack(frames))
+        if len(clip) < count:
+            return {"skipped": f"{len(clip)} frames, {count} are wanted"}
+        vector = network.features(clip, protocol.resize, protocol.size or None)
+    except (Unusable, ValueError) as error:
+        return {"skipped": str(error)}
+    height, width = clip.shape[1:3]
+    packed = base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
+    return {"features": packed, "size": f"{width}x{height}", "fps": f"{rate:.4g}", "codec": codec}
+
+
+def facts_of(file: Path) -> tuple[str, float]:
+    """Return codec and frames a second of a video.
+
+    Raises:
+        Unusable: not a video.
+    """
+    import av
+
+    try:
+        with av.open(str(file)) as container:
+            stream = container.streams.video[0]
+            return stream.codec_context.name, float(stream.average_rate or 25)
+    except (av.error.FFmpegError, IndexError, OSError, ValueError) as error:
+        raise Unusable(f"no video that can be opened ({error})") from error
+
+
+def frames_of(file: Path) -> tuple[Iterator[np.ndarray], float]:
+    """Return the (h, w, 3) uint8 frames of a video one by one, as they are in the file, and its frames a second."""
+    _, rate = facts_of(file)
+    return frames_at(file, rate, Report()), rate

@@ -1,0 +1,269 @@
+"""Distances between sets of clips: known answers, no bias, and everything printed that a figure depends on."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from lumiere_core.clips.media import write_mp4
+from lumiere_core.clips.video import to_uint8
+from lumiere_core.evaluation.video_set import Protocol, frames_of, read_set, videos_in
+from lumiere_core.measures.features import Network, load_network
+from lumiere_core.measures.features.network import resized
+from lumiere_core.measures.sets import compare_sets, frechet_distance, inception_score, kernel_distance
+from lumiere_core.measures.sets.report import ClipSet
+from lumiere_core.measures.sets.statistics import Moments, kernel_interval
+from lumiere_core.world import render_clip, sample_scene
+
+
+def gaussian(count, width=8, shift=0.0, scale=1.0, seed=0):
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale + shift
+
+
+def test_frechet_distance_of_known_gaussians():
+    """|m1 - m2|² + sum of (s1 - s2)² for diagonal covariances, exact once the samples are whitened."""
+    white = gaussian(400)
+    white = white - white.mean(0)
+    values, vectors = torch.linalg.eigh(white.T @ white / 399)
+    white = white @ vectors / values.sqrt()
+    assert frechet_distance(white, white) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(white, white + 2) == pytest.approx(8 * 4)
+    assert frechet_distance(white, white * 3) == pytest.approx(8 * (3 - 1) ** 2)
+    assert frechet_distance(white, gaussian(400, shift=0.5, seed=1)) == pytest.approx(
+        frechet_distance(gaussian(400, shift=0.5, seed=1), white)
+    )
+
+
+def test_moments_in_pieces_are_the_moments_of_all():
+    features = gaussian(100, shift=1000.0)
+    pieces = Moments()
+    for part in features.split(17):
+        pieces.add(part)
+    assert torch.allclose(pieces.covariance(), features.T.cov())
+    assert torch.allclose(pieces.mean, features.mean(0))
+    other = gaussian(100, seed=2)
+    assert frechet_distance(pieces, other) == pytest.approx(frechet_distance(features, other))
+
+
+def test_few_clips_bias_the_frechet_distance_and_not_the_kernel_one():
+    pairs = [(gaussian(24, 16, seed=2 * i), gaussian(24, 16, seed=2 * i + 1)) for i in range(40)]
+    frechet = torch.tensor([frechet_distance(*pair) for pair in pairs])
+    kernel = torch.tensor([kernel_distance(*pair) for pair in pairs])
+    assert frechet.mean() > 3  # of equal distributions
+    assert abs(kernel.mean()) < 3 * kernel.std() / 40**0.5
+
+
+def test_kernel_distance_by_its_definition_and_its_interval():
+    first, second = gaussian(9, seed=1), gaussian(7, shift=0.3, seed=2)
+
+    def kernel(a, b):
+        return (a @ b.T / 8 + 1) ** 3
+
+    within = [kernel(x, x).fill_diagonal_(0).sum() / (len(x) * (len(x) - 1)) for x in (first, second)]
+    wanted = float(sum(within) - 2 * kernel(first, second).mean())
+    assert kernel_distance(first, second) == pytest.approx(wanted)
+    first, second = gaussian(200, seed=1), gaussian(200, shift=1.0, seed=2)
+    low, high = kernel_interval(first, second)
+    assert 0 < low < kernel_distance(first, second) < high
+    assert kernel_interval(first, second) == (low, high)  # the same draws
+
+
+def test_inception_score():
+    sure = torch.eye(5).repeat(40, 1) * 100
+    assert inception_score(sure)[0] == pytest.approx(5)
+    assert inception_score(torch.zeros(200, 5)) == (pytest.approx(1), pytest.approx(0))
+    with pytest.raises(ValueError, match="fewer parts"):
+        inception_score(torch.zeros(3, 5))
+
+
+def test_bad_sets_are_refused():
+    with pytest.raises(ValueError, match="1 and 5 clips"):
+        frechet_distance(gaussian(1), gaussian(5))
+    with pytest.raises(ValueError, match="8 and 4 features"):
+        frechet_distance(gaussian(5), gaussian(5, 4))
+    bad = gaussian(5)
+    bad[3, 2] = float("nan")
+    with pytest.raises(ValueError, match="clip 3 are no numbers"):
+        kernel_distance(bad, gaussian(5))
+
+
+def test_the_report_says_what_its_figures_depend_on():
+    real = ClipSet("real", gaussian(60), Counter({"64x64": 60}), Counter({"25": 60}), Counter({"h264": 60}))
+    made = ClipSet("made", gaussian(40, shift=1.0, seed=1), Counter({"64x64": 30, "32x32": 10}), Counter({"16": 40}))
+    made.codecs, made.skipped = Counter({"h264": 40}), {"short.mp4": "3 frames, 16 are wanted"}
+    report = compare_sets(real, made, {"features": "I3D, weights sha256 abc"}, classes=True)
+    text = report.table()
+    for part in (
+        "n = 60",
+        "n = 40",
+        "64x64 (30), 32x32 (10)",
+        "fps 25",
+        "sha256 abc",
+        "half to half",
+        "divided by n - 1",
+    ):
+        assert part in text
+    for warning in ("fewer than 2048", "differ in size", "frame sizes", "frame rates", "short.mp4: 3 frames"):
+        assert warning in text
+    assert report.values["half_frechet"] < report.values["frechet"] and report.values["kernel_low"] > 0
+    assert 1 <= report.values["inception"] <= 8
+
+
+def i3d_state(width=2, classes=7, seed=0):
+    """Weights of a very narrow I3D, by the names of the public files."""
+    generator, state = torch.Generator().manual_seed(seed), {}
+
+    def unit(name, channels, kernel):
+        state[f"{name}.conv3d.weight"] = torch.randn(width, channels, *kernel, generator=generator) * 0.3
+        for part in ("running_mean", "bias"):
+            state[f"{name}.bn.{part}"] = torch.randn(width, generator=generator) * 0.1
+        for part in ("running_var", "weight"):
+            state[f"{name}.bn.{part}"] = torch.rand(width, generator=generator) + 0.5
+
+    unit("Conv3d_1a_7x7", 3, (7, 7, 7))
+    unit("Conv3d_2b_1x1", width, (1, 1, 1))
+    unit("Conv3d_2c_3x3", width, (3, 3, 3))
+    channels = width
+    for block in ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c"):
+        for part in ("b0", "b1a", "b2a", "b3b"):
+            unit(f"Mixed_{block}.{part}", channels, (1, 1, 1))
+        for part in ("b1b", "b2b"):
+            unit(f"Mixed_{block}.{part}", width, (3, 3, 3))
+        channels = 4 * width
+    state["logits.conv3d.weight"] = torch.randn(classes, channels, 1, 1, 1, generator=generator)
+    state["logits.conv3d.bias"] = torch.randn(classes, generator=generator)
+    return state
+
+
+def c3d_state(width=2, classes=5):
+    generator, state, channels = torch.Generator().manual_seed(0), {}, 3
+    for name in ("conv1", "conv2", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b"):
+        state[f"{name}.weight"] = torch.randn(width, channels, 3, 3, 3, generator=generator) * 0.3
+        state[f"{name}.bias"] = torch.zeros(width)
+        channels = width
+    for name, size, out in (("fc6", 16 * width, 8), ("fc7", 8, 8), ("fc8", 8, classes)):
+        state[f"{name}.weight"] = torch.randn(out, size, generator=generator) * 0.1
+        state[f"{name}.bias"] = torch.zeros(out)
+    return state
+
+
+@pytest.fixture(scope="session")
+def i3d_file(tmp_path_factory):
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("nets") / "i3d.safetensors"
+    save_file(i3d_state(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def i3d(i3d_file):
+    return load_network(i3d_file)
+
+
+@pytest.fixture(scope="session")
+def c3d(tmp_path_factory):
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("nets") / "c3d.safetensors"
+    save_file(c3d_state(), path)
+    return load_network(path)
+
+
+def clip(seed=0, frames=16, side=32):
+    return to_uint8(render_clip(sample_scene(seed), frames, 16.0, side, side))
+
+
+def test_i3d_and_c3d_are_told_by_their_weights(i3d, c3d):
+    assert (i3d.name, c3d.name) == ("I3D", "C3D") and len(i3d.sha256) == 64
+    first = i3d.features(clip(0))
+    assert first.shape == (7,) and torch.equal(first, i3d.features(clip(0)))
+    assert not torch.allclose(first, i3d.features(clip(1)))
+    assert not torch.allclose(first, i3d.features(clip(0).flip(0)))  # time matters
+    assert c3d.features(clip(0)).shape == (5,)
+    with pytest.raises(ValueError, match="9 frames; I3D takes at least 10"):
+        i3d.features(clip(0, frames=9))
+    with pytest.raises(ValueError, match="C3D takes 16"):
+        c3d.features(clip(0, frames=20))
+
+
+def test_videomae_through_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.VideoMAEConfig(
+        image_size=32,
+        patch_size=16,
+        num_frames=4,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    transformers.VideoMAEModel(config).save_pretrained(tmp_path)
+    network = load_network(tmp_path)
+    assert network.name == "VideoMAE" and network.frames == 4 and not network.classes
+    assert network.features(clip(0, frames=4)).shape == (16,)
+
+
+def test_files_that_are_no_network_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(FileNotFoundError, match="none.safetensors.*Publishers: I3D"):
+        load_network(tmp_path / "none.safetensors")
+    pickle = tmp_path / "i3d_torchscript.pt"
+    pickle.touch()
+    with pytest.raises(ValueError, match="can run code"):
+        load_network(pickle)
+    save_file({"a.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="neither I3D .* nor C3D"):
+        load_network(tmp_path / "other.safetensors")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileNotFoundError, match="model.safetensors"):
+        load_network(tmp_path / "folder")
+
+
+def test_resizing_is_named_and_does_what_it_says():
+    frames = torch.rand(2, 3, 20, 40) * 255
+    frames[..., :10] = 0
+    assert resized(frames, 20, "crop").equal(frames[..., 10:30])
+    assert resized(frames, 20, "stretch").shape == (2, 3, 20, 20)
+    assert resized(frames, 20, "stretch")[..., :4].max() < 1e-3
+    assert not torch.allclose(resized(frames, 10, "crop"), resized(frames, 10, "crop-antialias"))
+    with pytest.raises(ValueError, match="stretch-antialias"):
+        resized(frames, 20, "squeeze")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for seed in range(3):
+        write_mp4(tmp_path / f"set/{seed}.mp4", clip(seed), 8.0)
+    write_mp4(tmp_path / "set/short.mp4", clip(0, frames=5), 8.0)
+    (tmp_path / "set/broken.mp4").write_bytes(b"nothing")
+    return tmp_path / "set"
+
+
+def test_a_folder_is_read_once(folder, i3d, tmp_path):
+    ran = []
+    counting = Network(**{**vars(i3d), "run": lambda x: ran.append(1) or i3d.run(x)})
+    files, cache = videos_in(folder), tmp_path / "cache.jsonl"
+    done = []
+    found = read_set(files, "made", counting, Protocol(), cache, lambda *counts: done.append(counts))
+    assert found.features.shape == (3, 7) and len(ran) == 3 and done[-1] == (5, 5)
+    assert found.sizes == {"32x32": 3} and found.rates == {"8": 3} and found.codecs == {"h264": 3}
+    assert found.skipped["short.mp4"] == "5 frames, 16 are wanted" and "broken.mp4" in found.skipped
+    again = read_set(files, "made", counting, Protocol(), cache)
+    assert again.features.equal(found.features) and again.skipped == found.skipped and len(ran) == 3
+    read_set(files, "made", counting, Protocol(resize="stretch"), cache)
+    assert len(ran) == 6  # another protocol, other features
+    write_mp4(folder / "1.mp4", clip(9), 8.0)
+    read_set(files, "made", counting, Protocol(), cache)
+    assert len(ran) == 7  # another clip under the same name
+
+
+def test_a_set_of_one_clip_says_why(folder, i3d):
+    with pytest.raises(ValueError, match="0 clips of few can be used; at least 2 are wanted. broken.mp4: "):
+        read_set([folder / "broken.mp4", folder / "short.mp4"], "few", i3d, Protocol())
+
+
+def test_frames_of_a_file_come_as_they_are_in_it(folder):
+    frames, rate = frames_of(folder / "short.mp4")
+    assert rate == 8 and len(list(frames)) == 5
