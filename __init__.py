@@ -4,7 +4,7 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .nodes.condition_builder import LumiereConditionBuilder
 from .nodes.conditioning import LumiereApplyCondition, LumiereBlendKnown
-from .nodes.host import models
+from .nodes.host import live, models
 from .nodes.loaders import LumiereApplyTemporal, LumiereLoader, LumiereSaveTemporal
 from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
 from .nodes.style import LumiereStyleInterpolate
@@ -22,6 +22,7 @@ class LumiereExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         models.register_folder()
+        live.register_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

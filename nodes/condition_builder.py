@@ -18,8 +18,13 @@ WIDEST = 4096  # pixels
 NONE = (0, 0, 0, 0)
 
 
-def _image(name: str, tooltip: str, optional: bool = False) -> io.Image.Input:
-    return io.Image.Input(name, tooltip=tooltip, optional=optional)
+def _images(tooltip: str) -> io.Image.Input:
+    # One name in every task, so that the link stays when the task is changed; optional, as OLD names count too.
+    return io.Image.Input("images", tooltip=tooltip, optional=True)
+
+
+def _region(tooltip: str) -> io.Mask.Input:
+    return io.Mask.Input("region", tooltip=tooltip, optional=True)
 
 
 def _rates() -> list:
@@ -54,19 +59,19 @@ def _side(name: str) -> io.Int.Input:
 
 TASKS = {
     "image to video": [
-        _image("start_image", "The first frame, or the beginning of the clip."),
-        _image("end_image", "The last frame, if it is given too.", optional=True),
+        _images("The first frame, or the beginning of the clip."),
+        io.Image.Input("end_image", tooltip="The last frame, if it is given too.", optional=True),
         # The host's page cannot make a node whose first choice has no widget.
         io.Int.Input(
             "start_frames",
             default=1,
             min=1,
             max=LONGEST,
-            tooltip="How many images of start_image are given: 1 is image to video, more continue a clip.",
+            tooltip="How many of the images are given: 1 is image to video, more continue a clip.",
         ),
     ],
     "key frames": [
-        _image("images", "The given frames, as a batch."),
+        _images("The given frames, as a batch."),
         io.String.Input(
             "frames",
             default="0, -1",
@@ -74,14 +79,12 @@ TASKS = {
         ),
     ],
     "inpaint": [
-        _image("video", "The clip, frames as a batch."),
-        io.Mask.Input(
-            "region", tooltip="1 (painted) where the clip is to be made anew: one mask for all frames, or one for each."
-        ),
+        _images("The clip, frames as a batch."),
+        _region("1 (painted) where the clip is to be made anew: one mask for all frames, or one for each."),
         *_rates(),
     ],
     "outpaint": [
-        _image("video", "The clip, frames as a batch. It is fitted into what the borders leave."),
+        _images("The clip, frames as a batch. It is fitted into what the borders leave."),
         _side("left"),
         _side("top"),
         _side("right"),
@@ -89,10 +92,11 @@ TASKS = {
         *_rates(),
     ],
     "cinemagraph": [
-        _image("image", "A still picture. Of several images the first counts."),
-        io.Mask.Input("region", tooltip="1 (painted) where the picture is to move."),
+        _images("A still picture. Of several images the first counts."),
+        _region("1 (painted) where the picture is to move."),
     ],
 }
+OLD = ("start_image", "video", "image")  # names of `images` in saved workflows
 
 
 class LumiereConditionBuilder(io.ComfyNode):
@@ -103,7 +107,7 @@ class LumiereConditionBuilder(io.ComfyNode):
         return io.Schema(
             node_id="LumiereConditionBuilder",
             display_name="Lumiere Condition Builder",
-            category="lumiere",
+            category="lumiere/conditioning",
             description="Makes of pictures, clips and masks what is known of the clip that you want: an IMAGE with all "
             "its frames, and a MASK that is 1 where they are to be generated. For Lumiere Apply Condition, and for "
             "the inpainting and video nodes of other models.",
@@ -159,13 +163,32 @@ class LumiereConditionBuilder(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, task: dict, width: int, height: int, length: int, resize: str, grow: int, feather: int
+        cls, task: dict, width: int, height: int, length: int, resize: str, grow: int, feather: int, **old
     ) -> io.NodeOutput:
-        given = {key: value for key, value in task.items() if key != "task"}
+        given = given_by(task, old)
         frame = Frame(height, width, resize, grow, feather)
         condition = BUILDERS[task["task"]](frame, length, **given)
         mask = 1 - condition.known[0, 0]  # the paper's masks are 1 where the clip is known, the host's where it is not
         return io.NodeOutput(condition.clip[0].movedim(0, -1).contiguous(), mask)
+
+
+def given_by(task: dict, old: dict) -> dict:
+    """Return the inputs of the chosen task by their names, also those that a saved workflow has under an older one.
+
+    Args:
+        old: what the host passes of inputs that it does not know: {"task.video": IMAGE}.
+
+    Raises:
+        ValueError: something that the task needs is not connected.
+    """
+    found = {**{key.removeprefix("task."): value for key, value in old.items()}, **task}
+    given = {"images" if key in OLD else key: value for key, value in found.items() if value is not None}
+    name = given.pop("task")
+    needed = {i.id for i in TASKS[name]} & {"images", "region"}
+    missing = sorted(needed - given.keys())
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} of the task {name} is not connected. Connect it to this node.")
+    return given
 
 
 @dataclass(frozen=True)
@@ -195,22 +218,22 @@ class Frame:
 
 
 def image_to_video(
-    frame: Frame, length: int, start_image: Tensor, end_image: Tensor | None = None, start_frames: int = 1
+    frame: Frame, length: int, images: Tensor, end_image: Tensor | None = None, start_frames: int = 1
 ) -> Condition:
     """The first frame is given, or more of the beginning, and perhaps the last."""
-    if start_frames > len(start_image):
+    if start_frames > len(images):
         raise ValueError(
-            f"start_frames is {start_frames}, but start_image has {len(start_image)} image(s). Lower start_frames, or "
+            f"start_frames is {start_frames}, but images has {len(images)} image(s). Lower start_frames, or "
             "give that many."
         )
-    parts = [start_image[:start_frames]] + ([] if end_image is None else [end_image[:1]])
+    parts = [images[:start_frames]] + ([] if end_image is None else [end_image[:1]])
     frames = list(range(start_frames)) + [length - 1] * (len(parts) - 1)
     if length < len(frames):
         raise ValueError(
             f"length is {length}, and {len(frames)} frame(s) are given; the clip must have that many at least. Set "
             "length, for example to 80."
         )
-    clips, known = zip(*(frame.place(images) for images in parts), strict=True)
+    clips, known = zip(*(frame.place(part) for part in parts), strict=True)
     known = [k.expand(-1, -1, clip.shape[2], -1, -1) for k, clip in zip(known, clips, strict=True)]
     return key_frames(torch.cat(clips, 2), frames, length, torch.cat(known, 2), BLANK)
 
@@ -227,11 +250,11 @@ def some_frames(frame: Frame, length: int, images: Tensor, frames: str) -> Condi
     return key_frames(clip, numbers, length, known, BLANK)
 
 
-def inpainted(frame: Frame, length: int, video: Tensor, region: Tensor, source_fps: float, fps: float) -> Condition:
+def inpainted(frame: Frame, length: int, images: Tensor, region: Tensor, source_fps: float, fps: float) -> Condition:
     """A region is to be made anew."""
-    region = region_of(video, region)
-    check_clip(video, length)
-    video, region = at_rate(video, region, source_fps, fps)
+    region = region_of(images, region)
+    check_clip(images, length)
+    video, region = at_rate(images, region, source_fps, fps)
     clip, known = frame.place(video, region)
     check_share(known)
     return inpaint(clip, known, length, BLANK)
@@ -240,7 +263,7 @@ def inpainted(frame: Frame, length: int, video: Tensor, region: Tensor, source_f
 def outpainted(
     frame: Frame,
     length: int,
-    video: Tensor,
+    images: Tensor,
     left: int,
     top: int,
     right: int,
@@ -249,8 +272,8 @@ def outpainted(
     fps: float,
 ) -> Condition:
     """The world outside of the frame is to be made."""
-    check_clip(video, length)
-    video, _ = at_rate(video, None, source_fps, fps)
+    check_clip(images, length)
+    video, _ = at_rate(images, None, source_fps, fps)
     clip, known = frame.place(video, None, (left, top, right, bottom))
     if bool((known == 1).all()) and length <= clip.shape[2]:
         raise ValueError(
@@ -260,12 +283,12 @@ def outpainted(
     return inpaint(clip, known, length, BLANK)
 
 
-def moving_picture(frame: Frame, length: int, image: Tensor, region: Tensor) -> Condition:
+def moving_picture(frame: Frame, length: int, images: Tensor, region: Tensor) -> Condition:
     """A region of a still picture moves."""
     if length < 1:
         raise ValueError("length is 0, but a still picture has none of its own. Set it, for example to 80.")
-    clip, still = frame.place(image[:1], region_of(image[:1], region))
-    _, first = frame.place(image[:1])
+    clip, still = frame.place(images[:1], region_of(images[:1], region))
+    _, first = frame.place(images[:1])
     check_share(still)
     return cinemagraph(clip[:, :, 0], still[:, :, 0], length, first[:, :, 0])
 

@@ -8,6 +8,7 @@ import comfy.model_management as model_management
 import comfy.utils
 import node_helpers
 import torch
+import torch.nn.functional as F
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
@@ -28,7 +29,7 @@ class LumiereApplyCondition(io.ComfyNode):
         return io.Schema(
             node_id="LumiereApplyCondition",
             display_name="Lumiere Apply Condition",
-            category="lumiere",
+            category="lumiere/conditioning",
             description="Gives the model a clip of which something is known: adds it to the prompts, and makes the "
             "latent to sample, in which only the rest is made.",
             search_aliases=["inpaint model conditioning", "image to video", "masked video"],
@@ -41,6 +42,13 @@ class LumiereApplyCondition(io.ComfyNode):
                     "mask",
                     tooltip="More than 0 where the clip is to be generated; one for all frames, or one for each.",
                 ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="A latent of the same length and size, such as that of Empty Lumiere Latent Video. A bypassed node "
+                    "hands it on, so bypass shows the clip without the condition. What it holds where the mask is not 0 "
+                    "is what denoise below 1 begins with.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -50,7 +58,9 @@ class LumiereApplyCondition(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, positive, negative, vae, condition: Tensor, mask: Tensor) -> io.NodeOutput:
+    def execute(
+        cls, positive, negative, vae, condition: Tensor, mask: Tensor, latent: dict | None = None
+    ) -> io.NodeOutput:
         condition = colours(condition)
         if vae.latent_dim != 2:
             raise ValueError(
@@ -61,8 +71,36 @@ class LumiereApplyCondition(io.ComfyNode):
         blanked = torch.where(made[..., None] > 0.5, condition.new_tensor(BLANK), condition)
         known = {"concat_latent_image": vae.encode(blanked), "concat_mask": made[:, None], NEEDS_CONDITION: True}
         prompts = (node_helpers.conditioning_set_values(prompt, known) for prompt in (positive, negative))
-        latent = {"samples": vae.encode(condition), "noise_mask": made[:, None]}
-        return io.NodeOutput(*prompts, latent)
+        samples = vae.encode(condition)
+        if latent is not None:
+            samples = begun(samples, latent, made)
+        return io.NodeOutput(*prompts, {"samples": samples, "noise_mask": made[:, None]})
+
+
+def begun(samples: Tensor, latent: dict, made: Tensor) -> Tensor:
+    """Return the latents of a condition with those of another clip where it is to be generated.
+
+    Args:
+        samples: (t, c, h, w) of the condition.
+        latent: LATENT of the other clip; an empty one changes nothing.
+        made: (t, height, width) in pixels, 1 where the clip is to be generated.
+
+    Raises:
+        ValueError: the other clip has another length or size.
+    """
+    other = latent["samples"]
+    empty = "downscale_ratio_spacial" in latent  # zeros in pixels: the sampler would bring them to the model's size
+    height, width = made.shape[1:] if empty else samples.shape[2:]
+    if other.ndim != 4 or (len(other), *other.shape[2:]) != (len(samples), height, width):
+        unit = "pixels" if empty else "latent pixels"
+        raise ValueError(
+            f"the latent has {len(other)} frames of {other.shape[-1]}x{other.shape[-2]} {unit} and the condition "
+            f"{len(samples)} of {width}x{height}; the same is wanted. Set width, height and length of both nodes alike."
+        )
+    if empty:
+        return samples
+    cells = F.adaptive_max_pool2d(made[:, None].to(samples), samples.shape[2:])
+    return torch.where(cells > 0, other.to(samples), samples)
 
 
 def generated(condition: Tensor, mask: Tensor) -> Tensor:
@@ -102,7 +140,7 @@ class LumiereBlendKnown(io.ComfyNode):
         return io.Schema(
             node_id="LumiereBlendKnown",
             display_name="Lumiere Blend Known",
-            category="lumiere",
+            category="lumiere/conditioning",
             description="Corrects the colours of what was made so that it meets what was given: no seam at the mask's "
             "border, no jump after a given frame. For clips of any model. Image Composite Masked comes after it.",
             search_aliases=["poisson blending", "color match", "seam", "harmonize", "first frame flash"],

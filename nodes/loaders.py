@@ -28,6 +28,19 @@ PARTS = ("text", "image", "temporal")
 UNTRAINED = "untrained"
 
 
+def _loadable(part: str) -> list[str]:
+    """Return the names of models that hold a part, and of files that say nothing: loading those tells what is wrong."""
+    names = []
+    for name in models.checkpoint_names():
+        try:
+            found = [weights.parts_in(file) for file in models.checkpoint_files(name)]
+        except OSError:  # gone since it was listed
+            continue
+        if any(parts is None or part in parts for parts in found):
+            names.append(name)
+    return names
+
+
 class LumiereLoader(io.ComfyNode):
     """Checkpoint to MODEL, CLIP and VAE."""
 
@@ -36,14 +49,14 @@ class LumiereLoader(io.ComfyNode):
         return io.Schema(
             node_id="LumiereLoader",
             display_name="Load Lumiere",
-            category="lumiere",
+            category="lumiere/loaders",
             description="Loads a Lumiere checkpoint: the image model with its temporal layers, its text encoder and "
             "the pixel VAE. A still image (one frame) uses the image model alone.",
             search_aliases=["lumiere checkpoint", "text to video", "load video model"],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=models.checkpoint_names(),
+                    options=_loadable("image"),
                     tooltip=f"{models.BUNDLED} and {models.BUNDLED_SSR} (super-resolution, x4) are part of the pack; the others "
                     "lie in models/lumiere.",
                 ),
@@ -134,7 +147,7 @@ class LumiereSaveTemporal(io.ComfyNode):
         return io.Schema(
             node_id="LumiereSaveTemporal",
             display_name="Save Lumiere Temporal Layers",
-            category="lumiere",
+            category="lumiere/loaders",
             description="Writes the temporal layers of a MODEL, with patches applied, as one safetensors file. "
             "Save Checkpoint and Save Model write the image model only.",
             search_aliases=["export temporal layers"],
@@ -175,7 +188,7 @@ class LumiereApplyTemporal(io.ComfyNode):
         return io.Schema(
             node_id="LumiereApplyTemporal",
             display_name="Apply Lumiere Temporal Layers",
-            category="lumiere",
+            category="lumiere/loaders",
             description="Inflates an image MODEL (SD1.x, SD2.x, SDXL, the SD x4 upscaler, lumiere-mini and their "
             "fine-tunes) over time. Frames lie in the batch axis; any sampler, LoRA or ControlNet works on the result.",
             search_aliases=["motion module", "inflate", "animate checkpoint", "video model from image model"],
@@ -185,7 +198,7 @@ class LumiereApplyTemporal(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "temporal",
-                    options=[UNTRAINED, *models.checkpoint_names()],
+                    options=[UNTRAINED, *_loadable("temporal")],
                     tooltip="Trained temporal layers from models/lumiere. untrained: every frame that reaches the "
                     "coarsest level is what the image model makes; the frames between repeat its features.",
                 ),

@@ -25,7 +25,7 @@ class EmptyLumiereLatentVideo(io.ComfyNode):
         return io.Schema(
             node_id="EmptyLumiereLatentVideo",
             display_name="Empty Lumiere Latent Video",
-            category="lumiere",
+            category="lumiere/latent",
             description="An empty clip to be sampled. Frames lie in the batch axis. Works with every image model that "
             "was inflated too: the sampler converts it to the model's latent size.",
             search_aliases=["empty latent", "video size", "number of frames"],
@@ -41,8 +41,8 @@ class EmptyLumiereLatentVideo(io.ComfyNode):
                     default=80,
                     min=1,
                     max=4096,
-                    tooltip="Frames of a clip: 80 are 5 seconds at 16 frames a second. Any number works; 1 is a still "
-                    "image made without the temporal layers.",
+                    tooltip="Frames of a clip: 80 are 5 seconds at 16 frames a second. lumiere-mini was trained on 32 "
+                    "and 80: less than 32 fall apart, more than 80 lose their motion. 1 is a still image.",
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -51,15 +51,28 @@ class EmptyLumiereLatentVideo(io.ComfyNode):
                     max=64,
                     tooltip="Clips. For more than one, set frames_per_clip of the loader to length.",
                 ),
+                io.Float.Input(
+                    "fps",
+                    default=16.0,
+                    min=0.1,
+                    max=1000.0,
+                    step=0.01,
+                    round=0.0001,
+                    optional=True,
+                    tooltip="Frames a second that the model makes; only handed on, for Create Video. lumiere-mini: 16.",
+                ),
             ],
-            outputs=[io.Latent.Output()],
+            outputs=[
+                io.Latent.Output(),
+                io.Float.Output(display_name="fps", tooltip="For Create Video, so that the clip plays at its speed."),
+            ],
         )
 
     @classmethod
-    def execute(cls, width: int, height: int, length: int, batch_size: int) -> io.NodeOutput:
+    def execute(cls, width: int, height: int, length: int, batch_size: int, fps: float = 16.0) -> io.NodeOutput:
         samples = torch.zeros([batch_size * length, 3, height, width], device=model_management.intermediate_device())
         # The key tells the host how to turn an empty clip into the latent size of any model.
-        return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": 1})
+        return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": 1}, fps)
 
 
 class LumiereSampler(io.ComfyNode):
@@ -70,7 +83,7 @@ class LumiereSampler(io.ComfyNode):
         return io.Schema(
             node_id="LumiereSampler",
             display_name="Lumiere Sampler",
-            category="lumiere",
+            category="lumiere/sampling",
             description="Samples clips like KSampler does, with noise that depends on the seed and the number of the "
             "frame only: a longer clip with the same seed begins with the same noise.",
             search_aliases=["ksampler", "text to video", "sample video"],

@@ -24,7 +24,7 @@ class LumiereStyleInterpolate(io.ComfyNode):
         return io.Schema(
             node_id="LumiereStyleInterpolate",
             display_name="Lumiere Style Interpolate",
-            category="lumiere",
+            category="lumiere/style",
             description="Moves the image weights of a MODEL towards those of a style MODEL of the same architecture. "
             "The temporal layers of the first MODEL stay as they are, so the motion is kept. For a style that is a "
             "LoRA use the stock LoRA loader; its strength is alpha.",

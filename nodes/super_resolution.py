@@ -61,7 +61,7 @@ class LumiereTemporalMultidiffusion(io.ComfyNode):
         return io.Schema(
             node_id="LumiereTemporalMultidiffusion",
             display_name="Lumiere Temporal Multidiffusion",
-            category="lumiere",
+            category="lumiere/sampling",
             description="Makes any sampler denoise a clip in overlapping windows of frames that are averaged at every "
             "step, so that memory depends on the window, not on the clip. For every MODEL with frames in the batch "
             "(image models with motion layers, Lumiere) or with 5-D video latents.",
@@ -96,7 +96,7 @@ class LumiereSuperResolution(io.ComfyNode):
         return io.Schema(
             node_id="LumiereSuperResolution",
             display_name="Lumiere Super Resolution",
-            category="lumiere",
+            category="lumiere/sampling",
             description="Makes a clip larger (lumiere-mini-ssr: 4 times) in overlapping windows of frames that are "
             "averaged at every step, so that no seams show in time. Any number of frames and any size.",
             search_aliases=["upscale video", "ssr", "upscale", "hd"],

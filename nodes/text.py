@@ -13,7 +13,7 @@ class LumiereTextEncode(io.ComfyNode):
         return io.Schema(
             node_id="LumiereTextEncode",
             display_name="Lumiere Text Encode",
-            category="lumiere",
+            category="lumiere/conditioning",
             description="Encodes the prompt and the negative prompt of a clip, as two CLIP Text Encode nodes would.",
             search_aliases=["prompt", "negative prompt", "text to video"],
             inputs=[

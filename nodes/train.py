@@ -13,7 +13,7 @@ class LumiereTrainTemporal(io.ComfyNode):
         return io.Schema(
             node_id="LumiereTrainTemporal",
             display_name="Train Lumiere Temporal Layers",
-            category="lumiere",
+            category="lumiere/training",
             description="Trains the temporal layers of a MODEL on captioned clips; the image model stays as it is. The "
             "file goes to models/lumiere, for Apply Lumiere Temporal Layers. Stop saves what was trained so far.",
             search_aliases=["train motion", "motion lora", "fine-tune video", "overfit"],

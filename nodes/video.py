@@ -75,7 +75,7 @@ class LumiereLabelVideo(io.ComfyNode):
         return io.Schema(
             node_id="LumiereLabelVideo",
             display_name="Label Video as Generated (Lumiere)",
-            category="lumiere",
+            category="lumiere/video",
             description="Adds to the saved file a comment that says the clip was generated, and the SHA-256 of the "
             "weights. Put it between Create Video and Save Video; where two MODELs made the clip, once for each.",
             search_aliases=["provenance", "metadata", "watermark"],

@@ -17,7 +17,7 @@ class LumiereWorldClip(io.ComfyNode):
         return io.Schema(
             node_id="LumiereWorldClip",
             display_name="Draw World Clip (Lumiere)",
-            category="lumiere",
+            category="lumiere/video",
             description="Draws a clip of the small world that lumiere-mini knows, with the mask of its main object. "
             "Something to try the other nodes on; use Load Image or Load Video for your own.",
             search_aliases=["example", "test clip", "procedural"],

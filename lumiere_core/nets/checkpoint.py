@@ -196,6 +196,24 @@ def load_parts(paths: Path | str | list[Path]) -> Parts:
     return parts
 
 
+def parts_in(path: Path) -> set[str] | None:
+    """Return which parts ("text", "image", "temporal") a file holds, by its header; None if it cannot be read."""
+    facts = os.stat(path)
+    return _parts_in(os.path.realpath(path), facts.st_size, facts.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parts_in(path: str, *written: int) -> frozenset[str] | None:
+    """Read the header of a file; `written` changes whenever it was written."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return frozenset(key.split(".")[0] for key in file.keys()) & set(PREFIXES)  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+
+
 def _parse_config(text: str, name: str) -> dict[str, Any]:
     try:
         config = json.loads(text)

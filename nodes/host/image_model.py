@@ -24,7 +24,6 @@ from ...lumiere_core.nets.checkpoint import check_state
 from ...lumiere_core.nets.config import UNetConfig
 from ...lumiere_core.nets.unet import UNet, patchify, unpatchify
 from . import models
-from .preview import tile_frames
 
 # What the host's memory formula calls 1.0 is a U-Net of 320 channels at the latent's resolution.
 CHANNELS_OF_FACTOR_ONE = 320
@@ -68,8 +67,6 @@ class PixelFormat(comfy.latent_formats.LatentFormat):
     latent_dimensions = 2
     spacial_downscale_ratio = 1
     latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-    # The host's own preview shows the clip then, not frame 0.
-    latent_rgb_factors_reshape = staticmethod(tile_frames)
 
     def process_in(self, latent: Tensor) -> Tensor:
         return latent

@@ -107,7 +107,7 @@ def inflate(
     inflated.set_attachments(
         KEY, Inflation(unet_config, config, frames_per_clip, title, dict(sha256 or {}), image_recorded, trained_size)
     )
-    watch = WatchRun(frames_per_clip, config.frames_per_clip, trained_size, config.conv_cond)
+    watch = WatchRun(frames_per_clip, config.frames_per_clip, trained_size, config.conv_cond, config.fps)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, warn_of_hidden_handlers),
         (WrappersMP.PREPARE_SAMPLING, budget),

@@ -11,13 +11,15 @@ from comfy.cli_args import LatentPreviewMethod, args
 from torch import Tensor
 
 from ...lumiere_core.clips.video import clip_count
-from .preview import preview_image, tile_frames
+from . import live
+from .preview import preview_image
 
 RUN = "lumiere_run"
 NEEDS_CONDITION = "lumiere_condition"  # in a conditioning: without conv_cond it would do nothing
 WINDOWS = "lumiere_windows"  # of the wrappers and the attachment of `windows.py`, and its entry for one run
 WINDOW = "lumiere_window"  # in transformer_options: the frame numbers of the window that is being denoised
 PREVIEW_SIZE = 512
+SHORTEST = 0.4  # of the trained length: lumiere-mini was trained on 32 frames too; its clips of 24 and 16 fall apart
 
 # Memory of the temporal parts over the image model's peak. Measured: none (SD1.5 shape, 32 frames; lumiere-mini, 80
 # frames: 191 MiB with and without), since the peak is in the widest decoder block; a margin for convolution workspaces.
@@ -29,6 +31,7 @@ class Run:
 
     def __init__(self) -> None:
         self.temporal_calls = 0
+        self.live: live.LiveClip | None = None  # for who sees windows of the clip
 
 
 class WatchRun:
@@ -39,6 +42,7 @@ class WatchRun:
         trained_frames: longest clip seen in training.
         trained_size: (width, height) in pixels seen in training; None = not known.
         takes_conditions: the temporal layers have a conv_cond.
+        fps: of the clips seen in training, at which the live clip plays.
     """
 
     def __init__(
@@ -47,10 +51,12 @@ class WatchRun:
         trained_frames: int,
         trained_size: tuple[int, int] | None,
         takes_conditions: bool = False,
+        fps: float = 16.0,
     ) -> None:
         self.frames_per_clip = frames_per_clip
         self.trained_frames, self.trained_size = trained_frames, trained_size
         self.takes_conditions = takes_conditions
+        self.fps = fps
 
     def __call__(
         self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *rest, **kwargs
@@ -70,7 +76,9 @@ class WatchRun:
         run = Run()
         # The guider's options are a copy made for this run.
         guider.model_options.setdefault("transformer_options", {})[RUN] = run
-        watched = _Steps(callback, sigmas, frames, latent_format)
+        if frames > 1:
+            run.live = self._live(guider.model_patcher, frames, len(sigmas) - 1)
+        watched = _Steps(callback, sigmas, frames, latent_format, run.live)
         out = executor(noise, latent_image, sampler, sigmas, denoise_mask, watched, *rest, **kwargs)
         cut = guider.model_options["transformer_options"].get(WINDOWS)
         seen = frames if cut is None else min(frames, cut.windows.length)  # may have become shorter
@@ -82,18 +90,31 @@ class WatchRun:
             )
         return out
 
+    def _live(self, model, frames: int, total: int) -> live.LiveClip | None:
+        latent_format = model.model.latent_format
+        hidden = latent_format.latent_rgb_factors is None or live.chosen_mode() != "clip"
+        if hidden or live.drawn_by_another(model, latent_format):
+            return None
+        return live.LiveClip(latent_format, frames, total, self.fps)
+
     def _warn(self, frames: int, shape: torch.Size, latent_format: object) -> None:
         ratio = latent_format.spacial_downscale_ratio
         size = (shape[-1] * ratio, shape[-2] * ratio)
         if frames > self.trained_frames:
-            logging.warning(
-                f"Lumiere: a clip of {frames} frames; these weights were trained on {self.trained_frames}. "
+            live.warn(
+                f"a clip of {frames} frames; these weights were trained on {self.trained_frames}. "
                 "Longer clips may lose their motion."
             )
+        elif 1 < frames < SHORTEST * self.trained_frames:
+            live.warn(
+                f"a clip of {frames} frames; these weights were trained on {self.trained_frames}. Clips of less than "
+                f"{math.ceil(SHORTEST * self.trained_frames)} may fall apart; 1 makes a still image."
+            )
         if self.trained_size and size != tuple(self.trained_size):
-            logging.warning(
-                "Lumiere: a clip of {}x{} pixels; these weights were trained on {}x{}. "
-                "Other sizes may look worse.".format(*size, *self.trained_size)
+            live.warn(
+                "a clip of {}x{} pixels; these weights were trained on {}x{}. Other sizes may look worse.".format(
+                    *size, *self.trained_size
+                )
             )
 
 
@@ -169,13 +190,12 @@ def misfit(condition: torch.Size, frames: int, shape: torch.Size, ratio: int) ->
 class _Steps:
     """The sampler's callback: check the step, then tell the host, then show the clip."""
 
-    def __init__(self, callback, sigmas: Tensor, frames: int, latent_format: object) -> None:
+    def __init__(self, callback, sigmas: Tensor, frames: int, latent_format: object, clip) -> None:
         self.callback, self.sigmas, self.frames = callback, sigmas, frames
-        self.latent_format = latent_format
+        self.latent_format, self.clip = latent_format, clip
         self.bar = None
-        # The host shows the clip itself where the latent format says how.
-        shown = args.preview_method != LatentPreviewMethod.NoPreviews
-        self.draw = not (shown and latent_format.latent_rgb_factors_reshape is tile_frames)
+        # Where the host draws previews, two pictures would replace one another in the node.
+        self.draw = live.chosen_mode() == "sheet" and args.preview_method == LatentPreviewMethod.NoPreviews
 
     def __call__(self, step: int, x0: Tensor, x: Tensor, total: int) -> None:
         if not torch.isfinite(x0).all():
@@ -186,7 +206,9 @@ class _Steps:
             )
         if self.callback is not None:
             self.callback(step, x0, x, total)
-        if self.frames > 1 and self.draw:
+        if self.clip is not None:
+            self.clip.show(step + 1, x0)
+        elif self.frames > 1 and self.draw:
             self._show(step, x0, total)
 
     def _show(self, step: int, x0: Tensor, total: int) -> None:

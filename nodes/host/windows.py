@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ...lumiere_core.diffusion.multidiffusion import Blend, Window, plan_windows, window_weights
 from .handlers import KEY as LUMIERE
-from .run import WINDOW, WINDOWS
+from .run import RUN, WINDOW, WINDOWS
 
 MIB = 1 << 20
 # What a run holds of the whole clip, in float32 copies: noise, empty clip, the sampler's x, estimates and their
@@ -193,7 +193,8 @@ def _denoise(run: _Run, executor, model, conds, x_in, timestep, model_options):
     weights = window_weights(len(windows[0]), run.windows.overlap, run.windows.weighting)
     blends = [Blend(x_in, run.axis) for _ in conds]
     progress = _Progress(model_options, timestep, len(windows))
-    for window in windows:
+    clip = getattr(model_options.get("transformer_options", {}).get(RUN), "live", None)
+    for number, window in enumerate(windows):
         model_management.throw_exception_if_processing_interrupted()
         numbers = torch.tensor(window, device=x_in.device)
         options = {
@@ -207,8 +208,11 @@ def _denoise(run: _Run, executor, model, conds, x_in, timestep, model_options):
         if run.axis == 0 and timestep.shape[0] == x_in.shape[0]:
             steps = timestep[numbers]
         part = x_in.index_select(run.axis, numbers)
-        for blend, answer in zip(blends, executor(model, parts, part, steps, options), strict=True):
+        answers = executor(model, parts, part, steps, options)
+        for blend, answer in zip(blends, answers, strict=True):
             blend.add(answer, window, weights)
+        if clip is not None and run.axis == 0:
+            clip.show_window(windows, number, answers[0])
         progress.advance()
     return [blend.result() for blend in blends]
 

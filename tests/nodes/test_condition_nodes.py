@@ -67,6 +67,30 @@ def test_image_to_video(build):
     assert mask.flatten(1).mean(1).tolist() == [0, 1, 1, 1, 1, 0]
 
 
+def test_saved_workflows_with_the_older_names_load(host, build):
+    start, clip, region = images(seed=1), images(6), square()
+    new = build("image to video", images=start)
+    rest = {**SIZE, "length": 6, "resize": "crop", "grow": 0, "feather": 0}
+    # As the host passes links to inputs that it does not know.
+    old = host.call(
+        "LumiereConditionBuilder",
+        task={"task": "image to video", "start_frames": 1},
+        **{"task.start_image": start},
+        **rest,
+    )
+    assert all(torch.equal(a, b) for a, b in zip(new, old, strict=True))
+    for task, name, given in (("inpaint", "video", clip), ("cinemagraph", "image", start)):
+        a, b = build(task, images=given, region=region), build(task, **{name: given}, region=region)
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_what_is_not_connected_is_named(build):
+    with pytest.raises(ValueError, match="images and region of the task inpaint is not connected"):
+        build("inpaint")
+    with pytest.raises(ValueError, match="region of the task cinemagraph is not connected"):
+        build("cinemagraph", images=images())
+
+
 def test_a_clip_is_continued(build):
     given = images(9)
     clip, mask = build("image to video", start_image=given, start_frames=4, end_image=images())
@@ -203,7 +227,7 @@ BAD = {
     "no length": ({"task": "cinemagraph", "image": images(), "region": square(), "length": 0}, "Set it"),
     "fewer images than are asked for": (
         {"task": "image to video", "start_image": images(2), "start_frames": 3},
-        "start_frames is 3, but start_image has 2",
+        "start_frames is 3, but images has 2",
     ),
     "a clip that is too short": (
         {"task": "image to video", "start_image": images(7), "start_frames": 7},
@@ -325,6 +349,25 @@ def test_a_model_without_conditioning_weights_says_so(studio, build):
 def test_bad_conditions(studio, conditioned, condition, mask, message):
     with pytest.raises(ValueError, match=message):
         apply(studio, conditioned[1], condition, mask)
+
+
+def test_a_latent_goes_through_and_begins_what_is_generated(host, conditioned, studio):
+    _, vae = conditioned
+    condition, mask = images(4), square(4)
+    give = {"positive": studio.positive, "negative": studio.negative, "vae": vae, "condition": condition, "mask": mask}
+    *_, plain = host.call("LumiereApplyCondition", **give)
+    empty, fps = host.call("EmptyLumiereLatentVideo", width=16, height=16, length=4, batch_size=1)
+    assert fps == 16.0
+    *_, same = host.call("LumiereApplyCondition", **give, latent=empty)
+    assert torch.equal(plain["samples"], same["samples"])
+    other = torch.randn(4, *plain["samples"].shape[1:], generator=torch.Generator().manual_seed(0))
+    *_, begun = host.call("LumiereApplyCondition", **give, latent={"samples": other})
+    made = torch.nn.functional.adaptive_max_pool2d(mask[:, None], other.shape[2:]).expand_as(other) > 0
+    assert torch.equal(begun["samples"][made], other[made])
+    assert torch.equal(begun["samples"][~made], plain["samples"][~made])
+    wrong, _ = host.call("EmptyLumiereLatentVideo", width=16, height=16, length=5, batch_size=1)
+    with pytest.raises(ValueError, match="latent has 5 frames of 16x16 pixels and the condition 4 of 16x16"):
+        host.call("LumiereApplyCondition", **give, latent=wrong)
 
 
 def test_nothing_known_is_text_to_video_with_a_warning(studio, conditioned, caplog):

@@ -203,7 +203,7 @@ def test_preview_shows_the_clip(host, studio, monkeypatch, node):
     assert {image.size for _, image in pictures} == {(64, 32)}  # 8 frames of 16 x 16, 4 in a row
 
 
-def test_preview_of_the_host_shows_the_clip_once(host, studio, monkeypatch):
+def test_where_the_host_draws_previews_ours_does_not(host, studio, monkeypatch):
     import comfy.utils
     from comfy.cli_args import LatentPreviewMethod, args
 
@@ -215,7 +215,7 @@ def test_preview_of_the_host_shows_the_clip_once(host, studio, monkeypatch):
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Latent2RGB)
     studio.sample(frames=16, steps=2)
-    assert pictures == [(64, 32)] * 2
+    assert pictures == [(16, 16)] * 2  # the host's, of one frame
 
 
 def test_tiles_are_in_reading_order(host):
@@ -271,7 +271,8 @@ def test_error_in_the_middle_gives_the_memory_back(studio, monkeypatch):
 
 
 def test_empty_latent_video(host):
-    (latent,) = host.call("EmptyLumiereLatentVideo", width=32, height=24, length=5, batch_size=2)
+    latent, fps = host.call("EmptyLumiereLatentVideo", width=32, height=24, length=5, batch_size=2, fps=12.5)
+    assert fps == 12.5
     assert latent["samples"].shape == (10, 3, 24, 32)
 
 
