@@ -3,7 +3,7 @@
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .nodes.condition_builder import LumiereConditionBuilder
-from .nodes.conditioning import LumiereApplyCondition, LumiereBlendKnown
+from .nodes.conditioning import LumiereApplyCondition, LumiereBlendKnown, LumiereMaskLatent
 from .nodes.host import live, models
 from .nodes.loaders import LumiereApplyTemporal, LumiereLoader, LumiereSaveTemporal
 from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
@@ -39,6 +39,7 @@ class LumiereExtension(ComfyExtension):
             LumiereTrainTemporal,
             LumiereConditionBuilder,
             LumiereApplyCondition,
+            LumiereMaskLatent,
             LumiereWorldClip,
             LumiereBlendKnown,
         ]

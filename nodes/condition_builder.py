@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..lumiere_core.clips import framing
 from ..lumiere_core.clips.conditioning import Condition, cinemagraph, inpaint, key_frames
+from ..lumiere_core.clips.masks import SHARE, is_known
 
 BLANK = 0.5  # the grey that stands for nothing, here as in the host's own video nodes
 LONGEST = 4096  # frames
@@ -332,7 +333,7 @@ def region_of(images: Tensor, region: Tensor) -> Tensor:
         )
     if (h, w) == (height, width):
         return region
-    return framing.fit(region[:, None].float(), height, width, "stretch")[0][:, 0]
+    return framing.fit(region[:, None].float(), height, width, "stretch", region=True)[0][:, 0]
 
 
 def check_clip(video: Tensor, length: int) -> None:
@@ -356,14 +357,15 @@ def at_rate(video: Tensor, region: Tensor | None, source_fps: float, fps: float)
 
 def check_share(known: Tensor) -> None:
     """Raise ValueError if all is known, or nothing."""
-    if bool((known == 1).all()):
+    hard = is_known(known)
+    if bool(hard.all()):
         raise ValueError(
-            "there is nothing to generate: the mask is 0 everywhere. Paint the region white (1) that is to be made "
+            f"there is nothing to generate: the mask is 0 everywhere (nowhere more than {SHARE}). Paint the region white (1) that is to be made "
             "anew; the picture may lack transparency, or grow may have shrunk the region away."
         )
-    if not bool(known.any()):
+    if not bool(hard.any()):
         raise ValueError(
-            "nothing of the picture is known: the mask is 1 everywhere. Leave something unpainted, or invert the "
+            f"nothing of the picture is known: the mask is 1 everywhere (more than {SHARE}). Leave something unpainted, or invert the "
             "mask (a picture that is transparent all over gives such a mask); for a clip from text alone use "
             "Empty Lumiere Latent Video."
         )

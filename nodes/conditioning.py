@@ -8,16 +8,19 @@ import comfy.model_management as model_management
 import comfy.utils
 import node_helpers
 import torch
-import torch.nn.functional as F
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core.clips.blend import REACH, TOLERANCE, blend_known
 from ..lumiere_core.clips.conditioning import Condition
+from ..lumiere_core.clips.masks import SHARE, is_known
 from ..lumiere_core.clips.video import images_to_video, video_to_images
 from .condition_builder import BLANK, colours
+from .host.latents import known_in_latent
 from .host.run import NEEDS_CONDITION
 
+# What a soft mask means, in every node; the paste-back mixes what was generated and what was there by it.
+GENERATED = f"1 where the clip is to be generated. All above {SHARE} is: a feathered edge too."
 BYTES = 4 * 28  # of all that is held for a pixel of a frame, at the peak
 
 
@@ -38,10 +41,7 @@ class LumiereApplyCondition(io.ComfyNode):
                 io.Conditioning.Input("negative"),
                 io.Vae.Input("vae", tooltip="The VAE of the loader that the MODEL came from."),
                 io.Image.Input("condition", tooltip="All frames of the clip; anything where it is not known."),
-                io.Mask.Input(
-                    "mask",
-                    tooltip="More than 0 where the clip is to be generated; one for all frames, or one for each.",
-                ),
+                io.Mask.Input("mask", tooltip=f"{GENERATED} One for all frames, or one for each."),
                 io.Latent.Input(
                     "latent",
                     optional=True,
@@ -67,30 +67,36 @@ class LumiereApplyCondition(io.ComfyNode):
                 "this VAE makes latents of whole videos, and Lumiere's models take frames as a batch of images. "
                 "For another video model use its own node, such as WanVaceToVideo; the builder's outputs fit it."
             )
-        made = generated(condition, mask)
-        blanked = torch.where(made[..., None] > 0.5, condition.new_tensor(BLANK), condition)
-        known = {"concat_latent_image": vae.encode(blanked), "concat_mask": made[:, None], NEEDS_CONDITION: True}
-        prompts = (node_helpers.conditioning_set_values(prompt, known) for prompt in (positive, negative))
+        known = known_part(condition, mask)
+        blanked = torch.where(is_known(known)[..., None], condition, condition.new_tensor(BLANK))
         samples = vae.encode(condition)
+        cells = known_in_latent(vae, samples, known)
+        given = {
+            "concat_latent_image": vae.encode(blanked),
+            "concat_mask": 1 - is_known(cells).to(cells),
+            NEEDS_CONDITION: True,
+        }
+        prompts = (node_helpers.conditioning_set_values(prompt, given) for prompt in (positive, negative))
         if latent is not None:
-            samples = begun(samples, latent, made)
-        return io.NodeOutput(*prompts, {"samples": samples, "noise_mask": made[:, None]})
+            samples = begun(samples, latent, cells, known.shape[1:])
+        return io.NodeOutput(*prompts, {"samples": samples, "noise_mask": 1 - cells})
 
 
-def begun(samples: Tensor, latent: dict, made: Tensor) -> Tensor:
+def begun(samples: Tensor, latent: dict, known: Tensor, size: torch.Size) -> Tensor:
     """Return the latents of a condition with those of another clip where it is to be generated.
 
     Args:
         samples: (t, c, h, w) of the condition.
         latent: LATENT of the other clip; an empty one changes nothing.
-        made: (t, height, width) in pixels, 1 where the clip is to be generated.
+        known: (t, 1, h, w), how much of each cell is known.
+        size: height and width in pixels.
 
     Raises:
         ValueError: the other clip has another length or size.
     """
     other = latent["samples"]
     empty = "downscale_ratio_spacial" in latent  # zeros in pixels: the sampler would bring them to the model's size
-    height, width = made.shape[1:] if empty else samples.shape[2:]
+    height, width = size if empty else samples.shape[2:]
     if other.ndim != 4 or (len(other), *other.shape[2:]) != (len(samples), height, width):
         unit = "pixels" if empty else "latent pixels"
         raise ValueError(
@@ -99,14 +105,11 @@ def begun(samples: Tensor, latent: dict, made: Tensor) -> Tensor:
         )
     if empty:
         return samples
-    cells = F.adaptive_max_pool2d(made[:, None].to(samples), samples.shape[2:])
-    return torch.where(cells > 0, other.to(samples), samples)
+    return torch.where(is_known(known), samples, other.to(samples))
 
 
-def generated(condition: Tensor, mask: Tensor) -> Tensor:
-    """Return (t, h, w), 1 where the clip is to be generated: wherever the mask is not 0.
-
-    A feathered edge is generated too, so that the paste-back mixes it with what was there.
+def known_part(condition: Tensor, mask: Tensor) -> Tensor:
+    """Return (t, h, w), how much of a clip is known by the host's mask, as soft as that is.
 
     Raises:
         ValueError: the mask belongs to another clip, or leaves nothing to generate.
@@ -121,15 +124,65 @@ def generated(condition: Tensor, mask: Tensor) -> Tensor:
         )
     if height % 8 or width % 8:
         raise ValueError(f"the condition is {width}x{height} pixels; multiples of 8 are wanted. Scale or crop it.")
-    made = (mask > 0).to(condition.dtype).expand(frames, -1, -1)
-    if not bool(made.any()):
+    known = (1 - mask.float()).expand(frames, -1, -1)
+    check_mask(known)
+    return known
+
+
+def check_mask(known: Tensor) -> None:
+    """Warn if nothing is known.
+
+    Raises:
+        ValueError: all is known.
+    """
+    hard = is_known(known)
+    if bool(hard.all()):
         raise ValueError(
-            "there is nothing to generate: the mask is 0 everywhere. It must be more than 0 where the clip is to be "
+            f"there is nothing to generate: the mask is 0 everywhere (nowhere more than {SHARE}). It must be 1 where the clip is to be "
             "made; invert it if it means the opposite."
         )
-    if bool(made.all()):
-        logging.warning("Lumiere: the mask is 1 everywhere, so nothing of the clip is known.")
-    return made
+    if not bool(hard.any()):
+        logging.warning(f"Lumiere: the mask is 1 everywhere (more than {SHARE}), so nothing of the clip is known.")
+
+
+class LumiereMaskLatent(io.ComfyNode):
+    """A noise mask that a latent of any VAE keeps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LumiereMaskLatent",
+            display_name="Lumiere Mask Latent",
+            category="lumiere",
+            description="Sets the noise mask of a latent of any image or video model so that what is known stays exactly "
+            "known. Set Latent Noise Mask interpolates the mask, which loses the first frame of video latents and thin "
+            "masks.",
+            search_aliases=["set latent noise mask", "video noise mask", "image to video mask", "first last frame"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="The encoded clip or pictures, of any size."),
+                io.Mask.Input(
+                    "mask",
+                    tooltip="1 where the clip is to be generated, in pixels: one mask for all frames, or one for each. A "
+                    "cell of the latent, and a group of frames that a video VAE packs into one latent frame (1, then "
+                    "4 and 4 in Wan), is generated whole if any part of it is: to keep the last frame, give all of its "
+                    "group. Soft values stay soft, for Differential Diffusion.",
+                ),
+                io.Vae.Input("vae", tooltip="The VAE that the latent was made with; it says how large its cells are."),
+            ],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict, mask: Tensor, vae) -> io.NodeOutput:
+        known = 1 - mask.reshape(-1, *mask.shape[-2:]).float()
+        check_mask(known)
+        cells = known_in_latent(vae, latent["samples"], known)
+        if bool(is_known(known).any()) and not bool(is_known(cells).any()):
+            logging.warning(
+                "Lumiere: no cell of the latent is known as a whole, so all of it is generated. A video VAE packs "
+                "several frames into one latent frame: give all frames of a group, and regions of whole cells."
+            )
+        return io.NodeOutput({**latent, "noise_mask": 1 - cells})
 
 
 class LumiereBlendKnown(io.ComfyNode):
@@ -148,7 +201,9 @@ class LumiereBlendKnown(io.ComfyNode):
                 io.Image.Input("images", tooltip="The clip that was made: all its frames, as they left VAE Decode."),
                 io.Image.Input("condition", tooltip="All frames of the clip that was given, of the same size."),
                 io.Mask.Input(
-                    "mask", tooltip="More than 0 where the clip was generated; one for all frames, or one for each."
+                    "mask",
+                    tooltip="The mask that the clip was made with; 1 where it was generated. One for all frames, or one "
+                    "for each.",
                 ),
                 io.Int.Input(
                     "reach",
@@ -180,7 +235,7 @@ class LumiereBlendKnown(io.ComfyNode):
                 "images is {} and condition {}; the same is wanted. Give the clip as it left VAE Decode, before it is "
                 "enlarged, and the condition that it was made from.".format(*sizes)
             )
-        known = 1 - generated(condition, mask)
+        known = known_part(condition, mask)
         bar = comfy.utils.ProgressBar(max(1, reach))
 
         def on_step(number: int) -> None:

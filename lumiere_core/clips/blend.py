@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .conditioning import Condition
+from .masks import is_known
 
 REACH = 100
 TOLERANCE = 0.15  # of the whole range from black to white
@@ -41,7 +42,7 @@ def blend_known(
             sides of an edge.
         on_step: called with the number of each step; may raise to stop.
     """
-    known = condition.known > 0.5
+    known = is_known(condition.known)
     there = torch.where(known, condition.clip.to(made), made)
     spread = (2 * tolerance) ** 2
     total = torch.full_like(made[:, :1], 1e-6)  # no division by zero where edges are all around

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .masks import is_known
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -24,7 +26,7 @@ class Condition:
 
     Attributes:
         clip: (b, c, t, h, w), C; what lies where nothing is known does not matter.
-        known: (b, 1, t, h, w), M; 1 = known, 0 = to generate.
+        known: (b, 1, t, h, w), M; 1 = known, 0 = to generate; between, `masks.is_known` decides.
     """
 
     clip: Tensor
@@ -40,7 +42,7 @@ class Condition:
 
     def tensor(self) -> Tensor:
         """Return [C * M, M], (b, c + 1, t, h, w): what `conv_cond` takes."""
-        known = self.known.to(self.clip.dtype)
+        known = is_known(self.known).to(self.clip.dtype)
         return torch.cat([self.clip * known, known], dim=1)
 
 
@@ -137,4 +139,4 @@ def hold_known(x: Tensor, condition: Condition, noise: Tensor | float = 0.0) -> 
         x: (b, c, t, h, w).
         noise: like x; the noise that x has at this step, 0 for a clean estimate.
     """
-    return torch.where(condition.known > 0.5, condition.clip + noise, x)
+    return torch.where(is_known(condition.known), condition.clip + noise, x)

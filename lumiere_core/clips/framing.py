@@ -11,16 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .masks import covered
+
 POLICIES = ("crop", "pad", "stretch")
 
 
-def fit(images: Tensor, height: int, width: int, policy: str) -> tuple[Tensor, tuple[int, int, int, int]]:
+def fit(
+    images: Tensor, height: int, width: int, policy: str, region: bool = False
+) -> tuple[Tensor, tuple[int, int, int, int]]:
     """Scale images to a size; those that have it come back as they are, bit for bit.
 
     Args:
         images: (n, c, h, w).
         policy: "crop" covers the frame and cuts off what is over, "pad" shows all and leaves borders of zeros,
             "stretch" changes the aspect ratio.
+        region: they are masks, of which the smallest part stays and nothing is blurred; see `masks.covered`.
 
     Returns:
         (n, c, height, width), and the borders (left, top, right, bottom) in pixels that hold no picture.
@@ -30,12 +35,13 @@ def fit(images: Tensor, height: int, width: int, policy: str) -> tuple[Tensor, t
     """
     if policy not in POLICIES:
         raise ValueError(f"got {policy!r}; one of {POLICIES} is wanted.")
+    scaled = _largest if region else _scaled
     h, w = images.shape[-2:]
     if policy == "stretch" or h * width == w * height:
-        return _scaled(images, height, width), (0, 0, 0, 0)
+        return scaled(images, height, width), (0, 0, 0, 0)
     choose = max if policy == "crop" else min
     scale = choose(height / h, width / w)
-    images = _scaled(images, max(1, round(h * scale)), max(1, round(w * scale)))
+    images = scaled(images, max(1, round(h * scale)), max(1, round(w * scale)))
     h, w = images.shape[-2:]
     if policy == "crop":
         top, left = max(0, (h - height) // 2), max(0, (w - width) // 2)
@@ -50,6 +56,10 @@ def _scaled(images: Tensor, height: int, width: int) -> Tensor:
         return images
     scaled = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
     return scaled.clamp(images.min(), images.max())
+
+
+def _largest(region: Tensor, height: int, width: int) -> Tensor:
+    return covered(region.flatten(0, 1), height, width).unflatten(0, region.shape[:2])
 
 
 def bordered(images: Tensor, borders: tuple[int, int, int, int], value: float = 0.0) -> Tensor:
@@ -72,11 +82,11 @@ def place(
     Args:
         images: (n, c, h, w).
         borders: pixels (left, top, right, bottom) of the frame that the images do not reach.
-        region: (n or 1, h, w), more than 0.5 where the images are to be made anew; None = nowhere.
+        region: (n or 1, h, w), 1 where the images are to be made anew, less where softly; None = nowhere.
         blank: value of the borders.
 
     Returns:
-        (n, c, height, width) and the binary region (n or 1, height, width), with all borders in it.
+        (n, c, height, width) and the region (n or 1, height, width), as soft as it was, with all borders in it.
 
     Raises:
         ValueError: the borders leave nothing.
@@ -94,8 +104,8 @@ def place(
     outside = bordered(images.new_zeros(inside), sides, 1.0)
     made = outside
     if region is not None:
-        fitted = fit(region[:, None].to(images.dtype), *inner, policy)[0][:, 0]
-        made = torch.maximum(bordered((fitted > 0.5).to(images.dtype), borders, 1.0), outside)
+        fitted = fit(region[:, None].to(images.dtype), *inner, policy, region=True)[0][:, 0]
+        made = torch.maximum(bordered(fitted, borders, 1.0), outside)
     images = bordered(images, borders)
     if any(sides):
         images = torch.where(outside[:, None] > 0.5, images.new_tensor(blank), images)
@@ -147,7 +157,7 @@ def _largest_near(values: Tensor, reach: int, axis: int) -> Tensor:
 
 
 def feathered(region: Tensor, pixels: int, on_frame: Callable[[], None] | None = None) -> Tensor:
-    """Let a binary (n, h, w) region fade out over so many pixels around it: 1 inside, then down to 0.
+    """Let an (n, h, w) region fade out over so many pixels around it: 1 inside, then down to 0.
 
     Outwards only, so that nothing of what is to be replaced shows through.
 

@@ -10,6 +10,7 @@ import torch
 from comfy.cli_args import LatentPreviewMethod, args
 from torch import Tensor
 
+from ...lumiere_core.clips.masks import is_known
 from ...lumiere_core.clips.video import clip_count
 from . import live
 from .preview import preview_image
@@ -65,8 +66,10 @@ class WatchRun:
         frames = self.frames_per_clip or noise.shape[0]
         clip_count(noise.shape[0], frames)
         latent_format = guider.model_patcher.model.latent_format
+        denoise_mask = hard_mask(denoise_mask, guider)
         if self.takes_conditions:
             guider.conds = fit_conditions(guider.conds, frames, noise.shape, latent_format.spacial_downscale_ratio)
+            guider.conds = say_what_is_known(guider.conds, denoise_mask)
         else:
             refuse_conditions(guider.conds)
             name_unseen_conditions(guider)
@@ -116,6 +119,25 @@ class WatchRun:
                     *size, *self.trained_size
                 )
             )
+
+
+def hard_mask(mask: Tensor | None, guider) -> Tensor | None:
+    """Return the noise mask of a run; a soft one of Lumiere Apply Condition is 1 wherever anything is generated.
+
+    The network is told of a yes or no, and the paste-back mixes. Differential Diffusion makes its own use of what is soft.
+    """
+    ours = any(NEEDS_CONDITION in entry for entries in guider.conds.values() for entry in entries)
+    if mask is None or not ours or "denoise_mask_function" in guider.model_options:
+        return mask
+    return 1 - is_known(1 - mask).to(mask)
+
+
+def say_what_is_known(conds: dict[str, list[dict]], mask: Tensor | None) -> dict[str, list[dict]]:
+    """Return the prompts with what a noise mask alone says is known; the host would round it, and call 0.49 known."""
+    if mask is None:
+        return conds
+    hard = 1 - is_known(1 - mask[:, :1]).to(mask)
+    return {name: [{"concat_mask": hard, **entry} for entry in entries] for name, entries in conds.items()}
 
 
 def refuse_conditions(conds: dict[str, list[dict]]) -> None:

@@ -319,3 +319,15 @@ def script():
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def video_models(host):
+    """The module video_models.py: very small video MODELs of the host, and its VAEs."""
+    import importlib.util
+
+    path = Path(__file__).with_name("video_models.py")
+    spec = importlib.util.spec_from_file_location("lumiere_video_models", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
