@@ -54,6 +54,32 @@ def padded_frames(num_frames: int, multiple: int) -> Tensor:
     return torch.minimum(folded, period - folded)
 
 
+def take_frames(value: Tensor, numbers: Tensor, clips: int = 1, dim: int = 0) -> Tensor:
+    """Return the frames `numbers` of every clip: the one way by which a per-frame thing is put on other frames.
+
+    A window, the padding and the stride of a level are each a list of frame numbers, composed by indexing
+    (`window[padding][::stride]`), so whatever comes per frame (text, noise level, control, masks, places) is taken, never
+    averaged or resampled.
+
+    Args:
+        value: clips * frames rows on axis `dim`, clip after clip.
+        numbers: (k,) frame numbers within a clip, in any order, any of them repeated or left out.
+        clips: that `value` holds.
+
+    Returns:
+        `value` with clips * k rows on axis `dim`.
+
+    Raises:
+        ValueError: the rows are no whole number of clips.
+    """
+    clip_count(value.shape[dim], value.shape[dim] // max(clips, 1))
+    numbers = numbers.to(value.device)
+    if clips == 1:
+        return value.index_select(dim, numbers)
+    dim %= value.ndim
+    return value.unflatten(dim, (clips, -1)).index_select(dim + 1, numbers).flatten(dim, dim + 1)
+
+
 def to_uint8(video: Tensor) -> Tensor:
     """(c, t, h, w) in [-1, 1] -> (t, h, w, c) uint8, for files and pictures."""
     levels = ((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

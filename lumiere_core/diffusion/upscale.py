@@ -86,7 +86,7 @@ def upscale(
             if on_window:
                 on_window(window)
             enlarged = unfold(upsample(low[list(window)], config.scale), len(window))
-            place = {"starts": torch.full((1,), float(window[0]), device=device), "clip_frames": t}
+            place = {"numbers": torch.tensor(window), "clip_frames": t}
 
             def estimate(words: Text) -> Tensor:
                 return denoiser(part, sigma, words, low=enlarged, **place)

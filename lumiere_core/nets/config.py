@@ -169,6 +169,10 @@ class TemporalConfig(_Config):
         if self.stride not in (1, 2, 4):
             raise ValueError(f"stride is {self.stride}; 1 (no temporal resize), 2 or 4 are supported.")
 
+    def level_strides(self, num_levels: int) -> tuple[int, ...]:
+        """Return how many frames of the clip one frame of each level stands for, from the finest level (1) down."""
+        return tuple(self.stride**level for level in range(num_levels))
+
 
 @dataclass(frozen=True)
 class TextConfig(_Config):

@@ -93,7 +93,7 @@ class SSRNetwork(nn.Module):
         y: Tensor,
         low: Tensor,
         checkpointing: bool = False,
-        starts: Tensor | None = None,
+        numbers: Tensor | None = None,
         clip_frames: int = 0,
     ) -> Tensor:
         """Return the (b, 3, t, H, W) clean clip.
@@ -103,11 +103,12 @@ class SSRNetwork(nn.Module):
             timesteps: (b,); context: (b, l, d); y: (b, adm) from `pooled_with_level`.
             low: (b, 3, t, H, W) from `upsample`.
             checkpointing: recompute activations in the backward pass.
-            starts: (b,) first frames of windows, and `clip_frames` of their clips; see `SpaceTimeUNet`.
+            numbers, clip_frames: where the frames are in their clips; see `SpaceTimeUNet`.
         """
         both = torch.cat([x, low], dim=1)
         if self.clips is not None:
-            return low + self.clips(both, timesteps, context, y, checkpointing, starts=starts, clip_frames=clip_frames)
+            place = {"numbers": numbers, "clip_frames": clip_frames}
+            return low + self.clips(both, timesteps, context, y, checkpointing, **place)
         t = x.shape[2]
         timesteps, context, y = (v.repeat_interleave(t, dim=0) for v in (timesteps, context, y))
         return low + unfold(self.unet(fold(both), timesteps, context, y), t)

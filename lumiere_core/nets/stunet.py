@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..clips.video import fold, padded_frames, unfold
+from ..clips.video import fold, padded_frames, take_frames, unfold
+from .block_plan import BlockPlan, LayerKinds, plan_blocks
 from .temporal import TemporalLayers, TemporalState
 from .unet import UNet, run_layer
 from .unet_layers import Downsample, ResBlock, SpatialTransformer, Upsample
+
+KINDS = LayerKinds((ResBlock, SpatialTransformer), Downsample, Upsample)
 
 
 class SpaceTimeUNet(nn.Module):
@@ -28,6 +33,7 @@ class SpaceTimeUNet(nn.Module):
                 f"{temporal.unet_config} instead of {unet.config}."
             )
         self.unet, self.temporal = unet, temporal
+        self.plans = plan_blocks(unet, KINDS)
 
     def forward(
         self,
@@ -37,7 +43,7 @@ class SpaceTimeUNet(nn.Module):
         y: Tensor | None = None,
         checkpointing: bool = False,
         known: Tensor | None = None,
-        starts: Tensor | None = None,
+        numbers: Tensor | None = None,
         clip_frames: int = 0,
     ) -> Tensor:
         """Return the (b, c, t, h, w) model output for noised clips of any number of frames.
@@ -52,7 +58,8 @@ class SpaceTimeUNet(nn.Module):
             checkpointing: recompute activations in the backward pass, to save memory in training.
             known: (b, c + 1, t, h, w), `Condition.tensor()`; None = nothing is known. One frame is the image
                 model alone, so it is not used there.
-            starts: (b,) frames by which windows begin later than their clips; None = at the beginning.
+            numbers: (t,) or (b, t) numbers of the frames in the clips that they are a window of, in any order;
+                None = 0, 1, ….
             clip_frames: of the clips that the windows are from; 0 = no longer than trained.
         """
         b, _, t, height, width = x.shape
@@ -62,30 +69,34 @@ class SpaceTimeUNet(nn.Module):
         length = frames.numel()
 
         def padded(video: Tensor) -> Tensor:
-            return fold(video if length == t else video.index_select(2, frames))
+            return fold(video if length == t else take_frames(video, frames, dim=2))
 
         images = padded(x)
+        if numbers is None:
+            numbers, clip_frames = torch.arange(t), max(t, clip_frames)
+        places = self.temporal.places(numbers.expand(b, t), clip_frames)
+        places = take_frames(places, frames, dim=1)
 
         def per_frame(v: Tensor | None) -> Tensor | None:
             return None if v is None else v.repeat_interleave(length, dim=0)
 
         timesteps, context, y = per_frame(timesteps), per_frame(context), per_frame(y)
         emb = self.unet.embed(timesteps, y, x.dtype)
-        state = self.temporal.begin(length, timesteps, context, y, x.dtype, starts, clip_frames)
+        state = self.temporal.begin(length, timesteps, context, y, x.dtype, places)
         call = _Call(self.temporal, state, emb, context, checkpointing and torch.is_grad_enabled())
 
         h = self.unet.to_patches(images)
         skips: list[Tensor] = []
         for index, block in enumerate(self.unet.input_blocks):
-            h = call.block(f"input_blocks.{index}", block, h)
+            h = call.block(self.plans[f"input_blocks.{index}"], block, h)
             if index == 0 and known is not None:
                 h = h + self.temporal.known_features(padded(known))
             skips.append(h)
-        h = call.block("middle_block", self.unet.middle_block, h)
+        h = call.block(self.plans["middle_block"], self.unet.middle_block, h)
         for index, block in enumerate(self.unet.output_blocks):
             h = torch.cat([h, skips.pop()], dim=1)
             size = skips[-1].shape[-2:] if skips else None
-            h = call.block(f"output_blocks.{index}", block, h, size)
+            h = call.block(self.plans[f"output_blocks.{index}"], block, h, size)
         h = self.unet.to_pixels(self.unet.out(h), (height, width))
         return unfold(h, length)[:, :, :t]
 
@@ -99,39 +110,20 @@ class _Call:
         self.temporal, self.state, self.emb, self.context = temporal, state, emb, context
         self.checkpointing = checkpointing
 
-    def block(self, name: str, layers: nn.ModuleList, h: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def block(self, plan: BlockPlan, layers: nn.ModuleList, h: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Run one block of the image U-Net and the temporal parts that follow its layers."""
         if not self.checkpointing:
-            return self._block(name, layers, h, size, self.state)
+            return self._block(plan, layers, h, size, self.state)
         # The recomputation must start from the same place in time, so each block works on a copy.
-        start = TemporalState(**vars(self.state))
-        h = checkpoint(
-            lambda x: self._block(name, layers, x, size, TemporalState(**vars(start))), h, use_reentrant=False
-        )
-        self.state = _advanced(start, layers, self.temporal.config.stride)
+        start = replace(self.state)
+        h = checkpoint(lambda x: self._block(plan, layers, x, size, replace(start)), h, use_reentrant=False)
+        self.state.level = plan.after
         return h
 
     def _block(
-        self, name: str, layers: nn.ModuleList, h: Tensor, size: tuple[int, int] | None, state: TemporalState
+        self, plan: BlockPlan, layers: nn.ModuleList, h: Tensor, size: tuple[int, int] | None, state: TemporalState
     ) -> Tensor:
-        groups = [i for i, m in enumerate(layers) if isinstance(m, (ResBlock, SpatialTransformer))]
-        for index, layer in enumerate(layers):
+        for layer, part in zip(layers, plan.parts, strict=True):
             h = run_layer(layer, h, state.at_level(self.emb), state.at_level(self.context), size)
-            if groups and index == groups[-1]:
-                h = self.temporal.inflate(name, h, state)
-            elif isinstance(layer, Downsample):
-                h = self.temporal.downsample(name, h, state)
-            elif isinstance(layer, Upsample):
-                h = self.temporal.upsample(name, h, state)
+            h = self.temporal.follow(part, plan.name, h, state)
         return h
-
-
-def _advanced(state: TemporalState, layers: nn.ModuleList, stride: int) -> TemporalState:
-    """Return the state after a block, without running it."""
-    after = TemporalState(**vars(state))
-    for layer in layers:
-        if isinstance(layer, Downsample):
-            after.stride *= stride
-        elif isinstance(layer, Upsample):
-            after.stride //= stride
-    return after

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..clips.video import take_frames
 from .attention import AttentionFunction, scaled_dot_product
 from .config import TemporalConfig, UNetConfig
 from .temporal_layers import (
@@ -32,26 +33,38 @@ class TemporalState:
 
     Attributes:
         num_frames: frames of a clip as it enters the network, a multiple of the total stride.
+        strides: of every level, `TemporalConfig.level_strides`.
         frame_vector: ((b t), d) at full frame rate, what the blocks are told of noise level, text and place; or None.
-        stride: temporal stride of the level that is being computed.
+        level: that is being computed; 0 is the finest.
         calls: how many temporal parts ran.
     """
 
     num_frames: int
+    strides: tuple[int, ...] = (1,)
     frame_vector: Tensor | None = None
-    stride: int = 1
+    level: int = 0
     calls: int = 0
+
+    @property
+    def stride(self) -> int:
+        """Frames of the clip that one frame of the current level stands for."""
+        return self.strides[self.level]
 
     @property
     def level_frames(self) -> int:
         """Frames of a clip at the current level."""
         return self.num_frames // self.stride
 
+    @property
+    def numbers(self) -> Tensor:
+        """Numbers (level_frames,) of the frames that reach the current level: every stride-th, never an average."""
+        return torch.arange(0, self.num_frames, self.stride)
+
     def at_level(self, x: Tensor | None) -> Tensor | None:
-        """Take every stride-th frame of a ((b t), …) tensor at full frame rate (never an average)."""
+        """Take what the current level sees of a ((b t), …) tensor at full frame rate."""
         if x is None or self.stride == 1:
             return x
-        return x.unflatten(0, (-1, self.num_frames))[:, :: self.stride].flatten(0, 1)
+        return take_frames(x, self.numbers, x.shape[0] // self.num_frames)
 
 
 class TemporalBlock(nn.Module):
@@ -88,14 +101,16 @@ class TemporalLayers(nn.Module):
     ) -> None:
         super().__init__()
         self.unet_config, self.config = unet_config, config
+        self.strides = config.level_strides(unet_config.num_levels)
         coarsest = unet_config.num_levels - 1
         self.input_blocks, self.output_blocks = nn.ModuleDict(), nn.ModuleDict()
         for name, level, channels, resize in block_names(unet_config):
             if resize == "first":
                 continue
             inflation = down = up = None
+            factor = self.strides[level] // self.strides[level - 1] if level else 1
             if resize == "down":
-                down = TemporalDownsample(channels, config.temporal_kernel, config.stride, operations)
+                down = TemporalDownsample(channels, config.temporal_kernel, factor, operations)
             elif level == coarsest:
                 inflation = AttentionInflationBlock(
                     channels,
@@ -116,7 +131,7 @@ class TemporalLayers(nn.Module):
                     config.coordinates,
                 )
             if resize == "up":
-                up = TemporalUpsample(channels, config.temporal_kernel, config.stride, operations)
+                up = TemporalUpsample(channels, config.temporal_kernel, factor, operations)
             block = TemporalBlock(inflation, down, up)
             if name == "middle_block":
                 self.middle_block = block
@@ -172,7 +187,16 @@ class TemporalLayers(nn.Module):
     @property
     def total_stride(self) -> int:
         """N: every N-th frame reaches the coarsest level; legal clip lengths are its multiples."""
-        return self.config.stride ** (self.unet_config.num_levels - 1)
+        return self.strides[-1]
+
+    def places(self, numbers: Tensor, clip_frames: int = 0) -> Tensor:
+        """Return the places of frames in their clip: 0 is its first frame, 1 one past its last.
+
+        Args:
+            numbers: (…, t) frame numbers in the clip, of a window whole, strided or wrapped.
+            clip_frames: of the whole clip; a shorter one than trained is the beginning of such a clip.
+        """
+        return numbers.float() / max(clip_frames, self.config.frames_per_clip)
 
     def begin(
         self,
@@ -181,8 +205,7 @@ class TemporalLayers(nn.Module):
         context: Tensor | None,
         y: Tensor | None,
         dtype: torch.dtype,
-        starts: Tensor | None = None,
-        clip_frames: int = 0,
+        places: Tensor | None = None,
     ) -> TemporalState:
         """Make the state of one call.
 
@@ -191,20 +214,17 @@ class TemporalLayers(nn.Module):
             timesteps: ((b t),) noise levels as the image U-Net gets them.
             context: ((b t), l, d) text states or None; y: ((b t), adm) pooled text or None.
             dtype: dtype of the features.
-            starts: (b,) frames by which windows begin later than their clips; None = at the beginning.
-            clip_frames: of the clips that the windows are from; 0 = no longer than trained.
+            places: (b, num_frames) of `places`; None = of the first frames of a clip.
         """
         frame_vector = None
         if self.condition is not None:
             channels = self.config.condition_channels
             embedding = timestep_embedding(timesteps, channels).to(dtype)
-            if starts is None:
-                starts = torch.zeros(timesteps.shape[0] // num_frames, device=timesteps.device)
-            whole = max(num_frames, clip_frames, self.config.frames_per_clip)
-            place = clip_position(num_frames, whole, starts)
-            place = position_embedding(place.flatten(), channels).to(dtype)
+            if places is None:
+                places = self.places(torch.arange(num_frames), num_frames).expand(len(timesteps) // num_frames, -1)
+            place = position_embedding(places.flatten().to(timesteps.device), channels).to(dtype)
             frame_vector = self.condition(embedding, context, y, place)
-        return TemporalState(num_frames, frame_vector)
+        return TemporalState(num_frames, self.strides, frame_vector)
 
     def block(self, name: str) -> TemporalBlock | None:
         """Return the parts after the block `input_blocks.N`, `middle_block` or `output_blocks.N`."""
@@ -213,6 +233,10 @@ class TemporalLayers(nn.Module):
         side, index = name.split(".")
         blocks = getattr(self, side)
         return blocks[index] if index in blocks else None
+
+    def follow(self, part: str | None, name: str, h: Tensor, state: TemporalState) -> Tensor:
+        """Run the temporal part, one of `BlockPlan.parts`, that follows a layer of a block; None leaves h as it is."""
+        return h if part is None else getattr(self, part)(name, h, state)
 
     def inflate(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
         """Run the inflation block after the last residual or transformer layer of a block."""
@@ -225,27 +249,16 @@ class TemporalLayers(nn.Module):
     def downsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
         """Shorten time after a spatial downsampling."""
         h = self.block(name).down(h, state.level_frames)
-        state.stride *= self.config.stride
+        state.level += 1
         state.calls += 1
         return h
 
     def upsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
         """Lengthen time after a spatial upsampling."""
         h = self.block(name).up(h, state.level_frames)
-        state.stride //= self.config.stride
+        state.level -= 1
         state.calls += 1
         return h
-
-
-def clip_position(num_frames: int, clip_frames: int, starts: Tensor) -> Tensor:
-    """Return (b, num_frames) places of frames in a clip: 0 is the first, 1 one past the last.
-
-    Args:
-        clip_frames: of the whole clip; the trained length for a shorter one, which is the beginning of such a clip.
-        starts: (b,) frames by which windows begin later than their clips.
-    """
-    frames = torch.arange(num_frames, dtype=torch.float32, device=starts.device)
-    return (starts[:, None] + frames) / clip_frames
 
 
 def position_embedding(places: Tensor, channels: int) -> Tensor:

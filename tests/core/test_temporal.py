@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lumiere_core.nets.temporal import TemporalState, clip_position, initial_state
+from lumiere_core.clips.video import take_frames
+from lumiere_core.nets.temporal import TemporalState, initial_state
 from lumiere_core.nets.temporal_layers import AttentionInflationBlock, ConvInflationBlock
 from lumiere_core.nets.unet import block_names
 
@@ -77,9 +78,9 @@ def test_everything_else_starts_random_and_follows_the_seed(tiny):
 def test_values_per_frame_are_strided_never_averaged():
     values = torch.arange(16.0)[:, None] ** 2  # two clips of 8 frames
     assert TemporalState(8).at_level(values) is values
-    assert TemporalState(8, stride=2).at_level(values).flatten().tolist() == [0, 4, 16, 36, 64, 100, 144, 196]
-    assert TemporalState(8, stride=8).at_level(values).flatten().tolist() == [0, 64]
-    assert TemporalState(8, stride=4).at_level(None) is None
+    assert TemporalState(8, (1, 2, 8), level=1).at_level(values).flatten().tolist() == [0, 4, 16, 36, 64, 100, 144, 196]
+    assert TemporalState(8, (1, 2, 8), level=2).at_level(values).flatten().tolist() == [0, 64]
+    assert TemporalState(8, (1, 4), level=1).at_level(None) is None
 
 
 def test_state_follows_the_resizes_and_counts_the_parts(tiny):
@@ -112,13 +113,14 @@ def test_the_frame_vector_is_one_vector_a_frame(tiny):
     assert (state.frame_vector[0] - state.frame_vector[1]).abs().max() > 1e-3
 
 
-def test_clip_position_says_how_far_into_the_clip_a_frame_is():
-    start = torch.zeros(1)
-    whole = clip_position(80, 80, start)[0]
+def test_places_say_how_far_into_the_clip_a_frame_is(tiny):
+    layers = tiny.temporal(config=tiny.temporal_config(frames_per_clip=80))
+    whole = layers.places(torch.arange(80), 80)
     assert whole[[0, 40, 79]].tolist() == pytest.approx([0.0, 0.5, 0.9875])
-    assert torch.equal(clip_position(16, 80, start)[0], whole[:16])  # the beginning of a clip
-    assert torch.equal(clip_position(8, 80, torch.tensor([0.0, 30.0]))[1], whole[30:38])  # a window
-    assert clip_position(160, 160, start)[0, [0, 80]].tolist() == [0.0, 0.5]
+    assert torch.equal(layers.places(torch.arange(16)), whole[:16])  # the beginning of a clip
+    assert torch.equal(layers.places(torch.arange(30, 38), 80), whole[30:38])  # a window
+    longer = layers.places(torch.tensor([[0, 80], [81, 159]]), 160)
+    assert longer.flatten().tolist() == pytest.approx([0.0, 0.5, 81 / 160, 159 / 160])
 
 
 def test_the_frame_vector_tells_the_frames_of_a_clip_apart(tiny):
@@ -144,7 +146,7 @@ def test_a_window_of_a_long_clip_has_the_places_of_that_clip(tiny):
     given = [v.repeat_interleave(16, dim=0) for v in list(tiny.inputs(clips=1))[1:]]
     whole = layers.begin(16, *given, torch.float32).frame_vector
     half = [v[:8] for v in given]
-    window = layers.begin(8, *half, torch.float32, torch.tensor([4.0]), 16).frame_vector
+    window = layers.begin(8, *half, torch.float32, layers.places(torch.arange(4, 12), 16)).frame_vector
     assert torch.allclose(window, whole[4:12], atol=1e-6)
     assert torch.allclose(layers.begin(8, *half, torch.float32).frame_vector, whole[::2], atol=1e-5)
 
@@ -152,6 +154,51 @@ def test_a_window_of_a_long_clip_has_the_places_of_that_clip(tiny):
 def test_where_a_window_begins_changes_the_answer(tiny):
     net = tiny.spacetime(trained=True, temporal={"coordinates": True})
     inputs = tiny.inputs(clips=2)
-    early, late = (net(*inputs, starts=torch.tensor([0.0, n])) for n in (0.0, 4.0))
+    frames = torch.arange(inputs.x.shape[2])
+    early, late = (net(*inputs, numbers=torch.stack([frames, frames + n])) for n in (0, 4))
     assert torch.equal(early, net(*inputs))
     assert torch.allclose(early[0], late[0], atol=1e-6) and (early[1] - late[1]).abs().max() > 1e-4
+
+
+@pytest.fixture
+def places_seen(tiny, monkeypatch):
+    """A function that returns the places (b, padded t) that the blocks of a net are told of."""
+
+    def seen(frames, clips=1, trained_length=8, **options):
+        net = tiny.spacetime(temporal={"coordinates": True, "frames_per_clip": trained_length})
+        begin, kept = net.temporal.begin, []
+
+        def spy(*args):
+            kept.append(args[-1])
+            return begin(*args)
+
+        monkeypatch.setattr(net.temporal, "begin", spy)
+        net(*tiny.inputs(clips=clips, frames=frames), **options)
+        return kept[0]
+
+    return seen
+
+
+@pytest.mark.parametrize("frames", [4, 8, 9, 11])
+def test_padding_changes_no_place(places_seen, frames):
+    """9 frames put their last frame at 8/9; the frames that pad them to 12 have the places of those that they repeat."""
+    seen = places_seen(frames)[0]
+    longest = max(8, frames)
+    assert torch.allclose(seen[:frames], torch.arange(frames) / longest)
+    padding = [frames - 2 - i for i in range(len(seen) - frames)]
+    assert torch.allclose(seen[frames:], torch.tensor(padding) / longest)
+
+
+@pytest.mark.parametrize("window", [[4, 5, 6, 7], [0, 5, 10, 15], [14, 15, 0, 1]])
+def test_every_frame_of_a_window_has_its_own_place(places_seen, window):
+    """Strided and wrapped windows are no run of frames that begins somewhere."""
+    seen = places_seen(4, numbers=torch.tensor(window), clip_frames=16)
+    assert torch.equal(seen[0], torch.tensor(window) / 16)
+
+
+def test_the_coarse_levels_take_every_stride_th_frame_of_each_clip():
+    state = TemporalState(8, (1, 2, 8), level=1)
+    assert state.numbers.tolist() == [0, 2, 4, 6]
+    rows = torch.arange(16)
+    assert take_frames(rows, state.numbers, clips=2).tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert state.at_level(rows[:, None]).flatten().tolist() == [0, 2, 4, 6, 8, 10, 12, 14]

@@ -9,6 +9,7 @@ from lumiere_core.clips.video import (
     from_uint8,
     images_to_video,
     padded_frames,
+    take_frames,
     to_uint8,
     unfold,
     video_to_images,
@@ -91,3 +92,16 @@ def test_host_images_round_trip(video):
     assert torch.allclose(images[5], (video[1, :, 1].permute(1, 2, 0) + 1) / 2)
     assert torch.allclose(images_to_video(images[:4]), video[:1], atol=1e-6)
     assert video_to_images(video * 5).max() == 1
+
+
+def test_frames_are_taken_from_every_clip_in_any_order():
+    rows = torch.arange(12).reshape(12, 1)
+    numbers = torch.tensor([3, 0, 0])
+    assert take_frames(rows, numbers, clips=3).flatten().tolist() == [3, 0, 0, 7, 4, 4, 11, 8, 8]
+    assert take_frames(rows.T, numbers, clips=3, dim=-1).flatten().tolist() == [3, 0, 0, 7, 4, 4, 11, 8, 8]
+    assert take_frames(rows, torch.tensor([11, 2])).flatten().tolist() == [11, 2]
+
+
+def test_rows_that_are_no_whole_clips_are_refused():
+    with pytest.raises(ValueError, match="no whole number of clips"):
+        take_frames(torch.zeros(7, 2), torch.tensor([0]), clips=2)

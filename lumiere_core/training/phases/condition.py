@@ -55,7 +55,7 @@ class ConditionPhase(TemporalPhase):
             )
         condition = Condition(clips, known[:, None].to(clips)).tensor()
         objects = covers if self.options.object_weight > 0 else None
-        conditions = {"known": condition, "starts": self.starts(step)}
+        conditions = {"known": condition, "numbers": self.numbers(step)}
         return Batch(clips, context, pooled, objects, conditions)
 
     def preview_condition(self, index: int, request: Request) -> Condition | None:

@@ -58,14 +58,15 @@ class TemporalPhase(DiffusionPhase):
         scenes = self.scenes(steps)
         clips = clips_at(scenes, self.options, steps, masks=self.options.object_weight > 0)
         return [
-            Batch(x0, *self.prompts(chosen, step), objects, {"starts": self.starts(step)})
+            Batch(x0, *self.prompts(chosen, step), objects, {"numbers": self.numbers(step)})
             for step, chosen, (x0, objects) in zip(steps, scenes, clips, strict=True)
         ]
 
-    def starts(self, step: int) -> Tensor:
-        """Return (b,) frames by which the windows of a step begin later than their clips."""
+    def numbers(self, step: int) -> Tensor:
+        """Return (b, t) numbers of the frames of a step's windows in their clips."""
         options = self.options
-        return window_starts(options, step, options.batch_size).to(options.device)
+        starts = window_starts(options, step, options.batch_size).to(options.device)
+        return starts[:, None] + torch.arange(options.num_frames, device=options.device)
 
     def network(self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor, **conditions: Tensor) -> Tensor:
         inputs = x, timestep, context, pooled, self.options.checkpointing
