@@ -16,8 +16,8 @@ from ..lumiere_core.clips.conditioning import Condition
 from ..lumiere_core.clips.masks import SHARE, is_known
 from ..lumiere_core.clips.video import images_to_video, video_to_images
 from .condition_builder import BLANK, colours
+from .host.keys import NEEDS_CONDITION
 from .host.latents import known_in_latent
-from .host.run import NEEDS_CONDITION
 
 # What a soft mask means, in every node; the paste-back mixes what was generated and what was there by it.
 GENERATED = f"1 where the clip is to be generated. All above {SHARE} is: a feathered edge too."

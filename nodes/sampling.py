@@ -14,7 +14,8 @@ from torch import Tensor
 from ..lumiere_core.clips.video import clip_count
 from ..lumiere_core.diffusion import guidance
 from .host.inflate import inflation_of
-from .host.noise import OWN_NOISE, ClipNoise
+from .host.keys import OWN_NOISE
+from .host.noise import ClipNoise
 
 
 class EmptyLumiereLatentVideo(io.ComfyNode):

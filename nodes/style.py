@@ -8,8 +8,8 @@ from comfy_api.v0_0_2 import io
 
 from ..lumiere_core.nets.checkpoint import check_state
 from ..lumiere_core.nets.interpolate import alphas_by_key, joined_hashes
-from .host.handlers import KEY
 from .host.inflate import inflation_of, unet_config_of
+from .host.keys import KEY
 
 PREFIX = "diffusion_model."
 LEVELS = 4  # of SD1.x and SD2.x, the most that a U-Net of the host has

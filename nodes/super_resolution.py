@@ -19,8 +19,9 @@ from ..lumiere_core.clips.video import clip_count
 from ..lumiere_core.diffusion.multidiffusion import OVERLAP, WEIGHTINGS
 from ..lumiere_core.diffusion.upscale import NOISES, noise_numbers
 from .host.inflate import inflation_of
+from .host.keys import GRAIN
 from .host.noise import ClipNoise
-from .host.ssr_model import GRAIN, LumiereSSRModel
+from .host.ssr_model import LumiereSSRModel
 from .host.windows import Windows, with_windows
 
 CONTEXT_LENGTH = 16

@@ -14,7 +14,7 @@ from .temporal import TemporalLayers, TemporalState
 from .unet import UNet, run_layer
 from .unet_layers import Downsample, ResBlock, SpatialTransformer, Upsample
 
-KINDS = LayerKinds((ResBlock, SpatialTransformer), Downsample, Upsample)
+KINDS = LayerKinds(ResBlock, SpatialTransformer, Downsample, Upsample)
 
 
 class SpaceTimeUNet(nn.Module):
@@ -33,7 +33,7 @@ class SpaceTimeUNet(nn.Module):
                 f"{temporal.unet_config} instead of {unet.config}."
             )
         self.unet, self.temporal = unet, temporal
-        self.plans = plan_blocks(unet, KINDS)
+        self.plans = plan_blocks(unet, KINDS, temporal.follows)
 
     def forward(
         self,

@@ -7,6 +7,7 @@ Core's `SpaceTimeUNet` and the host's handlers both walk a frozen image U-Net la
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -233,6 +234,16 @@ class TemporalLayers(nn.Module):
         side, index = name.split(".")
         blocks = getattr(self, side)
         return blocks[index] if index in blocks else None
+
+    def follows(self, transformers: Sequence[bool]) -> int:
+        """Return after which of a block's residual and transformer layers its inflation block runs.
+
+        The last of them: the paper draws the temporal part after the whole group (Lumiere figure 4).
+
+        Args:
+            transformers: of each such layer in turn, whether it is a transformer.
+        """
+        return len(transformers) - 1
 
     def follow(self, part: str | None, name: str, h: Tensor, state: TemporalState) -> Tensor:
         """Run the temporal part, one of `BlockPlan.parts`, that follows a layer of a block; None leaves h as it is."""

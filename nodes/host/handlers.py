@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import comfy.model_patcher
 import torch
@@ -18,15 +18,15 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
 from torch import Tensor
 
-from ...lumiere_core.clips.video import clip_count, padded_frames
+from ...lumiere_core.clips.video import padded_frames, take_frames
+from ...lumiere_core.nets.block_plan import BlockPlan, LayerKinds, plan_blocks
 from ...lumiere_core.nets.temporal import TemporalLayers, TemporalState
 from . import models
-from .run import RUN, WINDOW, WINDOWS
+from .frames import Rows, rows_of_call
+from .keys import CONDITION, FRAMES, KEY, LAYERS, RUN
+from .keys import HANDLERS as PATCH
 
-KEY = "lumiere"  # of wrappers, the additional model, the attachment and our entry in transformer_options
-LAYERS = "lumiere_layers"
-CONDITION = "lumiere_condition"
-PATCH = "forward_timestep_embed_patch"
+KINDS = LayerKinds(ResBlock, SpatialTransformer, Downsample, Upsample)
 
 
 def temporal_patcher(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher | None:
@@ -35,55 +35,55 @@ def temporal_patcher(model: comfy.model_patcher.ModelPatcher) -> comfy.model_pat
     return found[0] if found else None
 
 
-@dataclass(frozen=True)
-class _Role:
-    """Where a layer stands: its block, and whether the block's temporal part follows it."""
-
-    block: str
-    last: bool
-
-
 @dataclass
 class _Call:
     """The state of one call of the U-Net, in its transformer_options; made anew for every call."""
 
     layers: TemporalLayers
     state: TemporalState
-    roles: dict[int, _Role]
+    places: dict[int, tuple[str, str | None]]  # by a layer's id: its block, and the temporal part that follows it
     first: torch.nn.Module  # the U-Net's first convolution
-    known: Tensor | None = None  # what the condition adds to its output
+    rows: Rows  # padded
+    known: Tensor | None = None  # what the condition adds to the first convolution's output
 
     def conditioned(self, layer: torch.nn.Module, h: Tensor) -> Tensor:
         """Add the masked condition after the first convolution; the sum is one wider convolution."""
         return h if self.known is None or layer is not self.first else h + self.known
 
     def after(self, layer: torch.nn.Module, h: Tensor) -> Tensor:
-        """Run the temporal part if `layer` is the last of its residual and attention group."""
-        role = self.roles.get(id(layer))
-        return self.layers.inflate(role.block, h, self.state) if role and role.last else h
+        """Run the temporal part that follows a layer, if any does; none follows layers of some other network."""
+        block, part = self.places.get(id(layer), ("", None))
+        return self.layers.follow(part, block, h, self.state)
 
-    def resized(self, layer: torch.nn.Module, h: Tensor, resize: Callable) -> Tensor:
-        """Run the temporal resize that follows a spatial one; `resize` is a method of the temporal layers."""
-        role = self.roles.get(id(layer))  # None: a layer of some other network
-        return resize(role.block, h, self.state) if role else h
-
-
-_roles: weakref.WeakKeyDictionary[UNetModel, dict[int, _Role]] = weakref.WeakKeyDictionary()
+    def published(self) -> dict:
+        """Return which rows of the whole batch the current level sees, for patches with data for every frame."""
+        return self.rows.published(self.state.numbers)
 
 
-def _roles_of(unet: UNetModel) -> dict[int, _Role]:
-    """Return the role of every layer by its id; per U-Net, because copies on other devices have other ids."""
-    if unet not in _roles:
-        blocks = [("middle_block", unet.middle_block)]
-        blocks += [(f"input_blocks.{i}", block) for i, block in enumerate(unet.input_blocks)]
-        blocks += [(f"output_blocks.{i}", block) for i, block in enumerate(unet.output_blocks)]
-        roles = {}
-        for name, block in blocks:
-            group = [layer for layer in block if isinstance(layer, (ResBlock, SpatialTransformer))]
-            for layer in block:
-                roles[id(layer)] = _Role(name, bool(group) and layer is group[-1])
-        _roles[unet] = roles
-    return _roles[unet]
+@dataclass(frozen=True)
+class _Plans:
+    """What is known of one U-Net with one kind of temporal layers."""
+
+    plans: dict[str, BlockPlan]
+    places: dict[int, tuple[str, str | None]]
+
+
+# By U-Net, because copies on other devices have layers of other ids, then by the kind of temporal layers.
+_plans: weakref.WeakKeyDictionary[UNetModel, dict[str, _Plans]] = weakref.WeakKeyDictionary()
+
+
+def _plans_of(unet: UNetModel, layers: TemporalLayers) -> _Plans:
+    kinds = _plans.setdefault(unet, {})
+    kind = getattr(layers.config, "kind", "")
+    if kind not in kinds:
+        plans = plan_blocks(unet, KINDS, layers.follows)
+        places = {
+            id(layer): (name, part)
+            for name, plan in plans.items()
+            for layer, part in zip(unet.get_submodule(name), plan.parts, strict=True)
+        }
+        kinds[kind] = _Plans(plans, places)
+    return kinds[kind]
 
 
 def find_layers(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
@@ -113,10 +113,8 @@ class Clips:
         self, executor, x, timesteps=None, context=None, y=None, control=None, transformer_options=None, **kwargs
     ):
         options = dict(transformer_options or {})
-        chunk = x.shape[0] // len(options.get("cond_or_uncond", (0,)))
-        # A window of a clip is shorter than a clip and is taken as one.
-        frames = min(self.frames_per_clip or chunk, chunk)
-        clips = clip_count(x.shape[0], frames)
+        rows = rows_of_call(options, x.shape[0] // len(options.get("cond_or_uncond", (0,))), self.frames_per_clip)
+        frames = rows.rows.shape[1]
         if frames == 1:
             return executor(x, timesteps, context, y, control, options, **kwargs)
         layers = options.get(LAYERS)
@@ -125,8 +123,10 @@ class Clips:
                 f"the temporal layers were not found for a call with clips of {frames} frames: the model was "
                 f"called outside of a sampler. Put them into transformer_options[{LAYERS!r}]."
             )
-        numbers = padded_frames(frames, layers.total_stride).to(x.device)
-        length = numbers.numel()
+        clips = x.shape[0] // frames  # of all prompts
+        padding = padded_frames(frames, layers.total_stride)
+        rows = rows.padded(padding)
+        length = padding.numel()
 
         def padded(value: Tensor | None) -> Tensor | None:
             if value is None:
@@ -135,73 +135,64 @@ class Clips:
                 value = value.expand(x.shape[0], *value.shape[1:])
             if length == frames or value.shape[0] != x.shape[0]:
                 return value
-            return value.unflatten(0, (clips, frames)).index_select(1, numbers).flatten(0, 1)
+            return take_frames(value, padding, clips)
 
         steps, text, pooled = padded(timesteps), padded(context), padded(y)
         unet = executor.class_obj
         with models.attention_options(options):
-            first, whole = window_place(options)
-            starts = torch.full((clips,), float(first), device=steps.device)
-            state = layers.begin(length, steps, text, pooled, x.dtype, starts, whole)
+            places = layers.places(rows.numbers, rows.clip_frames).repeat(clips // len(rows.numbers), 1)
+            state = layers.begin(length, steps, text, pooled, x.dtype, places)
             known = padded(options.get(CONDITION))
             if known is not None:
                 clip, mask = known.to(x).split([known.shape[1] - 1, 1], dim=1)
                 known = layers.known_features(torch.cat([clip * mask, mask], dim=1))
-            options[KEY] = _Call(layers, state, _roles_of(unet), unet.input_blocks[0][0], known)
-            control = strided_control(control, unet, layers.config.stride, clips, length, padded)
+            plans = _plans_of(unet, layers)
+            options[KEY] = _Call(layers, state, plans.places, unet.input_blocks[0][0], rows, known)
+            control = control_at_levels(control, plans.plans, state, clips, padded)
             out = executor(padded(x), steps, text, pooled, control, options, **kwargs)
         if RUN in options:
             options[RUN].temporal_calls += state.calls
         return out.unflatten(0, (clips, length))[:, :frames].flatten(0, 1)
 
 
-def window_place(options: dict) -> tuple[int, int]:
-    """Return the first frame of a window, ours or the host's, and the frames of its clip; (0, 0) for a whole clip."""
-    run, numbers = options.get(WINDOWS), options.get(WINDOW)
-    if run is not None and numbers is not None:
-        return numbers[0] % run.frames, run.frames
-    window = options.get("context_window")  # of the host's Context Windows
-    return (0, 0) if window is None else (window.index_list[0], window.total_frames)
-
-
-def strided_control(
+def control_at_levels(
     control: dict[str, list] | None,
-    unet: UNetModel,
-    stride: int,
+    plans: dict[str, BlockPlan],
+    state: TemporalState,
     clips: int,
-    length: int,
     padded: Callable[[Tensor | None], Tensor | None],
 ) -> dict[str, list] | None:
     """Take ControlNet residuals at the frame rate of the block that they are added to, never averaged.
 
     The host pops the last entry of a list for each block: `input` runs with the encoder, `output` holds the
     residuals of the encoder's skips and runs with the decoder, from the deepest skip up.
+
+    Args:
+        clips: of all prompts of the call.
+        padded: puts a tensor at full frame rate on the padded frames.
     """
     if control is None:
         return None
-    strides, current = [], 1
-    for block in unet.input_blocks:
-        if any(isinstance(layer, Downsample) for layer in block):
-            current *= stride
-        strides.append(current)
+    levels = [plan.after for name, plan in plans.items() if name.startswith("input_blocks.")]
+    middle = plans["middle_block"].level
 
-    def take(value: Tensor | None, step: int) -> Tensor | None:
+    def take(value: Tensor | None, level: int) -> Tensor | None:
         value = padded(value)
-        if value is None or step == 1 or value.shape[0] != clips * length:
+        if value is None or value.shape[0] != clips * state.num_frames:
             return value
-        return value.unflatten(0, (clips, length))[:, ::step].flatten(0, 1)
+        return replace(state, level=level).at_level(value)
 
     def taken(name: str, entries: list) -> list:
         count = len(entries)
         if name == "input":
-            at = (strides + [1] * count)[:count][::-1]
+            at = (levels + [0] * count)[:count][::-1]
         elif name == "output":
-            at = ([1] * count + strides)[len(strides) :]
+            at = ([0] * count + levels)[len(levels) :]
         elif name == "middle":
-            at = [current] * count
+            at = [middle] * count
         else:
             return entries
-        return [take(value, step) for value, step in zip(entries, at, strict=True)]
+        return [take(value, level) for value, level in zip(entries, at, strict=True)]
 
     return {name: taken(name, entries) for name, entries in control.items()}
 
@@ -223,7 +214,9 @@ def _residual(layer, x, emb, context, options, *_):
 
 def _attention(layer, x, emb, context, options, *_):
     call = options.get(KEY)
-    x = layer(x, context if call is None else call.state.at_level(context), options)
+    if call is not None:
+        context, options[FRAMES] = call.state.at_level(context), call.published()
+    x = layer(x, context, options)
     if "transformer_index" in options:
         options["transformer_index"] += 1
     return x if call is None else call.after(layer, x)
@@ -231,12 +224,12 @@ def _attention(layer, x, emb, context, options, *_):
 
 def _downsample(layer, x, emb, context, options, *_):
     call, x = options.get(KEY), layer(x)
-    return x if call is None else call.resized(layer, x, call.layers.downsample)
+    return x if call is None else call.after(layer, x)
 
 
 def _upsample(layer, x, emb, context, options, output_shape=None, *_):
     call, x = options.get(KEY), layer(x, output_shape=output_shape)
-    return x if call is None else call.resized(layer, x, call.layers.upsample)
+    return x if call is None else call.after(layer, x)
 
 
 HANDLERS = (

@@ -22,7 +22,8 @@ from ...lumiere_core.nets.checkpoint import sha256 as sha256_of
 from ...lumiere_core.nets.config import TemporalConfig, UNetConfig
 from ...lumiere_core.nets.temporal import TemporalLayers, initial_state
 from . import models
-from .handlers import KEY, Clips, add_handlers, find_layers, warn_of_hidden_handlers
+from .handlers import Clips, add_handlers, find_layers, warn_of_hidden_handlers
+from .keys import KEY
 from .noise import ShareNoise
 from .run import WatchRun, budget
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...lumiere_core.clips.video import clip_count
 from ...lumiere_core.diffusion.noise import COMMON, frame_noise, frame_seed, mix_noise
+from .keys import OWN_NOISE
 
-OWN_NOISE = "lumiere_own_noise"  # in transformer_options: frames have their common noise already
 # These draw their noise from one random path over all noise levels, not step by step.
 BROWNIAN = ("dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde")
 

@@ -13,12 +13,9 @@ from torch import Tensor
 from ...lumiere_core.clips.masks import is_known
 from ...lumiere_core.clips.video import clip_count
 from . import live
+from .keys import NEEDS_CONDITION, RUN, WINDOWS
 from .preview import preview_image
 
-RUN = "lumiere_run"
-NEEDS_CONDITION = "lumiere_condition"  # in a conditioning: without conv_cond it would do nothing
-WINDOWS = "lumiere_windows"  # of the wrappers and the attachment of `windows.py`, and its entry for one run
-WINDOW = "lumiere_window"  # in transformer_options: the frame numbers of the window that is being denoised
 PREVIEW_SIZE = 512
 SHORTEST = 0.4  # of the trained length: lumiere-mini was trained on 32 frames too; its clips of 24 and 16 fall apart
 

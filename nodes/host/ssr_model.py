@@ -19,9 +19,8 @@ from ...lumiere_core.diffusion.upscale import NOISES, noise_numbers
 from ...lumiere_core.nets.config import SSRConfig
 from ...lumiere_core.nets.ssr import NOISE_STREAM, augment, pooled_with_level
 from .image_model import LumiereModel, LumiereModelConfig, LumiereUNet
+from .keys import GRAIN
 from .noise import ClipNoise
-
-GRAIN = "lumiere_grain"  # in a conditioning: the frame numbers of a clip's augmentation noise
 
 
 class LumiereSSRUNet(LumiereUNet):

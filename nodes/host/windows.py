@@ -21,8 +21,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...lumiere_core.diffusion.multidiffusion import Blend, Window, plan_windows, window_weights
-from .handlers import KEY as LUMIERE
-from .run import RUN, WINDOW, WINDOWS
+from .keys import KEY as LUMIERE
+from .keys import RUN, WINDOW, WINDOWS
 
 MIB = 1 << 20
 # What a run holds of the whole clip, in float32 copies: noise, empty clip, the sampler's x, estimates and their

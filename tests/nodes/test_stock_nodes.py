@@ -230,7 +230,11 @@ def test_control_residuals_are_strided(host, clips):
     )
     numbers = torch.arange(8.0).view(8, 1, 1, 1)  # two clips of 4 frames
     control = {"output": [numbers, None, numbers, numbers], "middle": [numbers], "input": [numbers, numbers]}
-    strided = clips.strided_control(control, unet, 2, 2, 4, lambda value: value)
+    temporal = host.module("lumiere_core.nets.temporal")
+    follows = temporal.TemporalLayers.follows
+    plans = clips.plan_blocks(unet, clips.KINDS, lambda transformers: follows(None, transformers))
+    state = temporal.TemporalState(4, (1, 2))
+    strided = clips.control_at_levels(control, plans, state, 2, lambda value: value)
     every = [0, 1, 2, 3, 4, 5, 6, 7]
     frames = {k: [v if v is None else v.flatten().tolist() for v in e] for k, e in strided.items()}
     assert frames["output"] == [every, None, [0, 2, 4, 6], [0, 2, 4, 6]]
