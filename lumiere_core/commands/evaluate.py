@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("reporting", "tuning")
+RESULTS_PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,14 @@ VERBS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="what", metavar="VERB", required=True, parser_class=LazyParser)
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        nargs="?",
+        const=RESULTS_PAGE,
+        help="write docs/results.md, or FILE, from the stored lines",
+    )
+    verbs = parser.add_subparsers(dest="what", metavar="VERB", parser_class=LazyParser)
     for name, verb in VERBS.items():
         verbs.add_parser(name, help=verb.text, description=verb.text).verb = verb
 
@@ -125,6 +133,14 @@ def part(text: str) -> tuple[int, int]:
 
 
 def main(options: argparse.Namespace) -> int:
+    if options.markdown is not None:
+        from ..files import write_text
+
+        write_text(options.markdown, results_page())
+        sys.stdout.write(f"{options.markdown}\n")
+        return 0
+    if options.what is None:
+        raise ValueError(f"nothing to evaluate: give one of {', '.join(VERBS)}, or --markdown.")
     verb = VERBS[options.what]
     if not verb.name:
         return _module(verb).main(options)
@@ -139,6 +155,26 @@ def main(options: argparse.Namespace) -> int:
     if getattr(options, "train", False):
         _train_oracle()
     return run_stored(getattr(_module(verb), verb.name)(options), options)
+
+
+def results_page() -> str:
+    """Return docs/results.md as the stored lines of the shipped weights make it, the reporting split first."""
+    from ..evaluation import report
+    from ..evaluation.stored import results_name
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    rows = []
+    for name, verb in VERBS.items():
+        if not verb.name:
+            continue
+        for extra in ([], ["--split", "tuning"]) if split_flag in verb.flags else ([],):
+            options = parser.parse_args([name, *extra])
+            options.clips = None
+            evaluation = getattr(_module(verb), verb.name)(options)
+            command = " ".join(["python -m lumiere_core evaluate", name, *extra])
+            rows.append((command, evaluation, results_name(name, getattr(options, "split", ""))))
+    return report.results_page(rows)
 
 
 def _module(verb: Verb):

@@ -30,7 +30,7 @@ def run_stored(evaluation, options: argparse.Namespace) -> int:
     Args:
         options: what, all, split, check, limit, minutes, part, only, results; and clips, where there is such an option.
     """
-    store = Store(options.results or RESULTS / results_name(options))
+    store = Store(options.results or RESULTS / results_name(options.what, getattr(options, "split", "")))
     cases = evaluation.cases()
     if options.all:
         run_missing(evaluation, store, cases, options)
@@ -54,10 +54,9 @@ def run_stored(evaluation, options: argparse.Namespace) -> int:
     return 0 if print_table(title, bars, sys.stdout.write) else 1
 
 
-def results_name(options: argparse.Namespace) -> str:
-    """Return the file of an evaluation's lines; those of the tuning split are in one of their own."""
-    split = "_tuning" if getattr(options, "split", "") == "tuning" else ""
-    return f"{options.what.replace('-', '_')}{split}.jsonl"
+def results_name(what: str, split: str = "") -> str:
+    """Return the file of a verb's lines; those of the tuning split are in one of their own."""
+    return f"{what.replace('-', '_')}{'_tuning' if split == 'tuning' else ''}.jsonl"
 
 
 def run_missing(evaluation, store: Store, cases: list[Case], options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@
     python tests/benchmarks/run.py --quick            one turn of everything
     python tests/benchmarks/run.py --only flops network
 
-One line a figure: `name value unit (bar …) ok|short`, and at last `bars held: n/m`. The exit status is 0 only when every
+The figures are stored in results.json and shown in docs/measured.md. One line a figure: `name value unit (bar …) ok|short`, and at last `bars held: n/m`. The exit status is 0 only when every
 bar holds; what could not be measured does not.
 The comparisons run with the C library's own allocator, as in a host that was started by hand; the demo runs
 with the settings that `make demo` gives it.
@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import stored
 from figures import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,13 +34,23 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     groups = _groups(arguments)
 
-    return report(figure for name in arguments.only for figure in groups[name]())
+    kept: list[Figure] = []
+    status = report((figure for name in arguments.only for figure in groups[name]()), kept)
+    if not arguments.quick:  # one turn tells whether it runs, not how fast
+        stored.store(kept, _machine())
+    return status
 
 
-def report(figures: Iterable[Figure]) -> int:
-    """Print each figure as it comes, then how many bars hold; return the exit status."""
+def report(figures: Iterable[Figure], kept: list[Figure] | None = None) -> int:
+    """Print each figure as it comes, then how many bars hold; return the exit status.
+
+    Args:
+        kept: gets the figures that could be measured.
+    """
     counted, failed = 0, []
     for figure in figures:
+        if kept is not None and figure.value is not None:
+            kept.append(figure)
         print(figure.line(), flush=True)
         counted += figure.counts
         if not figure.holds:
@@ -54,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = ("flops", "network", "startup", "demo", "world", "checkpoints", "windows")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
-    parser.add_argument("--quick", action="store_true", help="one turn of everything")
+    parser.add_argument("--quick", action="store_true", help="one turn of everything, which is not stored")
     parser.add_argument("--turns", type=int, help="how often the things compared take turns")
     parser.add_argument(
         "--clock",
