@@ -6,6 +6,8 @@ from .nodes.condition_builder import LumiereConditionBuilder
 from .nodes.conditioning import LumiereApplyCondition, LumiereBlendKnown, LumiereMaskLatent
 from .nodes.host import live, models
 from .nodes.loaders import LumiereApplyTemporal, LumiereLoader, LumiereSaveTemporal
+from .nodes.measure import LumiereCompareClips, LumiereMeasureClip, LumiereXTSlice
+from .nodes.measure_sets import LumiereMeasureSets
 from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
 from .nodes.style import LumiereStyleInterpolate
 from .nodes.super_resolution import LumiereSuperResolution, LumiereTemporalMultidiffusion
@@ -42,6 +44,10 @@ class LumiereExtension(ComfyExtension):
             LumiereMaskLatent,
             LumiereWorldClip,
             LumiereBlendKnown,
+            LumiereMeasureClip,
+            LumiereXTSlice,
+            LumiereCompareClips,
+            LumiereMeasureSets,
         ]
 
 

@@ -86,9 +86,26 @@ def xt_slice(frames: Frames, row: int | None = None, scale: int = 4) -> Image.Im
     """Return one row of pixels over time: x to the right, time downwards (Lumiere fig. 2)."""
     from PIL import Image
 
+    return Image.fromarray(line_over_time(frames, "row", row, scale))
+
+
+def line_over_time(frames: Frames, direction: str, place: int | None = None, scale: int = 1) -> np.ndarray:
+    """Return one line of pixels over time, (t, h or w, 3): along the line to the right, time downwards.
+
+    Args:
+        direction: "row" or "column".
+        place: number of the row or column; None = the middle one.
+        scale: whole-number enlargement.
+
+    Raises:
+        ValueError: there is no such line.
+    """
     frames = _array(frames)
-    row = frames.shape[1] // 2 if row is None else row
-    return Image.fromarray(enlarge(frames[:, row][None], scale)[0])
+    axis = {"row": 1, "column": 2}[direction]
+    place = frames.shape[axis] // 2 if place is None else place
+    if not 0 <= place < frames.shape[axis]:
+        raise ValueError(f"there is no {direction} {place}; the frames have 0 to {frames.shape[axis] - 1}.")
+    return enlarge(frames.take(place, axis)[None], scale)[0]
 
 
 def evenly_spaced(count: int, wanted: int) -> list[int]:

@@ -20,6 +20,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 FOLDER = "lumiere"
+FEATURES = "video_features"  # folder below models/ of networks that measures take features from
 BUNDLED = "lumiere-mini"
 BUNDLED_SSR = "lumiere-mini-ssr"
 STYLES = Path(__file__).parents[2] / "lumiere_core" / "weights" / "styles"  # LoRA files
@@ -29,14 +30,19 @@ _attention_overrides: contextvars.ContextVar[dict] = contextvars.ContextVar("lum
 
 
 def register_folder() -> None:
-    """Make models/lumiere a model folder of the host; a user's extra_model_paths.yaml may add more."""
-    known = folder_paths.folder_names_and_paths
-    paths, extensions = known.get(FOLDER, ([], set()))
-    # add_model_folder_path alone leaves a new folder without extensions, which lists every file.
-    known[FOLDER] = (paths, set(extensions) | {".safetensors"})
-    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER), is_default=True)
+    """Make models/lumiere and models/video_features model folders of the host; extra_model_paths.yaml may add more."""
+    _add_folder(FOLDER, {".safetensors"})
+    _add_folder(FEATURES, {".safetensors", ".onnx"})
     # The pack's styles, for the stock LoRA loaders; a user's own folder comes first.
     folder_paths.add_model_folder_path("loras", str(STYLES))
+
+
+def _add_folder(name: str, suffixes: set[str]) -> None:
+    known = folder_paths.folder_names_and_paths
+    paths, extensions = known.get(name, ([], set()))
+    # add_model_folder_path alone leaves a new folder without extensions, which lists every file.
+    known[name] = (paths, set(extensions) | suffixes)
+    folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name), is_default=True)
 
 
 def checkpoint_names() -> list[str]:
