@@ -150,6 +150,7 @@ class TemporalConfig(_Config):
     coordinates: bool = False  # the blocks are told places in the clip and in the frame
     shared_noise: float = 0.0  # share of the noise's variance that all frames have in common
     conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)
+    repeat_ends: bool = False  # convolutions over time see the first and last frame repeated beyond a clip, not zeros
 
     def __post_init__(self) -> None:
         if self.temporal_kernel % 2 == 0 or self.spatial_kernel % 2 == 0:

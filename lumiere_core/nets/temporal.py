@@ -110,8 +110,9 @@ class TemporalLayers(nn.Module):
                 continue
             inflation = down = up = None
             factor = self.strides[level] // self.strides[level - 1] if level else 1
+            resized = channels, config.temporal_kernel, factor
             if resize == "down":
-                down = TemporalDownsample(channels, config.temporal_kernel, factor, operations)
+                down = TemporalDownsample(*resized, operations, config.repeat_ends)
             elif level == coarsest:
                 inflation = AttentionInflationBlock(
                     channels,
@@ -130,9 +131,10 @@ class TemporalLayers(nn.Module):
                     config.condition_channels,
                     operations,
                     config.coordinates,
+                    config.repeat_ends,
                 )
             if resize == "up":
-                up = TemporalUpsample(channels, config.temporal_kernel, factor, operations)
+                up = TemporalUpsample(*resized, operations, config.repeat_ends)
             block = TemporalBlock(inflation, down, up)
             if name == "middle_block":
                 self.middle_block = block

@@ -23,35 +23,40 @@ class TemporalConv(nn.Module):
     layout of the frames: a view where they are channels-last, whole rows moved where they are not. On a CPU
     it is not turned into channels-last: oneDNN's weight gradient is 4 to 6 times slower there. Tensor cores
     work in channels-last.
+
+    Args:
+        repeat_ends: what lies before and after a clip is its first and last frame; else zeros.
     """
 
-    def __init__(self, channels: int, kernel: int, operations: Any, stride: int = 1) -> None:
+    def __init__(self, channels: int, kernel: int, operations: Any, stride: int = 1, repeat_ends: bool = False) -> None:
         super().__init__()
-        self.conv = operations.Conv2d(channels, channels, (kernel, 1), stride=(stride, 1), padding=(kernel // 2, 0))
+        self.repeats = kernel // 2 if repeat_ends else 0
+        padding = (kernel // 2 - self.repeats, 0)
+        self.conv = operations.Conv2d(channels, channels, (kernel, 1), stride=(stride, 1), padding=padding)
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         c, h, w = x.shape[1:]
         if x.is_cuda:
             x = x.contiguous(memory_format=torch.channels_last)
-        x = x.reshape(-1, num_frames, c, h * w).transpose(1, 2)
-        x = self.conv(x).transpose(1, 2)  # b t c (h w)
+        x = _with_ends(x.reshape(-1, num_frames, c, h * w), self.repeats, self.repeats)
+        x = self.conv(x.transpose(1, 2)).transpose(1, 2)  # b t c (h w)
         return x.reshape(-1, c, h, w)
 
 
 class TemporalDownsample(TemporalConv):
     """1-D temporal convolution, initialised to the identity, then a stride (Lumiere App. B)."""
 
-    def __init__(self, channels: int, kernel: int, stride: int, operations: Any) -> None:
-        super().__init__(channels, kernel, operations, stride=stride)
+    def __init__(self, channels: int, kernel: int, stride: int, operations: Any, repeat_ends: bool = False) -> None:
+        super().__init__(channels, kernel, operations, stride, repeat_ends)
 
 
 class TemporalUpsample(nn.Module):
     """Frame duplication, then a 1-D temporal convolution initialised to the identity (App. B)."""
 
-    def __init__(self, channels: int, kernel: int, stride: int, operations: Any) -> None:
+    def __init__(self, channels: int, kernel: int, stride: int, operations: Any, repeat_ends: bool = False) -> None:
         super().__init__()
         self.conv = _duplicating(operations.Conv2d)(channels, channels, (kernel, 1), padding=(kernel // 2, 0))
-        self.conv.duplicates = stride
+        self.conv.duplicates, self.conv.repeat_ends = stride, repeat_ends
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         return self.conv(x.unflatten(0, (-1, num_frames))).flatten(0, 2)  # b t duplicates c h w
@@ -70,6 +75,7 @@ def _duplicating(conv2d: type[nn.Conv2d]) -> type[nn.Conv2d]:
 
     class DuplicatingConv2d(conv2d):
         duplicates: int
+        repeat_ends: bool
 
         def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             """Return b t duplicates c h w for b t c h w."""
@@ -81,7 +87,7 @@ def _duplicating(conv2d: type[nn.Conv2d]) -> type[nn.Conv2d]:
                 frames = [(copy + tap) // self.duplicates for tap in range(-reach, reach + 1)]
                 for frame in sorted(set(frames) - {0}):  # the neighbours that this copy reaches
                     taps = [i for i, f in enumerate(frames) if f == frame]
-                    y = y + _mix(_shifted(x, frame) - x, weight[:, :, taps].sum(2, keepdim=True))
+                    y = y + _mix(_shifted(x, frame, self.repeat_ends) - x, weight[:, :, taps].sum(2, keepdim=True))
                 copies.append(y)
             return torch.stack(copies, dim=2)
 
@@ -93,10 +99,18 @@ def _mix(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.conv2d(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
 
 
-def _shifted(x: Tensor, frames: int) -> Tensor:
-    """Return x[i + frames] at frame i of b t c h w; zero outside the clip."""
-    x = F.pad(x, (0, 0) * 3 + (max(-frames, 0), max(frames, 0)))
+def _shifted(x: Tensor, frames: int, repeat_ends: bool) -> Tensor:
+    """Return x[i + frames] at frame i of b t c h w; outside the clip zero, or its first or last frame."""
+    before, after = max(-frames, 0), max(frames, 0)
+    x = _with_ends(x, before, after) if repeat_ends else F.pad(x, (0, 0) * 3 + (before, after))
     return x[:, frames:] if frames > 0 else x[:, :frames]
+
+
+def _with_ends(x: Tensor, before: int, after: int) -> Tensor:
+    """Return b t … with the first frame so many times before it, and the last so many times after."""
+    if not before + after:
+        return x
+    return torch.cat([*[x[:, :1]] * before, x, *[x[:, -1:]] * after], dim=1)
 
 
 class ScaleShift(nn.Module):
@@ -143,12 +157,13 @@ class ConvInflationBlock(nn.Module):
         condition_channels: int,
         operations: Any,
         coordinates: bool = False,
+        repeat_ends: bool = False,
     ) -> None:
         super().__init__()
         ops = operations
         self.conv = ops.Conv2d(channels, channels, spatial_kernel, padding=spatial_kernel // 2)
         self.norm = ops.GroupNorm(32, channels)
-        self.temporal_conv = TemporalConv(channels, temporal_kernel, ops)
+        self.temporal_conv = TemporalConv(channels, temporal_kernel, ops, repeat_ends=repeat_ends)
         self.temporal_norm = ops.GroupNorm(32, channels)
         self.modulation = ScaleShift(condition_channels, channels, ops, coordinates) if condition_channels else None
         self.proj = ops.Conv2d(channels, channels, 1)

@@ -145,12 +145,14 @@ def test_blocks_with_a_zero_projection_are_the_identity(tiny, clips, condition):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("repeat_ends", [False, True])
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_temporal_convolution_is_conv1d_over_the_frames_of_a_pixel(clips, stride):
+def test_temporal_convolution_is_conv1d_over_the_frames_of_a_pixel(clips, stride, repeat_ends):
     torch.manual_seed(0)
-    layer = TemporalConv(CHANNELS, 3, nn, stride).double()
+    layer = TemporalConv(CHANNELS, 3, nn, stride, repeat_ends).double()
     pixels = clips.unflatten(0, (2, FRAMES)).permute(0, 3, 4, 2, 1).reshape(-1, CHANNELS, FRAMES)
-    wanted = F.conv1d(pixels, layer.conv.weight[..., 0], layer.conv.bias, stride, padding=1)
+    pixels = with_ends(pixels, 1, repeat_ends)
+    wanted = F.conv1d(pixels, layer.conv.weight[..., 0], layer.conv.bias, stride)
     wanted = wanted.reshape(2, 3, 2, CHANNELS, -1).permute(0, 4, 3, 1, 2).flatten(0, 1)
     assert torch.allclose(layer(clips, FRAMES), wanted, atol=1e-12)
 
@@ -169,16 +171,35 @@ def test_resizes_at_the_start_keep_every_nth_frame_and_repeat_it(clips, stride):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("repeat_ends", [False, True])
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 2), (3, 1), (3, 2), (5, 2), (3, 4), (5, 4)])
-def test_trained_upsampling_is_a_convolution_of_duplicated_frames(clips, kernel, stride):
+def test_trained_upsampling_is_a_convolution_of_duplicated_frames(clips, kernel, stride, repeat_ends):
     """However it is computed, the clip's ends included."""
     torch.manual_seed(0)
-    layer = TemporalUpsample(CHANNELS, kernel, stride, nn).double()
+    layer = TemporalUpsample(CHANNELS, kernel, stride, nn, repeat_ends).double()
     longer = clips.unflatten(0, (2, FRAMES)).repeat_interleave(stride, dim=1)
     pixels = longer.permute(0, 3, 4, 2, 1).reshape(-1, CHANNELS, FRAMES * stride)
-    wanted = F.conv1d(pixels, layer.conv.weight[..., 0], layer.conv.bias, padding=kernel // 2)
+    wanted = F.conv1d(with_ends(pixels, kernel // 2, repeat_ends), layer.conv.weight[..., 0], layer.conv.bias)
     wanted = wanted.reshape(2, 3, 2, CHANNELS, -1).permute(0, 4, 3, 1, 2).flatten(0, 1)
     assert torch.allclose(layer(clips, FRAMES), wanted, atol=1e-12)
+
+
+def with_ends(pixels, count, repeat_ends):
+    """(n, c, t) with zeros, or its first and last value, so many times before and after it."""
+    return F.pad(pixels, (count, count), mode="replicate" if repeat_ends else "constant")
+
+
+@torch.no_grad()
+def test_a_clip_that_stands_still_has_no_ends_where_they_are_repeated(tiny):
+    """Zeros beyond the clip would tell its first frame from the others."""
+    network = tiny.spacetime(trained=True, temporal={"repeat_ends": True})
+    inputs = tiny.inputs(frames=1)
+    inputs = inputs.replace(x=inputs.x.expand(-1, -1, 8, -1, -1))
+    clip = network(*inputs)
+    assert (clip - clip[:, :, :1]).abs().max() < 1e-5
+    network = tiny.spacetime(trained=True)
+    clip = network(*inputs)
+    assert (clip - clip[:, :, :1]).abs().max() > 1e-3
 
 
 def identity(layer):
