@@ -8,8 +8,10 @@ from .nodes.host import live, models
 from .nodes.loaders import LumiereApplyTemporal, LumiereLoader, LumiereSaveTemporal
 from .nodes.measure import LumiereCompareClips, LumiereMeasureClip, LumiereXTSlice
 from .nodes.measure_sets import LumiereMeasureSets
+from .nodes.region import LumiereRegion
 from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
 from .nodes.style import LumiereStyleInterpolate
+from .nodes.style_sweep import LumiereStyleSweep
 from .nodes.super_resolution import LumiereSuperResolution, LumiereTemporalMultidiffusion
 from .nodes.text import LumiereTextEncode
 from .nodes.train import LumiereTrainTemporal
@@ -48,6 +50,8 @@ class LumiereExtension(ComfyExtension):
             LumiereXTSlice,
             LumiereCompareClips,
             LumiereMeasureSets,
+            LumiereRegion,
+            LumiereStyleSweep,
         ]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..lumiere_core.clips import framing
 from ..lumiere_core.clips.conditioning import Condition, cinemagraph, inpaint, key_frames
 from ..lumiere_core.clips.masks import SHARE, is_known
+from .host import live, preview
 
 BLANK = 0.5  # the grey that stands for nothing, here as in the host's own video nodes
 LONGEST = 4096  # frames
@@ -112,6 +113,7 @@ class LumiereConditionBuilder(io.ComfyNode):
             description="Makes of pictures, clips and masks what is known of the clip that you want: an IMAGE with all "
             "its frames, and a MASK that is 1 where they are to be generated. For Lumiere Apply Condition, and for "
             "the inpainting and video nodes of other models.",
+            has_intermediate_output=True,
             search_aliases=[
                 "image to video",
                 "first last frame",
@@ -170,7 +172,16 @@ class LumiereConditionBuilder(io.ComfyNode):
         frame = Frame(height, width, resize, grow, feather)
         condition = BUILDERS[task["task"]](frame, length, **given)
         mask = 1 - condition.known[0, 0]  # the paper's masks are 1 where the clip is known, the host's where it is not
-        return io.NodeOutput(condition.clip[0].movedim(0, -1).contiguous(), mask)
+        clip = condition.clip[0].movedim(0, -1).contiguous()
+        return io.NodeOutput(clip, mask, ui=shown(clip, mask, given) if live.watched() else None)
+
+
+def shown(clip: Tensor, mask: Tensor, given: dict) -> dict:
+    """Return what the node shows: the clip with the region tinted, and the pictures of key frames for their strip."""
+    values = preview.shown_clip(preview.tinted(clip, mask), given.get("fps", 16.0)).as_dict()
+    if "frames" in given:
+        values["lumiere_sheet"] = ({**live.sheet_of(given["images"]), "length": len(clip)},)
+    return values
 
 
 def given_by(task: dict, old: dict) -> dict:

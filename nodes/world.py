@@ -7,6 +7,7 @@ from comfy_api.v0_0_2 import io
 
 from ..lumiere_core import world
 from ..lumiere_core.clips.video import to_uint8
+from .host import live, preview
 
 
 class LumiereWorldClip(io.ComfyNode):
@@ -20,6 +21,7 @@ class LumiereWorldClip(io.ComfyNode):
             category="lumiere/video",
             description="Draws a clip of the small world that lumiere-mini knows, with the mask of its main object. "
             "Something to try the other nodes on; use Load Image or Load Video for your own.",
+            has_intermediate_output=True,
             search_aliases=["example", "test clip", "procedural"],
             inputs=[
                 io.String.Input(
@@ -61,4 +63,4 @@ class LumiereWorldClip(io.ComfyNode):
         clip, cover = world.render_clip(scene, length, fps, height, width, masks=True)
         # Whole levels of 256, as in a file.
         images = to_uint8(clip).to(torch.float32) / 255.0
-        return io.NodeOutput(images, cover[0])
+        return io.NodeOutput(images, cover[0], ui=preview.shown_clip(images, fps) if live.watched() else None)

@@ -36,9 +36,8 @@ _modes: dict[str, str] = {}  # client id to what its page asked for
 def register_routes() -> None:
     """Let pages choose: POST {"client": id, "mode": one of MODES}."""
     from aiohttp import web
-    from server import PromptServer
 
-    server = getattr(PromptServer, "instance", None)
+    server = _server()
     if server is None:  # the pack was loaded without one, by a tool
         return
 
@@ -55,11 +54,16 @@ def register_routes() -> None:
         return web.json_response({"mode": mode})
 
 
-def send(event: str, data: dict[str, Any]) -> None:
-    """Send a message about the node that is executing to the page that queued it."""
+def _server() -> Any:
+    """Return the host's server, or None where the pack runs without one."""
     from server import PromptServer
 
-    server, context = getattr(PromptServer, "instance", None), get_executing_context()
+    return getattr(PromptServer, "instance", None)
+
+
+def send(event: str, data: dict[str, Any]) -> None:
+    """Send a message about the node that is executing to the page that queued it."""
+    server, context = _server(), get_executing_context()
     if server is None or server.client_id is None or context is None:
         return
     message = {"node": context.node_id, "prompt": context.prompt_id, **data}
@@ -74,10 +78,14 @@ def warn(text: str) -> None:
 
 def chosen_mode() -> str:
     """Return what the page that queued the running prompt wants to see."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = _server()
     return _modes.get(server and server.client_id, "sheet")
+
+
+def watched() -> bool:
+    """Tell whether the running prompt came from a page that shows what nodes are given."""
+    server = _server()
+    return server is not None and server.client_id in _modes
 
 
 def drawn_by_another(model: Any, latent_format: object) -> bool:
@@ -141,13 +149,7 @@ class LiveClip:
 
     def _shrunk(self, x0: Tensor) -> Tensor:
         """Return (t, 3, h', w') in [0, 1] on the CPU, small enough for the sheet."""
-        height, width = x0.shape[-2:]
-        columns = columns_of(self.frames)
-        scale = min(1.0, SIDE / (columns * max(height, width)))
-        if scale < 1:
-            size = [max(1, int(side * scale)) for side in (height, width)]
-            x0 = F.interpolate(x0.float(), size=size, mode="area")
-        return colours(x0, self.latent_format).clamp(0, 1).cpu()
+        return colours(shrunk(x0, self.frames), self.latent_format).clamp(0, 1).cpu()
 
     def _send(self, **more: Any) -> None:
         send("clip", {"step": self.step, "total": self.total, "fps": self.fps, **sheet(self.small), **more})
@@ -166,6 +168,21 @@ class _Timed:
         self.clip.last = time.monotonic()
         self.clip.cost = self.clip.last - self.start
         self.clip.spent += self.clip.cost
+
+
+def sheet_of(images: Tensor) -> dict[str, Any]:
+    """Return the sheet of host images (t, h, w, c) in [0, 1], made small enough for a page."""
+    frames = images[..., :3].movedim(-1, 1).float()
+    return sheet(shrunk(frames, len(frames)).cpu().clamp(0, 1))
+
+
+def shrunk(frames: Tensor, count: int) -> Tensor:
+    """Return frames (n, c, h, w) so small that a sheet of `count` of them is no longer than SIDE."""
+    height, width = frames.shape[-2:]
+    scale = min(1.0, SIDE / (columns_of(count) * max(height, width)))
+    if scale == 1:
+        return frames
+    return F.interpolate(frames.float(), size=[max(1, int(side * scale)) for side in (height, width)], mode="area")
 
 
 def columns_of(frames: int) -> int:

@@ -60,7 +60,10 @@ def tinted(images: Tensor, mask: Tensor) -> Tensor:
 
 
 def shown_clip(images: Tensor, fps: float = 16.0):
-    """Return the host's UI value that plays a clip (t, h, w, 3) in [0, 1] in a node, from a temporary file."""
+    """Return the host's UI value that plays a clip (t, h, w, 3) in [0, 1] in a node, from a temporary file.
+
+    One frame is shown as a picture.
+    """
     import folder_paths
     from comfy_api.v0_0_2 import io, ui
 
@@ -69,6 +72,8 @@ def shown_clip(images: Tensor, fps: float = 16.0):
     name = f"lumiere_{uuid.uuid4().hex[:12]}.mp4"
     images = images[:, : images.shape[1] // 2 * 2 or None, : images.shape[2] // 2 * 2 or None, :3]
     scale = max(1, -(-SHOWN_SIDE // min(images.shape[1:3])))
+    if len(images) == 1:
+        return ui.PreviewImage(images.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
     levels = (images * 255).round().clamp(0, 255).to(torch.uint8)
     write_mp4(Path(folder_paths.get_temp_directory()) / name, levels, fps, scale=scale, crf=18)
     return ui.PreviewVideo([ui.SavedResult(name, "", io.FolderType.temp)])
