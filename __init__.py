@@ -2,10 +2,11 @@
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
+from .nodes.apply import LumiereApplyTemporal
 from .nodes.condition_builder import LumiereConditionBuilder
 from .nodes.conditioning import LumiereApplyCondition, LumiereBlendKnown, LumiereMaskLatent
-from .nodes.host import live, models
-from .nodes.loaders import LumiereApplyTemporal, LumiereLoader, LumiereSaveTemporal
+from .nodes.host import live, models, motion
+from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
 from .nodes.measure import LumiereCompareClips, LumiereMeasureClip, LumiereXTSlice
 from .nodes.measure_sets import LumiereMeasureSets
 from .nodes.region import LumiereRegion
@@ -26,6 +27,7 @@ class LumiereExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         models.register_folder()
+        motion.register_folders()
         live.register_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

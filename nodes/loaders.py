@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from functools import partial
-from pathlib import Path
 
 import comfy.model_management as model_management
 import comfy.sd
@@ -14,21 +13,20 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core.nets import checkpoint as weights
-from ..lumiere_core.nets.backbones import check_backbone
-from ..lumiere_core.nets.config import TemporalConfig, TextConfig
+from ..lumiere_core.nets.config import TextConfig
 from ..lumiere_core.nets.ssr import ssr_config
 from .host import models
 from .host.clip import build_clip, reload_text_patcher
 from .host.handlers import temporal_patcher
 from .host.image_model import build_image_model
-from .host.inflate import image_hashes, inflate, inflation_of, unet_config_of
+from .host.inflate import inflate, inflation_of
 from .host.ssr_model import LumiereSSRModel
 
 PARTS = ("text", "image", "temporal")
 UNTRAINED = "untrained"
 
 
-def _loadable(part: str) -> list[str]:
+def loadable(part: str) -> list[str]:
     """Return the names of models that hold a part, and of files that say nothing: loading those tells what is wrong."""
     names = []
     for name in models.checkpoint_names():
@@ -56,7 +54,7 @@ class LumiereLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=_loadable("image"),
+                    options=loadable("image"),
                     tooltip=f"{models.BUNDLED} and {models.BUNDLED_SSR} (super-resolution, x4) are part of the pack; the others "
                     "lie in models/lumiere.",
                 ),
@@ -172,87 +170,11 @@ class LumiereSaveTemporal(io.ComfyNode):
         state = {f"temporal.{key}": value for key, value in patcher.model_state_dict_for_saving().items()}
         config = {"unet": inflation.unet_config.to_dict(), "temporal": inflation.temporal_config.to_dict()}
         path, file, subfolder = models.output_path(filename_prefix, ".safetensors")
+        if inflation.training is not None:
+            config["motion"] = inflation.training.to_dict()
         metadata = weights.metadata_for(
             f"{inflation.title} temporal layers", config, source=json.dumps(inflation.sha256)
         )
         weights.save_file(state, path, metadata)
         logging.info(f"Lumiere: temporal layers saved to {path}")
         return io.NodeOutput(ui={"text": [f"{subfolder}/{file}" if subfolder else file]})
-
-
-class LumiereApplyTemporal(io.ComfyNode):
-    """Image MODEL to video MODEL."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="LumiereApplyTemporal",
-            display_name="Apply Lumiere Temporal Layers",
-            category="lumiere/loaders",
-            description="Inflates an image MODEL (SD1.x, SD2.x, SDXL, the SD x4 upscaler, lumiere-mini and their "
-            "fine-tunes) over time. Frames lie in the batch axis; any sampler, LoRA or ControlNet works on the result.",
-            search_aliases=["motion module", "inflate", "animate checkpoint", "video model from image model"],
-            inputs=[
-                io.Model.Input(
-                    "model", tooltip="An image MODEL, such as that of Load Checkpoint, with or without LoRA."
-                ),
-                io.Combo.Input(
-                    "temporal",
-                    options=[UNTRAINED, *_loadable("temporal")],
-                    tooltip="Trained temporal layers from models/lumiere. untrained: every frame that reaches the "
-                    "coarsest level is what the image model makes; the frames between repeat its features.",
-                ),
-                io.Int.Input(
-                    "frames_per_clip",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    tooltip="Frames of one clip in a batch of several. 0: the whole batch is one clip.",
-                ),
-            ],
-            outputs=[io.Model.Output()],
-        )
-
-    @classmethod
-    def fingerprint_inputs(cls, temporal: str, **_) -> list:
-        """Load again when a file was written again."""
-        try:
-            return [(f.name, f.stat().st_mtime_ns) for f in _files(temporal)]
-        except OSError:
-            return [temporal]
-
-    @classmethod
-    def execute(cls, model, temporal: str, frames_per_clip: int) -> io.NodeOutput:
-        image = image_hashes(model)
-        if temporal == UNTRAINED:
-            inflated = inflate(
-                model,
-                None,
-                TemporalConfig(),
-                frames_per_clip,
-                title=UNTRAINED,
-                sha256=image,
-                image_recorded=bool(image),
-            )
-            return io.NodeOutput(inflated)
-        files = _files(temporal)
-        parts = weights.load_parts(files)
-        parts.require("temporal")
-        check_backbone(parts.unet_config, unet_config_of(model), temporal)
-        height, width = parts.config.get("size", (0, 0))
-        inflated = inflate(
-            model,
-            parts.temporal,
-            parts.temporal_config,
-            frames_per_clip,
-            title=temporal,
-            sha256=image | parts.sha256,
-            image_recorded=bool(image),
-            trained_size=(width, height) if width and height else None,
-            reload=partial(_read_temporal, files),
-        )
-        return io.NodeOutput(inflated)
-
-
-def _files(temporal: str) -> list[Path]:
-    return [] if temporal == UNTRAINED else models.checkpoint_files(temporal)

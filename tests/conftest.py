@@ -50,6 +50,15 @@ def headless():
 
 
 @pytest.fixture(scope="session")
+def public_motion():
+    """The module tests/public_motion.py: motion modules in the layouts of the public files."""
+    spec = importlib.util.spec_from_file_location("public_motion", ROOT / "tests" / "public_motion.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
 def comfyui(headless):
     """The host's folder; without one the test is skipped, or fails if a host is required."""
     try:

@@ -7,10 +7,12 @@ parts of one model may lie in one file or in several; a bundled model is a set `
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,18 @@ def load_file(path: str | Path) -> tuple[StateDict, dict[str, str]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no complete safetensors file.
     """
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+
+
+def load_metadata(path: str | Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file; its tensors are not read. Errors as of `load_file`."""
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -40,7 +54,7 @@ def load_file(path: str | Path) -> tuple[StateDict, dict[str, str]]:
         raise FileNotFoundError(f"no weights at {path}. Check the path and the file name.")
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(
             f"{path.name} ({path.stat().st_size:,} bytes) is not a complete safetensors file ({error}). "

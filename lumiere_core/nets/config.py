@@ -8,6 +8,7 @@ from typing import Any
 
 # Options that files of earlier versions name at the one value that still exists.
 RETIRED = {"position_frames": 0}
+KINDS = ("lumiere", "motion_module")  # of temporal layers
 
 
 class _Config:
@@ -139,7 +140,8 @@ class UNetConfig(_Config):
 class TemporalConfig(_Config):
     """The temporal layers. Where the paper is silent (lumiere.md §13) the value is ours and an option."""
 
-    depth: int = 2  # L, temporal attention layers in an AttentionInflationBlock
+    kind: str = "lumiere"  # or "motion_module": attention at every level, stride 1, a table of positions
+    depth: int = 2  # L, temporal attention layers in an AttentionInflationBlock, or in a motion module
     num_head_channels: int = 64  # of the temporal attention
     spatial_kernel: int = 3  # 2-D convolution of a ConvInflationBlock
     temporal_kernel: int = 3  # 1-D convolutions over time; odd
@@ -151,8 +153,15 @@ class TemporalConfig(_Config):
     shared_noise: float = 0.0  # share of the noise's variance that all frames have in common
     conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)
     repeat_ends: bool = False  # convolutions over time see the first and last frame repeated beyond a clip, not zeros
+    heads: int = 8  # of a motion module's attention, at every width
+    table_frames: int = 32  # frames in a motion module's table of positions
+    middle: bool = False  # whether a motion module follows the middle block's attention too
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}; one of {', '.join(KINDS)} is wanted.")
+        if self.kind == "motion_module":
+            self._check_motion_module()
         if self.temporal_kernel % 2 == 0 or self.spatial_kernel % 2 == 0:
             raise ValueError(
                 f"kernels must be odd, got spatial {self.spatial_kernel}, temporal {self.temporal_kernel}."
@@ -173,6 +182,17 @@ class TemporalConfig(_Config):
     def level_strides(self, num_levels: int) -> tuple[int, ...]:
         """Return how many frames of the clip one frame of each level stands for, from the finest level (1) down."""
         return tuple(self.stride**level for level in range(num_levels))
+
+    def _check_motion_module(self) -> None:
+        refused = [name for name in ("condition_channels", "coordinates") if getattr(self, name)]
+        if self.stride != 1 or refused:
+            raise ValueError(
+                f"a motion module keeps every frame and is told neither text nor places: stride is {self.stride}"
+                f"{''.join(f', {name} {getattr(self, name)}' for name in refused)}; wanted are stride 1 and neither "
+                "condition_channels nor coordinates."
+            )
+        if self.table_frames < 2:
+            raise ValueError(f"table_frames is {self.table_frames}; at least 2 are wanted.")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ..clips.video import take_frames
 from .attention import AttentionFunction, scaled_dot_product
 from .config import TemporalConfig, UNetConfig
+from .motion_module import KIND as MOTION_MODULE
+from .motion_module import MotionModule, sine_table
 from .temporal_layers import (
     AttentionInflationBlock,
     ConvInflationBlock,
@@ -103,38 +105,19 @@ class TemporalLayers(nn.Module):
         super().__init__()
         self.unet_config, self.config = unet_config, config
         self.strides = config.level_strides(unet_config.num_levels)
-        coarsest = unet_config.num_levels - 1
         self.input_blocks, self.output_blocks = nn.ModuleDict(), nn.ModuleDict()
         for name, level, channels, resize in block_names(unet_config):
             if resize == "first":
                 continue
             inflation = down = up = None
             factor = self.strides[level] // self.strides[level - 1] if level else 1
-            resized = channels, config.temporal_kernel, factor
-            if resize == "down":
-                down = TemporalDownsample(*resized, operations, config.repeat_ends)
-            elif level == coarsest:
-                inflation = AttentionInflationBlock(
-                    channels,
-                    config.depth,
-                    config.num_head_channels,
-                    config.condition_channels,
-                    operations,
-                    attention,
-                    config.coordinates,
-                )
-            else:
-                inflation = ConvInflationBlock(
-                    channels,
-                    config.spatial_kernel,
-                    config.temporal_kernel,
-                    config.condition_channels,
-                    operations,
-                    config.coordinates,
-                    config.repeat_ends,
-                )
-            if resize == "up":
-                up = TemporalUpsample(*resized, operations, config.repeat_ends)
+            resized = channels, config.temporal_kernel, factor, operations, config.repeat_ends
+            if resize != "down":
+                inflation = self._inflation(name, level, channels, operations, attention)
+            elif config.kind != MOTION_MODULE:
+                down = TemporalDownsample(*resized)
+            if resize == "up" and config.kind != MOTION_MODULE:
+                up = TemporalUpsample(*resized)
             block = TemporalBlock(inflation, down, up)
             if name == "middle_block":
                 self.middle_block = block
@@ -164,6 +147,34 @@ class TemporalLayers(nn.Module):
             )
             if config.conv_cond
             else None
+        )
+
+    def _inflation(
+        self, name: str, level: int, channels: int, operations: Any, attention: AttentionFunction
+    ) -> nn.Module | None:
+        config = self.config
+        if config.kind == MOTION_MODULE:
+            if name == "middle_block" and not config.middle:
+                return None
+            return MotionModule(channels, config.depth, config.heads, config.table_frames, operations, attention)
+        if level == self.unet_config.num_levels - 1:
+            return AttentionInflationBlock(
+                channels,
+                config.depth,
+                config.num_head_channels,
+                config.condition_channels,
+                operations,
+                attention,
+                config.coordinates,
+            )
+        return ConvInflationBlock(
+            channels,
+            config.spatial_kernel,
+            config.temporal_kernel,
+            config.condition_channels,
+            operations,
+            config.coordinates,
+            config.repeat_ends,
         )
 
     def known_features(self, known: Tensor) -> Tensor:
@@ -240,12 +251,15 @@ class TemporalLayers(nn.Module):
     def follows(self, transformers: Sequence[bool]) -> int:
         """Return after which of a block's residual and transformer layers its inflation block runs.
 
-        The last of them: the paper draws the temporal part after the whole group (Lumiere figure 4).
+        Lumiere's follow the last one: the paper draws them after the whole group (figure 4). A motion module follows the transformer, which in the middle block has a residual
+        layer after it, and without one the first residual layer, as the public files were trained.
 
         Args:
             transformers: of each such layer in turn, whether it is a transformer.
         """
-        return len(transformers) - 1
+        if self.config.kind != MOTION_MODULE:
+            return len(transformers) - 1
+        return max((i for i, transformer in enumerate(transformers) if transformer), default=0)
 
     def follow(self, part: str | None, name: str, h: Tensor, state: TemporalState) -> Tensor:
         """Run the temporal part, one of `BlockPlan.parts`, that follows a layer of a block; None leaves h as it is."""
@@ -260,17 +274,21 @@ class TemporalLayers(nn.Module):
         return block.inflation(h, state.level_frames, state.at_level(state.frame_vector))
 
     def downsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
-        """Shorten time after a spatial downsampling."""
-        h = self.block(name).down(h, state.level_frames)
+        """Shorten time after a spatial downsampling, unless these layers keep every frame."""
+        down = self.block(name).down
+        if down is not None:
+            h = down(h, state.level_frames)
+            state.calls += 1
         state.level += 1
-        state.calls += 1
         return h
 
     def upsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
-        """Lengthen time after a spatial upsampling."""
-        h = self.block(name).up(h, state.level_frames)
+        """Lengthen time after a spatial upsampling, unless these layers keep every frame."""
+        up = self.block(name).up
+        if up is not None:
+            h = up(h, state.level_frames)
+            state.calls += 1
         state.level -= 1
-        state.calls += 1
         return h
 
 
@@ -307,6 +325,8 @@ def initial_state(layers: TemporalLayers, generator: torch.Generator) -> dict[st
             state[key] = torch.ones(shape) if kind == "weight" else torch.zeros(shape)
         elif owner.endswith("modulation.linear"):
             state[key] = torch.zeros(shape)
+        elif owner.endswith(".table"):
+            state[key] = sine_table(*shape)
         elif kind == "weight":
             fan_in = value[0].numel()
             state[key] = (torch.rand(shape, generator=generator) * 2 - 1) * fan_in**-0.5

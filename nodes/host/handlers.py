@@ -7,6 +7,7 @@ of them, both in the batch axis.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import weakref
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from ...lumiere_core.clips.video import padded_frames, take_frames
 from ...lumiere_core.nets.block_plan import BlockPlan, LayerKinds, plan_blocks
 from ...lumiere_core.nets.temporal import TemporalLayers, TemporalState
 from . import models
+from .clip_norms import clip_norms
 from .frames import Rows, rows_of_call
 from .keys import CONDITION, FRAMES, KEY, LAYERS, RUN
 from .keys import HANDLERS as PATCH
@@ -74,7 +76,7 @@ _plans: weakref.WeakKeyDictionary[UNetModel, dict[str, _Plans]] = weakref.WeakKe
 
 def _plans_of(unet: UNetModel, layers: TemporalLayers) -> _Plans:
     kinds = _plans.setdefault(unet, {})
-    kind = getattr(layers.config, "kind", "")
+    kind = layers.config.kind
     if kind not in kinds:
         plans = plan_blocks(unet, KINDS, layers.follows)
         places = {
@@ -104,10 +106,15 @@ def find_layers(executor, x, t, c_concat=None, c_crossattn=None, control=None, t
 
 
 class Clips:
-    """DIFFUSION_MODEL: tell clips apart, pad them in time, and start the state of the call."""
+    """DIFFUSION_MODEL: tell clips apart, pad them in time, and start the state of the call.
 
-    def __init__(self, frames_per_clip: int) -> None:
-        self.frames_per_clip = frames_per_clip
+    Args:
+        frames_per_clip: 0 = the whole batch is one clip.
+        clip_norms: the U-Net's group norms see all frames of a clip.
+    """
+
+    def __init__(self, frames_per_clip: int, clip_norms: bool = False) -> None:
+        self.frames_per_clip, self.clip_norms = frames_per_clip, clip_norms
 
     def __call__(
         self, executor, x, timesteps=None, context=None, y=None, control=None, transformer_options=None, **kwargs
@@ -139,7 +146,8 @@ class Clips:
 
         steps, text, pooled = padded(timesteps), padded(context), padded(y)
         unet = executor.class_obj
-        with models.attention_options(options):
+        norms = clip_norms((unet, layers), length) if self.clip_norms else contextlib.nullcontext()
+        with models.attention_options(options), norms:
             places = layers.places(rows.numbers, rows.clip_frames).repeat(clips // len(rows.numbers), 1)
             state = layers.begin(length, steps, text, pooled, x.dtype, places)
             known = padded(options.get(CONDITION))

@@ -20,10 +20,11 @@ from torch import Tensor
 from ...lumiere_core.nets.checkpoint import check_state
 from ...lumiere_core.nets.checkpoint import sha256 as sha256_of
 from ...lumiere_core.nets.config import TemporalConfig, UNetConfig
+from ...lumiere_core.nets.motion_files import Training
 from ...lumiere_core.nets.temporal import TemporalLayers, initial_state
 from . import models
 from .handlers import Clips, add_handlers, find_layers, warn_of_hidden_handlers
-from .keys import KEY
+from .keys import EVOLVED, KEY
 from .noise import ShareNoise
 from .run import WatchRun, budget
 
@@ -42,6 +43,7 @@ class Inflation:
     sha256: dict[str, str] = field(default_factory=dict)  # file name -> hash of the weights
     image_recorded: bool = False  # whether the files of the image weights are among them
     trained_size: tuple[int, int] | None = None  # width and height in pixels
+    training: Training | None = None  # of a public motion module
 
 
 def inflation_of(model: comfy.model_patcher.ModelPatcher) -> Inflation | None:
@@ -68,6 +70,8 @@ def inflate(
     sha256: dict[str, str] | None = None,
     image_recorded: bool = False,
     trained_size: tuple[int, int] | None = None,
+    training: Training | None = None,
+    clip_norms: bool = False,
     reload: Callable[[], StateDict] | None = None,
 ) -> comfy.model_patcher.ModelPatcher:
     """Return a MODEL that generates clips: a clone of an image MODEL with temporal layers.
@@ -80,12 +84,15 @@ def inflate(
         title, sha256: of the weights, for the metadata of what they generate.
         image_recorded: whether `sha256` names the files of the image weights too; see `image_hashes`.
         trained_size: width and height in pixels, for a warning outside it.
+        training: of a public motion module, to be kept with the MODEL.
+        clip_norms: the U-Net's group norms see all frames of a clip at once.
         reload: reads `state` again, where a copy of the MODEL is needed; without it `state` is kept.
 
     Raises:
         ValueError: the MODEL has no U-Net of this kind, or the weights do not fit it.
     """
     unet_config = unet_config_of(model)
+    _refuse_two_kinds(model, config, title)
     with torch.device("meta"):
         template = TemporalLayers(unet_config, config)
     if state is None:
@@ -106,14 +113,17 @@ def inflate(
     _take_conditions(inflated, config.conv_cond)
     inflated.set_additional_models(KEY, [patcher])
     inflated.set_attachments(
-        KEY, Inflation(unet_config, config, frames_per_clip, title, dict(sha256 or {}), image_recorded, trained_size)
+        KEY,
+        Inflation(
+            unet_config, config, frames_per_clip, title, dict(sha256 or {}), image_recorded, trained_size, training
+        ),
     )
     watch = WatchRun(frames_per_clip, config.frames_per_clip, trained_size, config.conv_cond, config.fps)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, warn_of_hidden_handlers),
         (WrappersMP.PREPARE_SAMPLING, budget),
         (WrappersMP.APPLY_MODEL, find_layers),
-        (WrappersMP.DIFFUSION_MODEL, Clips(frames_per_clip)),
+        (WrappersMP.DIFFUSION_MODEL, Clips(frames_per_clip, clip_norms)),
     ):
         inflated.remove_wrappers_with_key(kind, KEY)
         inflated.add_wrapper_with_key(kind, KEY, wrapper)
@@ -121,6 +131,22 @@ def inflate(
     inflated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, ShareNoise(frames_per_clip, config.shared_noise))
     add_handlers(inflated)
     return inflated
+
+
+def _refuse_two_kinds(model: comfy.model_patcher.ModelPatcher, config: TemporalConfig, title: str) -> None:
+    """Raise ValueError if a MODEL has temporal layers of another kind; those of its own kind are replaced."""
+    before = inflation_of(model)
+    if before is not None and before.temporal_config.kind != config.kind:
+        kinds = {"lumiere": "Lumiere's temporal layers", "motion_module": "a motion module"}
+        raise ValueError(
+            f"this MODEL has {kinds[before.temporal_config.kind]} already ({before.title}), and {title} is "
+            f"{kinds[config.kind]}: a MODEL takes one kind. Connect the image MODEL, as Load Checkpoint gives it."
+        )
+    if model.get_additional_models_with_key(EVOLVED):
+        raise ValueError(
+            "this MODEL has a motion module of AnimateDiff-Evolved already, and both would move every frame. Connect the "
+            "image MODEL, as Load Checkpoint gives it."
+        )
 
 
 def unet_config_of(model: comfy.model_patcher.ModelPatcher) -> UNetConfig:

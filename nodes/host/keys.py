@@ -10,6 +10,7 @@ from __future__ import annotations
 KEY = "lumiere"
 # On a MODEL: key of the windows' wrappers and attachment. In transformer_options: the windows of this run.
 WINDOWS = "lumiere_windows"
+EVOLVED = "ADE"  # AnimateDiff-Evolved's: key of its additional models on a MODEL
 
 # In transformer_options.
 RUN = "lumiere_run"  # counts of one sampling run

@@ -31,13 +31,14 @@ _attention_overrides: contextvars.ContextVar[dict] = contextvars.ContextVar("lum
 
 def register_folder() -> None:
     """Make models/lumiere and models/video_features model folders of the host; extra_model_paths.yaml may add more."""
-    _add_folder(FOLDER, {".safetensors"})
-    _add_folder(FEATURES, {".safetensors", ".onnx"})
+    add_folder(FOLDER, set(folder_paths.supported_pt_extensions))
+    add_folder(FEATURES, {".safetensors", ".onnx"})
     # The pack's styles, for the stock LoRA loaders; a user's own folder comes first.
     folder_paths.add_model_folder_path("loras", str(STYLES))
 
 
-def _add_folder(name: str, suffixes: set[str]) -> None:
+def add_folder(name: str, suffixes: set[str]) -> None:
+    """Make models/`name` a folder of the host, beside those that it has under this name."""
     known = folder_paths.folder_names_and_paths
     paths, extensions = known.get(name, ([], set()))
     # add_model_folder_path alone leaves a new folder without extensions, which lists every file.
@@ -46,8 +47,9 @@ def _add_folder(name: str, suffixes: set[str]) -> None:
 
 
 def checkpoint_names() -> list[str]:
-    """Return what a loader offers: the weights in the pack, then the files in models/lumiere."""
-    return [*bundled(), BUNDLED_SSR, *folder_paths.get_filename_list(FOLDER)]
+    """Return what a loader offers: the weights in the pack, then the safetensors files in models/lumiere."""
+    files = [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")]
+    return [*bundled(), BUNDLED_SSR, *files]
 
 
 def bundled() -> list[str]:

@@ -105,7 +105,7 @@ def test_temporal_layers_of_another_family_are_refused_by_name(
     import dataclasses
 
     real = {"SD15": {"context_dim": 768}, "SDXL": {"context_dim": 2048}}
-    module = host.module("nodes.loaders")
+    module = host.module("nodes.apply")
 
     def full(name, **more):
         config = inflate.unet_config_of(backbones(name))
