@@ -14,7 +14,7 @@ from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
 from .nodes.style import LumiereStyleInterpolate
 from .nodes.style_sweep import LumiereStyleSweep
 from .nodes.super_resolution import LumiereSuperResolution, LumiereTemporalMultidiffusion
-from .nodes.text import LumiereTextEncode
+from .nodes.text import LumierePromptTravel, LumiereTextEncode
 from .nodes.train import LumiereTrainTemporal
 from .nodes.video import LumiereLabelVideo
 from .nodes.world import LumiereWorldClip
@@ -34,6 +34,7 @@ class LumiereExtension(ComfyExtension):
         return [
             LumiereLoader,
             LumiereTextEncode,
+            LumierePromptTravel,
             EmptyLumiereLatentVideo,
             LumiereSampler,
             LumiereSuperResolution,

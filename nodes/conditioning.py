@@ -153,7 +153,7 @@ class LumiereMaskLatent(io.ComfyNode):
         return io.Schema(
             node_id="LumiereMaskLatent",
             display_name="Lumiere Mask Latent",
-            category="lumiere",
+            category="lumiere/latent",
             description="Sets the noise mask of a latent of any image or video model so that what is known stays exactly "
             "known. Set Latent Noise Mask interpolates the mask, which loses the first frame of video latents and thin "
             "masks.",

@@ -1,8 +1,17 @@
-"""Both prompts of a clip in one node."""
+"""Prompts of a clip: both in one node, and prompts that change over time."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from comfy_api.v0_0_2 import io
+from torch import Tensor
+
+from ..lumiere_core.clips.travel import SHAPES, mix_rows, parse_travel, travel_weights
+
+LONGEST = 1024  # tokens of a prompt that is repeated to the length of another
+TEXT_OF_ALL = ("pooled_output",)  # what a text encoder makes besides the text states, and mixes as they do
 
 
 class LumiereTextEncode(io.ComfyNode):
@@ -37,9 +46,100 @@ class LumiereTextEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, prompt: str, negative_prompt: str) -> io.NodeOutput:
-        if clip is None:
+        return io.NodeOutput(*(encoded(clip, text) for text in (prompt, negative_prompt)))
+
+
+def encoded(clip, text: str) -> list:
+    """Return the CONDITIONING that CLIP Text Encode would.
+
+    Raises:
+        ValueError: there is no text encoder.
+    """
+    if clip is None:
+        raise ValueError("the clip input is empty: the checkpoint holds no text encoder. Load one with another node.")
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+class LumierePromptTravel(io.ComfyNode):
+    """A prompt for each frame."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LumierePromptTravel",
+            display_name="Lumiere Prompt Travel",
+            category="lumiere/conditioning",
+            description="Encodes prompts that change over the clip: a line for each, with its frame or second, and between "
+            "them a mixture. For every MODEL whose frames lie in the batch: Lumiere, AnimateDiff, image models.",
+            search_aliases=["prompt schedule", "batch prompt schedule", "prompt interpolation", "keyframe prompts"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The MODEL that is sampled. Those that take one prompt for a whole clip (Wan, LTX-Video, Hunyuan "
+                    "Video, …) are refused.",
+                ),
+                io.Clip.Input("clip", tooltip="The CLIP output of the loader that the MODEL came from."),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="0: a red ball on grass\n-1: a blue ball on grass",
+                    tooltip="A line for each prompt, with its frame (0 is the first, -1 the last) or second: 0: a red ball, "
+                    "40: a green ball, 3.5s: a blue ball. Weights, (word:1.3), and embeddings as everywhere.",
+                ),
+                io.Int.Input("length", default=80, min=1, max=4096, tooltip="Frames of the clip."),
+                io.Float.Input(
+                    "fps",
+                    default=16.0,
+                    min=0.1,
+                    max=1000.0,
+                    step=0.01,
+                    round=0.0001,
+                    tooltip="Frames a second, for times in seconds.",
+                ),
+                io.Combo.Input(
+                    "interpolation",
+                    options=list(SHAPES),
+                    default="linear",
+                    tooltip="Between two prompts. linear: evenly. smooth: slowly at both. step: the earlier until the later.",
+                ),
+            ],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, prompts: str, length: int, fps: float, interpolation: str) -> io.NodeOutput:
+        if model.get_model_object("latent_format").latent_dimensions != 2:
             raise ValueError(
-                "the clip input is empty: the checkpoint holds no text encoder. Load one with another node."
+                f"this MODEL ({type(model.model).__name__}) makes a whole clip from one prompt, so its prompt cannot "
+                "change over time. Use a MODEL whose frames lie in the batch, such as an inflated image model, or sample "
+                "the parts one after the other."
             )
-        prompts = (prompt, negative_prompt)
-        return io.NodeOutput(*(clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in prompts))
+        frames, texts = zip(*parse_travel(prompts, length, fps), strict=True)
+        weights = travel_weights(frames, length, interpolation)
+        # With scheduled hooks a prompt has several entries, for all prompts of a CLIP the same.
+        schedules = zip(*(encoded(clip, text) for text in texts), strict=True)
+        return io.NodeOutput([mixed(entries, weights) for entries in schedules])
+
+
+def mixed(entries: tuple, weights: Tensor) -> list:
+    """Return an entry of a CONDITIONING with a row for each frame, from those of the prompts.
+
+    Raises:
+        ValueError: the text encoder makes something that cannot be mixed.
+    """
+    states = [entry[0] for entry in entries]
+    count = min(LONGEST, math.lcm(*(state.shape[1] for state in states)))
+    values = dict(entries[0][1])
+    for key, value in values.items():
+        others = [entry[1].get(key) for entry in entries]
+        if key in TEXT_OF_ALL and all(map(torch.is_tensor, others)):
+            values[key] = mix_rows(others, weights)
+        elif torch.is_tensor(value) and not all(torch.is_tensor(v) and torch.equal(v, value) for v in others):
+            raise ValueError(f"the text encoder of this CLIP makes {key!r}, which cannot change over time.")
+    return [mix_rows([repeated(state, count) for state in states], weights), values]
+
+
+def repeated(states: Tensor, count: int) -> Tensor:
+    """Return (1, count, d) text states: attention does not change when all of them come equally often."""
+    return states.repeat(1, -(-count // states.shape[1]), 1)[:, :count]
