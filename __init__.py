@@ -16,7 +16,7 @@ from .nodes.style_sweep import LumiereStyleSweep
 from .nodes.super_resolution import LumiereSuperResolution, LumiereTemporalMultidiffusion
 from .nodes.text import LumierePromptTravel, LumiereTextEncode
 from .nodes.train import LumiereTrainTemporal
-from .nodes.video import LumiereLabelVideo
+from .nodes.video import LumiereLabelVideo, LumiereReadLabel
 from .nodes.world import LumiereWorldClip
 
 WEB_DIRECTORY = "./js"
@@ -55,6 +55,7 @@ class LumiereExtension(ComfyExtension):
             LumiereMeasureSets,
             LumiereRegion,
             LumiereStyleSweep,
+            LumiereReadLabel,
         ]
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
+import time
 from fractions import Fraction
 from io import BytesIO
+from pathlib import Path
 
+import torch
 from comfy.cli_args import args
-from comfy_api.v0_0_2 import Input, Types, io
+from comfy_api.v0_0_2 import Input, InputImpl, Types, io, ui
 
 from ..lumiere_core.files import atomic
-from ..lumiere_core.provenance import generated_by
+from ..lumiere_core.provenance import generated_by, watermark
+from ..lumiere_core.provenance.credentials import sign_if_wanted, wanted
+from ..lumiere_core.provenance.read import read_origin
 from .host.inflate import inflation_of
 
 
@@ -43,6 +50,7 @@ class LabelledVideo(Input.Video):
         # The host opens the final name at once: a full disk would leave half a file there.
         with atomic(path) as partial:
             self.video.save_to(str(partial), format=format, codec=codec, metadata=metadata, **kwargs)
+            sign_if_wanted(partial, self.label)
 
     def get_components(self) -> Types.VideoComponents:
         return self.video.get_components()
@@ -82,12 +90,20 @@ class LumiereLabelVideo(io.ComfyNode):
             inputs=[
                 io.Video.Input("video"),
                 io.Model.Input("model", tooltip="The MODEL that made the clip; it knows its weights."),
+                io.Boolean.Input(
+                    "watermark",
+                    default=False,
+                    optional=True,
+                    tooltip="Put an invisible mark into every frame too, which a new encoding leaves; needs the package "
+                    "invisible-watermark and 256x256 pixels.",
+                ),
             ],
             outputs=[io.Video.Output()],
         )
 
     @classmethod
-    def execute(cls, video, model) -> io.NodeOutput:
+    def execute(cls, video, model, watermark: bool = False) -> io.NodeOutput:
+        wanted()  # a certificate that is not there is said now, not when the file is saved
         inflation = inflation_of(model)
         if inflation is None:
             raise ValueError(
@@ -100,4 +116,62 @@ class LumiereLabelVideo(io.ComfyNode):
         label = generated_by(inflation.sha256, remarks)
         if isinstance(video, LabelledVideo):  # another MODEL made it first
             video, label = video.video, f"{video.label}; {label}"
-        return io.NodeOutput(LabelledVideo(video, label))
+        return io.NodeOutput(LabelledVideo(_marked(video) if watermark else video, label))
+
+
+class LumiereReadLabel(io.ComfyNode):
+    """What a video says of how it was made."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LumiereReadLabel",
+            display_name="Read Label (Lumiere)",
+            category="lumiere",
+            description="Says what made a video, as far as its file says it: the label of this pack, ComfyUI's workflow "
+            "with its weights and seeds, Content Credentials, and the invisible mark. For files of any model.",
+            search_aliases=["provenance", "metadata", "c2pa", "content credentials", "watermark"],
+            inputs=[
+                io.Video.Input("video", tooltip="From Load Video: the file is read as it is."),
+                io.Boolean.Input(
+                    "look_for_watermark",
+                    default=False,
+                    tooltip="Look for this pack's invisible mark in the first frames; needs invisible-watermark.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="text", tooltip="Everything, line by line."),
+                io.Boolean.Output(display_name="generated", tooltip="Whether anything says that a model made it."),
+                io.String.Output(display_name="label", tooltip="The sentence of this pack; empty without one."),
+                io.String.Output(display_name="workflow", tooltip="ComfyUI's graph as JSON; empty without one."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs) -> float:
+        return time.time()  # a file may be another under the same name
+
+    @classmethod
+    def execute(cls, video, look_for_watermark: bool) -> io.NodeOutput:
+        source = video.get_stream_source()
+        if isinstance(source, (str, os.PathLike)):
+            origin = read_origin(source, look_for_watermark)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "video.mp4"
+                file.write_bytes(source.read())
+                origin = read_origin(file, look_for_watermark)
+        text = "\n".join(origin.lines())
+        workflow = json.dumps(origin.workflow) if origin.workflow else ""
+        return io.NodeOutput(text, origin.generated, origin.label, workflow, ui=ui.PreviewText(text))
+
+
+def _marked(video: Input.Video) -> Input.Video:
+    """A video with the invisible mark in every frame."""
+    parts = video.get_components()
+    frames = ((image[..., :3] * 255).round().byte().cpu().numpy() for image in parts.images)
+    images = torch.stack([torch.from_numpy(frame).float() / 255.0 for frame in watermark.mark(frames)])
+    return InputImpl.VideoFromComponents(
+        Types.VideoComponents(images=images, audio=parts.audio, frame_rate=parts.frame_rate)
+    )

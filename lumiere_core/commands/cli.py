@@ -15,6 +15,7 @@ VERBS = {
     "prepare": ("lumiere_core.commands.prepare", "make a training cache of your own videos"),
     "world": ("lumiere_core.commands.world", "draw a clip of the procedural world"),
     "evaluate": ("lumiere_core.commands.evaluate", "measure a model against the world"),
+    "inspect": ("lumiere_core.commands.inspect", "say what made a picture or a clip"),
 }
 
 # glibc gives big buffers back to the system at every step and faults them in again; keeping them makes

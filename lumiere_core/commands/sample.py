@@ -51,10 +51,12 @@ def main(options: argparse.Namespace) -> int:
     from ..diffusion.generate import Request, generate
     from ..diffusion.models import load_models
     from ..provenance import generated_by
+    from ..provenance.credentials import sign_if_wanted, wanted
     from .device import check_device
 
     prompts, paths = _jobs(options)
     check_device(options.device)
+    wanted()  # a certificate that is not there is said now
     if options.scale < 1:
         raise ValueError(f"--scale is {options.scale}; a whole number of at least 1 is wanted.")
     models, parts = load_models(options.weights, options.device)
@@ -94,6 +96,7 @@ def main(options: argparse.Namespace) -> int:
             frames = generate(models, request, on_step=lambda *_, bar=bar: bar.update())
         metadata = {"comment": f"{stamp}; prompt: {request.prompt}; seed: {options.seed}"}
         write_mp4(path, frames, options.fps, metadata, options.scale)
+        sign_if_wanted(path, stamp)
         if options.sheet:
             picked = frames[evenly_spaced(len(frames), 16)]
             save_image(contact_sheet(picked, scale=2), path.with_suffix(".png"))
