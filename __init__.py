@@ -5,6 +5,7 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from .nodes.apply import LumiereApplyTemporal
 from .nodes.condition_builder import LumiereConditionBuilder
 from .nodes.conditioning import LumiereApplyCondition, LumiereBlendKnown, LumiereMaskLatent
+from .nodes.extend import LumiereExtend
 from .nodes.host import live, models, motion
 from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
 from .nodes.measure import LumiereCompareClips, LumiereMeasureClip, LumiereXTSlice
@@ -35,6 +36,7 @@ class LumiereExtension(ComfyExtension):
             LumiereLoader,
             LumiereTextEncode,
             LumierePromptTravel,
+            LumiereExtend,
             EmptyLumiereLatentVideo,
             LumiereSampler,
             LumiereSuperResolution,

@@ -34,6 +34,7 @@ class Request:
     scheduler: str = "karras"
     threshold: float = 0.0  # percentile of dynamic thresholding, for example 0.995; 0 = none
     denoise: float = 1.0  # less keeps that much of a source clip's structure (SDEdit)
+    closed: bool = False  # a loop: the last frame is followed by the first
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.steps < 1:
@@ -89,7 +90,7 @@ def generate(
     clip = models.temporal is not None and request.num_frames > 1
     shared = models.temporal.config.shared_noise if clip else 0.0
     shape = (models.unet.config.in_channels, request.height, request.width)
-    seen = None
+    seen, more = None, {"closed": True} if clip and request.closed else {}
     if known is not None:
         wanted = (1, shape[0], request.num_frames, *shape[1:])
         if tuple(known.clip.shape) != wanted:
@@ -110,7 +111,7 @@ def generate(
             x = hold_known(x, known, start * sigma.reshape(-1, *[1] * (x.ndim - 1)))
 
         def estimate(words: Text) -> Tensor:
-            return denoiser(x, sigma, words, seen)
+            return denoiser(x, sigma, words, seen, **more)
 
         denoised = guided(estimate, text, negative, request.cfg)
         if request.threshold:

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..clips.video import fold, padded_frames, take_frames, unfold
 from .block_plan import BlockPlan, LayerKinds, plan_blocks
+from .ring import check_ring
 from .temporal import TemporalLayers, TemporalState
 from .unet import UNet, run_layer
 from .unet_layers import Downsample, ResBlock, SpatialTransformer, Upsample
@@ -45,6 +46,7 @@ class SpaceTimeUNet(nn.Module):
         known: Tensor | None = None,
         numbers: Tensor | None = None,
         clip_frames: int = 0,
+        closed: bool = False,
     ) -> Tensor:
         """Return the (b, c, t, h, w) model output for noised clips of any number of frames.
 
@@ -61,6 +63,10 @@ class SpaceTimeUNet(nn.Module):
             numbers: (t,) or (b, t) numbers of the frames in the clips that they are a window of, in any order;
                 None = 0, 1, ….
             clip_frames: of the clips that the windows are from; 0 = no longer than trained.
+            closed: the clips are rings, whose last frame is followed by the first.
+
+        Raises:
+            ValueError: a ring of frames that are no multiple of the total stride.
         """
         b, _, t, height, width = x.shape
         if t == 1:
@@ -74,7 +80,10 @@ class SpaceTimeUNet(nn.Module):
         images = padded(x)
         if numbers is None:
             numbers, clip_frames = torch.arange(t), max(t, clip_frames)
-        places = self.temporal.places(numbers.expand(b, t), clip_frames)
+        places = self.temporal.places(numbers.expand(b, t), clip_frames, closed)
+        closed = closed and clip_frames == t  # a window of a ring is an arc, which has ends
+        if closed:
+            check_ring(t, self.temporal.total_stride)
         places = take_frames(places, frames, dim=1)
 
         def per_frame(v: Tensor | None) -> Tensor | None:
@@ -82,7 +91,7 @@ class SpaceTimeUNet(nn.Module):
 
         timesteps, context, y = per_frame(timesteps), per_frame(context), per_frame(y)
         emb = self.unet.embed(timesteps, y, x.dtype)
-        state = self.temporal.begin(length, timesteps, context, y, x.dtype, places)
+        state = self.temporal.begin(length, timesteps, context, y, x.dtype, places, closed)
         call = _Call(self.temporal, state, emb, context, checkpointing and torch.is_grad_enabled())
 
         h = self.unet.to_patches(images)

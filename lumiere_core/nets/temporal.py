@@ -19,6 +19,7 @@ from .attention import AttentionFunction, scaled_dot_product
 from .config import TemporalConfig, UNetConfig
 from .motion_module import KIND as MOTION_MODULE
 from .motion_module import MotionModule, sine_table
+from .ring import ring_places
 from .temporal_layers import (
     AttentionInflationBlock,
     ConvInflationBlock,
@@ -40,6 +41,7 @@ class TemporalState:
         frame_vector: ((b t), d) at full frame rate, what the blocks are told of noise level, text and place; or None.
         level: that is being computed; 0 is the finest.
         calls: how many temporal parts ran.
+        closed: the last frame is followed by the first.
     """
 
     num_frames: int
@@ -47,6 +49,7 @@ class TemporalState:
     frame_vector: Tensor | None = None
     level: int = 0
     calls: int = 0
+    closed: bool = False
 
     @property
     def stride(self) -> int:
@@ -203,13 +206,16 @@ class TemporalLayers(nn.Module):
         """N: every N-th frame reaches the coarsest level; legal clip lengths are its multiples."""
         return self.strides[-1]
 
-    def places(self, numbers: Tensor, clip_frames: int = 0) -> Tensor:
+    def places(self, numbers: Tensor, clip_frames: int = 0, closed: bool = False) -> Tensor:
         """Return the places of frames in their clip: 0 is its first frame, 1 one past its last.
 
         Args:
             numbers: (…, t) frame numbers in the clip, of a window whole, strided or wrapped.
             clip_frames: of the whole clip; a shorter one than trained is the beginning of such a clip.
+            closed: the clip is a ring of `clip_frames`; see `ring_places`.
         """
+        if closed:
+            return ring_places(numbers, clip_frames)
         return numbers.float() / max(clip_frames, self.config.frames_per_clip)
 
     def begin(
@@ -220,6 +226,7 @@ class TemporalLayers(nn.Module):
         y: Tensor | None,
         dtype: torch.dtype,
         places: Tensor | None = None,
+        closed: bool = False,
     ) -> TemporalState:
         """Make the state of one call.
 
@@ -229,7 +236,13 @@ class TemporalLayers(nn.Module):
             context: ((b t), l, d) text states or None; y: ((b t), adm) pooled text or None.
             dtype: dtype of the features.
             places: (b, num_frames) of `places`; None = of the first frames of a clip.
+            closed: the last frame is followed by the first.
+
+        Raises:
+            ValueError: a ring that these layers have no places for.
         """
+        if closed and self.config.kind == MOTION_MODULE:
+            raise ValueError("a motion module has a table of places with two ends; loop it by a roll at every step.")
         frame_vector = None
         if self.condition is not None:
             channels = self.config.condition_channels
@@ -238,7 +251,7 @@ class TemporalLayers(nn.Module):
                 places = self.places(torch.arange(num_frames), num_frames).expand(len(timesteps) // num_frames, -1)
             place = position_embedding(places.flatten().to(timesteps.device), channels).to(dtype)
             frame_vector = self.condition(embedding, context, y, place)
-        return TemporalState(num_frames, self.strides, frame_vector)
+        return TemporalState(num_frames, self.strides, frame_vector, closed=closed)
 
     def block(self, name: str) -> TemporalBlock | None:
         """Return the parts after the block `input_blocks.N`, `middle_block` or `output_blocks.N`."""
@@ -271,13 +284,16 @@ class TemporalLayers(nn.Module):
         if block is None or block.inflation is None:
             return h
         state.calls += 1
-        return block.inflation(h, state.level_frames, state.at_level(state.frame_vector))
+        vector = state.at_level(state.frame_vector)
+        if not state.closed:
+            return block.inflation(h, state.level_frames, vector)
+        return block.inflation(h, state.level_frames, vector, closed=True)
 
     def downsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
         """Shorten time after a spatial downsampling, unless these layers keep every frame."""
         down = self.block(name).down
         if down is not None:
-            h = down(h, state.level_frames)
+            h = down(h, state.level_frames, state.closed)
             state.calls += 1
         state.level += 1
         return h
@@ -286,7 +302,7 @@ class TemporalLayers(nn.Module):
         """Lengthen time after a spatial upsampling, unless these layers keep every frame."""
         up = self.block(name).up
         if up is not None:
-            h = up(h, state.level_frames)
+            h = up(h, state.level_frames, state.closed)
             state.calls += 1
         state.level -= 1
         return h

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import AttentionFunction
+from .ring import around, ring_distances
 
 
 class TemporalConv(nn.Module):
@@ -30,17 +31,22 @@ class TemporalConv(nn.Module):
 
     def __init__(self, channels: int, kernel: int, operations: Any, stride: int = 1, repeat_ends: bool = False) -> None:
         super().__init__()
-        self.repeats = kernel // 2 if repeat_ends else 0
-        padding = (kernel // 2 - self.repeats, 0)
+        self.reach = kernel // 2
+        self.repeats = self.reach if repeat_ends else 0
+        padding = (self.reach - self.repeats, 0)
         self.conv = operations.Conv2d(channels, channels, (kernel, 1), stride=(stride, 1), padding=padding)
 
-    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+    def forward(self, x: Tensor, num_frames: int, closed: bool = False) -> Tensor:
         c, h, w = x.shape[1:]
         if x.is_cuda:
             x = x.contiguous(memory_format=torch.channels_last)
-        x = _with_ends(x.reshape(-1, num_frames, c, h * w), self.repeats, self.repeats)
-        x = self.conv(x.transpose(1, 2)).transpose(1, 2)  # b t c (h w)
+        x = x.reshape(-1, num_frames, c, h * w)
+        x = around(self._convolved, x, self.reach, self.conv.stride[0]) if closed else self._convolved(x)
         return x.reshape(-1, c, h, w)
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        x = _with_ends(x, self.repeats, self.repeats)
+        return self.conv(x.transpose(1, 2)).transpose(1, 2)  # b t c (h w)
 
 
 class TemporalDownsample(TemporalConv):
@@ -58,8 +64,10 @@ class TemporalUpsample(nn.Module):
         self.conv = _duplicating(operations.Conv2d)(channels, channels, (kernel, 1), padding=(kernel // 2, 0))
         self.conv.duplicates, self.conv.repeat_ends = stride, repeat_ends
 
-    def forward(self, x: Tensor, num_frames: int) -> Tensor:
-        return self.conv(x.unflatten(0, (-1, num_frames))).flatten(0, 2)  # b t duplicates c h w
+    def forward(self, x: Tensor, num_frames: int, closed: bool = False) -> Tensor:
+        x = x.unflatten(0, (-1, num_frames))
+        x = around(self.conv, x, self.conv.padding[0]) if closed else self.conv(x)
+        return x.flatten(0, 2)  # b t duplicates c h w
 
 
 def _duplicating(conv2d: type[nn.Conv2d]) -> type[nn.Conv2d]:
@@ -168,10 +176,10 @@ class ConvInflationBlock(nn.Module):
         self.modulation = ScaleShift(condition_channels, channels, ops, coordinates) if condition_channels else None
         self.proj = ops.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None, closed: bool = False) -> Tensor:
         in_place = not torch.is_grad_enabled()  # the results of the norms are ours to overwrite
         h = F.silu(self.norm(self.conv(x)), in_place)
-        h = self.temporal_norm(self.temporal_conv(h, num_frames))
+        h = self.temporal_norm(self.temporal_conv(h, num_frames, closed))
         if self.modulation is not None and frame_vector is not None:
             h = self.modulation(h, frame_vector)
         return x + self.proj(F.silu(h, in_place))
@@ -203,15 +211,26 @@ class TemporalAttention(nn.Module):
         self.to_v = ops.Linear(channels, channels, bias=False)
         self.to_out = ops.Linear(channels, channels)
 
-    def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None, closed: bool = False) -> Tensor:
         h, w = x.shape[-2:]
         y = self.norm(x)
         if self.modulation is not None and frame_vector is not None:
             y = self.modulation(y, frame_vector)
         y = rearrange(y, "(b t) c h w -> (b h w) t c", t=num_frames)
-        q, k = rotary(self.to_q(y), self.heads), rotary(self.to_k(y), self.heads)
-        y = self.to_out(self.attention(q, k, self.to_v(y), self.heads))
+        q, k, v = self.to_q(y), self.to_k(y), self.to_v(y)
+        y = self._around(q, k, v) if closed else self.attention(*(rotary(x, self.heads) for x in (q, k)), v, self.heads)
+        y = self.to_out(y)
         return x + rearrange(y, "(b h w) t c -> (b t) c h w", h=h, w=w)
+
+    def _around(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend on a ring: every frame sees each other at its distance the shorter way, so each is a query by itself."""
+        n, t, _ = q.shape
+        k = k.repeat_interleave(t, 0)  # (n t) t c
+        places = ring_distances(t, q.device).repeat(n, 1)
+        y = self.attention(
+            q.reshape(n * t, 1, -1), rotary(k, self.heads, places), v.repeat_interleave(t, 0), self.heads
+        )
+        return y.reshape(n, t, -1)
 
 
 class AttentionInflationBlock(nn.Module):
@@ -235,23 +254,27 @@ class AttentionInflationBlock(nn.Module):
         )
         self.proj = operations.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None, closed: bool = False) -> Tensor:
         h = x
         for layer in self.layers:
-            h = layer(h, num_frames, frame_vector)
+            h = layer(h, num_frames, frame_vector, closed)
         return x + self.proj(h)
 
 
-def rotary(x: Tensor, heads: int, max_period: float = 1000.0) -> Tensor:
+def rotary(x: Tensor, heads: int, frames: Tensor | None = None, max_period: float = 1000.0) -> Tensor:
     """Rotate the channel pairs of (n, t, c) queries or keys by angles that grow with the frame number.
 
     Rotary position embedding (Su et al. 2021) in float32, per head.
+
+    Args:
+        frames: (t,) or (n, t) frame numbers; None = 0, 1, ….
     """
     half = x.shape[-1] // heads // 2
-    frames = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
+    if frames is None:
+        frames = torch.arange(x.shape[1], device=x.device)
     rate = max_period ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = frames[:, None] * rate  # (t, half)
-    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    angle = frames[..., None].float() * rate  # (…, t, half)
+    cos, sin = angle.cos()[..., None, :], angle.sin()[..., None, :]
     first, second = x.float().unflatten(-1, (heads, 2, half)).unbind(-2)  # (n, t, heads, half)
     rotated = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-2)
     return rotated.flatten(2).to(x.dtype)
