@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from ..diffusion.generate import weight_files
+    from ..diffusion.models import weight_files
     from ..nets.checkpoint import PREFIXES, load_parts, metadata_for, save_file
     from ..training.double import COMPONENTS, doubled
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from lumiere_core.clips.conditioning import Condition
 from lumiere_core.commands import cli
-from lumiere_core.diffusion.generate import Request, generate, load_models
+from lumiere_core.diffusion.generate import Request, generate
+from lumiere_core.diffusion.models import load_models
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.nets.checkpoint import Parts, load_parts
 from lumiere_core.nets.stunet import SpaceTimeUNet
