@@ -71,7 +71,7 @@ class SpaceTimeUNet(nn.Module):
         b, _, t, height, width = x.shape
         if t == 1:
             return self.unet(x[:, :, 0], timesteps, context, y)[:, :, None]
-        frames = padded_frames(t, self.temporal.total_stride).to(x.device)
+        frames = padded_frames(t, self.temporal.total_stride)
         length = frames.numel()
 
         def padded(video: Tensor) -> Tensor:
