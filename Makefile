@@ -25,7 +25,7 @@ else # not cmd.exe's own PROMPT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-core test-browser bench evaluate pictures train lint clean
+.PHONY: help setup demo test test-core test-browser bench gpu evaluate pictures train lint clean
 
 help: ## Show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s%s\n", $$1, $$2}'
@@ -54,6 +54,13 @@ test-browser: ## The tests in a real Chromium: LUMIERE_CHROMIUM, else one is dow
 
 bench: setup ## Measure speed and memory against their bars; ARGS="--only flops"
 	$(VENV_PYTHON) tests/benchmarks/run.py $(ARGS)
+
+# On a bare machine: no set-up, no network; .gpu/ holds what `tests/gpu/pack.py` gathered for it.
+PLAN ?= bench
+MINUTES ?= 9
+gpu: ## Run a prepared plan on the GPU at hand; PLAN=bench, nodes or train, MINUTES=9
+	PYTHONPATH=.gpu/site:$$PYTHONPATH COMFYUI_PATH=$${COMFYUI_PATH:-$(wildcard .gpu/ComfyUI)} \
+	  $(PYTHON) tests/gpu/gpu.py $(PLAN) --minutes $(MINUTES)
 
 evaluate: setup ## Measure the shipped weights against the procedural world's oracle
 	$(VENV_PYTHON) -m lumiere_core evaluate $(or $(ARGS),mini)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = ROOT / "docs" / "measured.md"
 # Figures of other scripts that the page shows too: {"title", "command", "date", "rows": [[what, figure], …]} each.
-OTHERS = sorted((ROOT / "tests" / "robustness").glob("*.json"))
+OTHERS = [file for name in ("robustness", "gpu") for file in sorted((ROOT / "tests" / name).glob("*.json"))]
 
 INTRODUCTION = """# Speed, memory and robustness, measured
 

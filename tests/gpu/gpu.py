@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         with tempfile.TemporaryDirectory() as folder:
             waiting = plan.run(nodes.tasks(Path(folder), options.small, deadline.left), kept, deadline)
+    options.output.mkdir(parents=True, exist_ok=True)
     (options.output / f"{options.plan}.md").write_text(plan.table(kept), encoding="utf-8")
     failed = [figure.name for figure in kept.figures() if figure.value is None]
     for title, names in (("not measured", failed), ("no time was left for", waiting)):
