@@ -7,7 +7,7 @@ Core's `SpaceTimeUNet` and the host's handlers both walk a frozen image U-Net la
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from .config import TemporalConfig, UNetConfig
 from .motion_module import KIND as MOTION_MODULE
 from .motion_module import MotionModule, sine_table
 from .ring import ring_places
+from .strength import Strength
 from .temporal_layers import (
     AttentionInflationBlock,
     ConvInflationBlock,
@@ -42,6 +43,7 @@ class TemporalState:
         level: that is being computed; 0 is the finest.
         calls: how many temporal parts ran.
         closed: the last frame is followed by the first.
+        strength: how much they count; None = as trained.
     """
 
     num_frames: int
@@ -50,6 +52,7 @@ class TemporalState:
     level: int = 0
     calls: int = 0
     closed: bool = False
+    strength: Strength | None = None
 
     @property
     def stride(self) -> int:
@@ -71,6 +74,12 @@ class TemporalState:
         if x is None or self.stride == 1:
             return x
         return take_frames(x, self.numbers, x.shape[0] // self.num_frames)
+
+    def mixed(self, level: int, before: Callable[[], Tensor], after: Tensor) -> Tensor:
+        """Return features between those before and after a temporal part of a level, at the current frame rate."""
+        if self.strength is None:
+            return after
+        return self.strength.mixed(level, self.at_level(self.strength.mask), before(), after)
 
 
 class TemporalBlock(nn.Module):
@@ -264,8 +273,9 @@ class TemporalLayers(nn.Module):
     def follows(self, transformers: Sequence[bool]) -> int:
         """Return after which of a block's residual and transformer layers its inflation block runs.
 
-        Lumiere's follow the last one: the paper draws them after the whole group (figure 4). A motion module follows the transformer, which in the middle block has a residual
-        layer after it, and without one the first residual layer, as the public files were trained.
+        Lumiere's follow the last one: the paper draws them after the whole group (figure 4). A motion module follows the
+        transformer, which in the middle block has a residual layer after it, and without one the first residual layer, as
+        the public files were trained.
 
         Args:
             transformers: of each such layer in turn, whether it is a transformer.
@@ -283,29 +293,34 @@ class TemporalLayers(nn.Module):
         block = self.block(name)
         if block is None or block.inflation is None:
             return h
+        if state.strength is not None and not state.strength.levels[state.level]:
+            return h
         state.calls += 1
         vector = state.at_level(state.frame_vector)
-        if not state.closed:
-            return block.inflation(h, state.level_frames, vector)
-        return block.inflation(h, state.level_frames, vector, closed=True)
+        ring = {"closed": True} if state.closed else {}
+        after = block.inflation(h, state.level_frames, vector, **ring)
+        return state.mixed(state.level, lambda: h, after)
 
     def downsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
         """Shorten time after a spatial downsampling, unless these layers keep every frame."""
-        down = self.block(name).down
-        if down is not None:
-            h = down(h, state.level_frames, state.closed)
-            state.calls += 1
+        down, frames = self.block(name).down, state.level_frames
+        after = h if down is None else down(h, frames, state.closed)
         state.level += 1
-        return h
+        if down is None:
+            return h
+        state.calls += 1
+        kept = torch.arange(0, frames, frames // state.level_frames)
+        return state.mixed(state.level, lambda: take_frames(h, kept, len(h) // frames), after)
 
     def upsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
         """Lengthen time after a spatial upsampling, unless these layers keep every frame."""
-        up = self.block(name).up
-        if up is not None:
-            h = up(h, state.level_frames, state.closed)
-            state.calls += 1
+        up, level = self.block(name).up, state.level
+        after = h if up is None else up(h, state.level_frames, state.closed)
         state.level -= 1
-        return h
+        if up is None:
+            return h
+        state.calls += 1
+        return state.mixed(level, lambda: h.repeat_interleave(len(after) // len(h), dim=0), after)
 
 
 def position_embedding(places: Tensor, channels: int) -> Tensor:

@@ -27,6 +27,7 @@ from .clip_norms import clip_norms
 from .frames import Rows, rows_of_call
 from .keys import CONDITION, FRAMES, KEY, LAYERS, RUN
 from .keys import HANDLERS as PATCH
+from .strength import at_sigma, still_rows, strength_of_call
 
 KINDS = LayerKinds(ResBlock, SpatialTransformer, Downsample, Upsample)
 
@@ -102,6 +103,7 @@ def find_layers(executor, x, t, c_concat=None, c_crossattn=None, control=None, t
     layers = options.get(LAYERS)
     if layers is not None and layers.conv_cond is not None:
         options[CONDITION], c_concat = c_concat, None
+    at_sigma(options, executor.class_obj.model_sampling, t)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
@@ -130,6 +132,17 @@ class Clips:
                 f"the temporal layers were not found for a call with clips of {frames} frames: the model was "
                 f"called outside of a sampler. Put them into transformer_options[{LAYERS!r}]."
             )
+        strength = strength_of_call(options, rows, x)
+        still = still_rows(strength) if layers.total_stride > 1 else None
+        images = None
+        if still is not None or (strength is not None and strength.silent):
+            # Frames that nothing may move are the image model's; a strided level has no frame of its own for each.
+            copy = control and {name: list(entries) for name, entries in control.items()}  # the host empties its lists
+            images = executor(x, timesteps, context, y, copy, options, **kwargs)
+        if strength is not None and strength.silent:
+            if RUN in options:
+                options[RUN].temporal_calls += 1  # they had their say, which is nothing
+            return images
         clips = x.shape[0] // frames  # of all prompts
         padding = padded_frames(frames, layers.total_stride)
         rows = rows.padded(padding)
@@ -150,6 +163,8 @@ class Clips:
         with models.attention_options(options), norms:
             places = layers.places(rows.numbers, rows.clip_frames).repeat(clips // len(rows.numbers), 1)
             state = layers.begin(length, steps, text, pooled, x.dtype, places)
+            if strength is not None:
+                state.strength = replace(strength, mask=padded(strength.mask))
             known = padded(options.get(CONDITION))
             if known is not None:
                 clip, mask = known.to(x).split([known.shape[1] - 1, 1], dim=1)
@@ -160,7 +175,8 @@ class Clips:
             out = executor(padded(x), steps, text, pooled, control, options, **kwargs)
         if RUN in options:
             options[RUN].temporal_calls += state.calls
-        return out.unflatten(0, (clips, length))[:, :frames].flatten(0, 1)
+        out = out.unflatten(0, (clips, length))[:, :frames].flatten(0, 1)
+        return out if still is None else torch.where(still[:, None, None, None], images, out)
 
 
 def control_at_levels(

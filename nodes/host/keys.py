@@ -16,6 +16,7 @@ EVOLVED = "ADE"  # AnimateDiff-Evolved's: key of its additional models on a MODE
 RUN = "lumiere_run"  # counts of one sampling run
 WINDOW = "lumiere_window"  # rows of the batch that are being denoised
 LAYERS = "lumiere_layers"  # the temporal layers of the patcher that is running
+STRENGTH = "lumiere_strength"  # what Lumiere Motion Strength nodes ask for
 CONDITION = "lumiere_known"  # (n, c + 1, h, w) masked condition of this call
 OWN_NOISE = "lumiere_own_noise"  # frames have their common noise already
 HANDLERS = "forward_timestep_embed_patch"  # the host's: handlers of layer classes, in "patches"

@@ -1,0 +1,99 @@
+"""How much the temporal layers of a MODEL move, and small changes to how: strength and motion LoRA."""
+
+from __future__ import annotations
+
+from comfy_api.v0_0_2 import io
+
+from .host.inflate import inflation_of
+from .host.keys import STRENGTH
+from .host.strength import MotionStrength
+
+LEVELS = 4  # of SD1.x and SD2.x, the most that a U-Net of the host has
+UNSET = -1.0
+
+
+class LumiereMotionStrength(io.ComfyNode):
+    """MODEL to MODEL: scale the temporal layers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LumiereMotionStrength",
+            display_name="Lumiere Motion Strength",
+            category="lumiere/motion",
+            description="Scales what the temporal layers or motion module of a MODEL change: everywhere, by level, by a mask "
+            "over frames and space, or for a part of the sampling. At 0 every frame is the image model's own picture; at 1 the "
+            "layers are as trained. Several of these nodes multiply.",
+            search_aliases=["motion scale", "effect multival", "less motion", "animatediff scale"],
+            inputs=[
+                io.Model.Input("model", tooltip="A MODEL with temporal layers or a motion module."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="0: the image model's pictures, 1: as trained; more exaggerates.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Times strength: where it is 0 nothing of the temporal layers is left. One frame for the whole clip, or "
+                    "one for each of its frames, at any size.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    tooltip="Share of the sampling after which the strength acts; before, the layers are as trained.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    tooltip="Share of the sampling up to which the strength acts; after, the layers are as trained.",
+                ),
+                *(
+                    io.Float.Input(
+                        f"level_{level}",
+                        default=UNSET,
+                        min=UNSET,
+                        max=2.0,
+                        step=0.01,
+                        optional=True,
+                        advanced=True,
+                        tooltip=f"Strength at level {level} of the U-Net (0 is the finest); below 0: as strength.",
+                    )
+                    for level in range(LEVELS)
+                ),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, strength: float, mask=None, start_percent: float = 0.0, end_percent: float = 1.0, **levels: float
+    ) -> io.NodeOutput:
+        inflation = inflation_of(model)
+        if inflation is None:
+            raise ValueError(
+                "this MODEL has no temporal layers whose strength could be set. Put this node after Load Lumiere or Apply "
+                "Lumiere Temporal Layers."
+            )
+        count = inflation.unet_config.num_levels
+        given = {level: levels.get(f"level_{level}", UNSET) for level in range(LEVELS)}
+        beyond = [f"level_{level}" for level, value in given.items() if value >= 0 and level >= count]
+        if beyond:
+            raise ValueError(f"{', '.join(beyond)} set, but the U-Net of this MODEL has levels 0 to {count - 1} only.")
+        values = tuple(given[level] if given[level] >= 0 else strength for level in range(count))
+        model = model.clone()
+        options = model.model_options["transformer_options"]
+        own = MotionStrength(values, mask, start_percent, end_percent)
+        options[STRENGTH] = [*options.get(STRENGTH, ()), own]
+        return io.NodeOutput(model)
