@@ -10,6 +10,7 @@ from .nodes.host import live, models, motion
 from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
 from .nodes.measure import LumiereCompareClips, LumiereMeasureClip, LumiereXTSlice
 from .nodes.measure_sets import LumiereMeasureSets
+from .nodes.motion import LumiereLoadMotionLoRA, LumiereMotionStrength
 from .nodes.region import LumiereRegion
 from .nodes.sampling import EmptyLumiereLatentVideo, LumiereSampler
 from .nodes.style import LumiereStyleInterpolate
@@ -45,6 +46,8 @@ class LumiereExtension(ComfyExtension):
             LumiereSaveTemporal,
             LumiereStyleInterpolate,
             LumiereApplyTemporal,
+            LumiereMotionStrength,
+            LumiereLoadMotionLoRA,
             LumiereTrainTemporal,
             LumiereConditionBuilder,
             LumiereApplyCondition,

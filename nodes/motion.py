@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+
 from comfy_api.v0_0_2 import io
 
+from ..lumiere_core.nets.checkpoint import sha256
+from .host import motion
+from .host.handlers import temporal_patcher
 from .host.inflate import inflation_of
-from .host.keys import STRENGTH
+from .host.keys import KEY, STRENGTH
 from .host.strength import MotionStrength
 
 LEVELS = 4  # of SD1.x and SD2.x, the most that a U-Net of the host has
@@ -96,4 +102,64 @@ class LumiereMotionStrength(io.ComfyNode):
         options = model.model_options["transformer_options"]
         own = MotionStrength(values, mask, start_percent, end_percent)
         options[STRENGTH] = [*options.get(STRENGTH, ()), own]
+        return io.NodeOutput(model)
+
+
+class LumiereLoadMotionLoRA(io.ComfyNode):
+    """MODEL to MODEL: a motion LoRA on its temporal layers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LumiereLoadMotionLoRA",
+            display_name="Lumiere Load Motion LoRA",
+            category="lumiere/motion",
+            description="Puts a motion LoRA on the temporal layers or motion module of a MODEL: AnimateDiff's camera moves, or "
+            "one that was trained here. The stock LoRA loaders reach the image model only. Several of these nodes add up.",
+            search_aliases=["animatediff lora", "camera motion", "zoom pan lora"],
+            inputs=[
+                io.Model.Input("model", tooltip="A MODEL with temporal layers or a motion module."),
+                io.Combo.Input(
+                    "lora_name", options=motion.lora_names(), tooltip="A file in models/animatediff_motion_lora."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="How much of the change: 0 none, 1 as trained; below 0 the other way.",
+                ),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_name: str, **_) -> list:
+        """Load again when a file was written again."""
+        try:
+            return [lora_name, motion.lora_path(lora_name).stat().st_mtime_ns]
+        except OSError:
+            return [lora_name]
+
+    @classmethod
+    def execute(cls, model, lora_name: str, strength: float) -> io.NodeOutput:
+        inflation = inflation_of(model)
+        if inflation is None:
+            raise ValueError(
+                "this MODEL has no temporal layers that a motion LoRA could change. Put this node after Load Lumiere or Apply "
+                "Lumiere Temporal Layers."
+            )
+        path = motion.lora_path(lora_name)
+        model = model.clone()
+        patcher = temporal_patcher(model)
+        patches, left_out = motion.lora_patches(path, patcher, inflation.unet_config, inflation.temporal_config)
+        patcher.add_patches(patches, strength)
+        if left_out:
+            logging.warning(
+                f"Lumiere: {lora_name}: {len(left_out)} changes are for a middle block that this motion module does not follow; "
+                "they are left out."
+            )
+        hashes = {**inflation.sha256, path.name: sha256(path)}
+        model.set_attachments(KEY, dataclasses.replace(inflation, sha256=hashes))
         return io.NodeOutput(model)

@@ -201,6 +201,13 @@ def _names_inside(rest: str) -> list[str]:
     return []
 
 
+def module_key(key: str) -> tuple[tuple[str, int] | None, str]:
+    """Return (place of the module, name of the layer in it) of a weight in a public file; (None, "") if it is none."""
+    found = _PLACE.fullmatch(key)
+    names = _names_inside(found["rest"]) if found else []
+    return ((found["place"], int(found["number"])), names[0].removesuffix(".weight")) if names else (None, "")
+
+
 def _generation(levels: int, middle: bool, frames: int, hotshot: bool) -> tuple[Training, int]:
     """Return how a file was trained, and on how many frames; nothing in it says so but its shape.
 

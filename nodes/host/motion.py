@@ -6,15 +6,18 @@ import logging
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import comfy.lora
 import comfy.model_base
 import comfy.model_patcher
 import comfy.utils
 import folder_paths
 from torch import Tensor
 
-from ...lumiere_core.nets.config import UNetConfig
+from ...lumiere_core.nets.config import TemporalConfig, UNetConfig
 from ...lumiere_core.nets.motion_files import MotionFile, Training, read_motion_module
+from ...lumiere_core.nets.motion_lora import read_motion_lora
 from . import models
 
 # AnimateDiff-Evolved's names, so that the two packs share their files.
@@ -49,6 +52,30 @@ def module_path(name: str) -> Path:
     """
     own = folder_paths.get_full_path(models.FOLDER, name)
     return Path(own or folder_paths.get_full_path_or_raise(MODULES, name))
+
+
+def lora_path(name: str) -> Path:
+    """Return the file of one of `lora_names`.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    return Path(folder_paths.get_full_path_or_raise(LORAS, name))
+
+
+def lora_patches(
+    path: Path, patcher: comfy.model_patcher.ModelPatcher, unet_config: UNetConfig, config: TemporalConfig
+) -> tuple[dict[str, Any], list[str]]:
+    """Return (the host's patches of a motion LoRA for temporal layers, layers that they do not have).
+
+    Raises:
+        ValueError: the file is damaged, no motion LoRA, or for other temporal layers.
+    """
+    weights = patcher.model.state_dict()
+    found, left_out = read_motion_lora(read_weights(path), weights, unet_config, config, path.name)
+    names = {"up": "lora_up.weight", "down": "lora_down.weight", "alpha": "alpha"}
+    lora = {f"{layer}.{names[part]}": value for layer, parts in found.items() for part, value in parts.items()}
+    return comfy.lora.load_lora(lora, {layer: f"{layer}.weight" for layer in found}), left_out
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
