@@ -91,7 +91,7 @@ class SpaceTimeUNet(nn.Module):
 
         timesteps, context, y = per_frame(timesteps), per_frame(context), per_frame(y)
         emb = self.unet.embed(timesteps, y, x.dtype)
-        state = self.temporal.begin(length, timesteps, context, y, x.dtype, places, closed)
+        state = self.temporal.begin(length, timesteps, context, y, x.dtype, places, closed=closed)
         call = _Call(self.temporal, state, emb, context, checkpointing and torch.is_grad_enabled())
 
         h = self.unet.to_patches(images)
