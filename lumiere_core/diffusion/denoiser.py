@@ -6,9 +6,10 @@ around it. Shapes: b - clips, c - channels, t - frames, h, w - height, width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..nets.text_encoder import Text
 from .schedule import Schedule
@@ -20,10 +21,11 @@ class Denoiser:
     Args:
         network: called with (input (b, c, t, h, w), timesteps (b,), context, pooled) and names of its own.
         schedule: whose prediction the network makes.
+        shared_noise: share of the noise's variance that all frames of a clip have in common.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule) -> None:
-        self.network, self.schedule = network, schedule
+    def __init__(self, network: Callable[..., Tensor], schedule: Schedule, shared_noise: float = 0.0) -> None:
+        self.network, self.schedule, self.shared_noise = network, schedule, shared_noise
 
     def __call__(self, x: Tensor, sigma: Tensor, text: Text, known: Tensor | None = None, **more: Any) -> Tensor:
         """Return the (b, c, t, h, w) clean estimate of x = clean data + sigma * noise.

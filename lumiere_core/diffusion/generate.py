@@ -87,10 +87,12 @@ def generate(
     texts = models.encode([request.prompt, request.negative])
     text, negative = texts.at(slice(0, 1)), texts.at(slice(1, 2))
     denoiser, schedule = models.denoiser(), models.schedule
-    clip = models.temporal is not None and request.num_frames > 1
-    shared = models.temporal.config.shared_noise if clip else 0.0
+    shared = denoiser.shared_noise if request.num_frames > 1 else 0.0
     shape = (models.unet.config.in_channels, request.height, request.width)
-    seen, more = None, {"closed": True} if clip and request.closed else {}
+    seen, more = (
+        None,
+        {"closed": True} if models.temporal is not None and request.num_frames > 1 and request.closed else {},
+    )
     if known is not None:
         wanted = (1, shape[0], request.num_frames, *shape[1:])
         if tuple(known.clip.shape) != wanted:

@@ -73,9 +73,16 @@ class Models:
             return SSRNetwork(self.unet, self.temporal, self.ssr)
         return ImageNetwork(self.unet) if self.temporal is None else SpaceTimeUNet(self.unet, self.temporal)
 
+    @property
+    def shared_noise(self) -> float:
+        """Share of the noise's variance that all frames of a clip have in common; all of it for super-resolution."""
+        if self.ssr is not None:
+            return 1.0
+        return 0.0 if self.temporal is None else self.temporal.config.shared_noise
+
     def denoiser(self) -> Denoiser:
         """Return the network with its noise schedule."""
-        return Denoiser(self.network(), self.schedule)
+        return Denoiser(self.network(), self.schedule, self.shared_noise)
 
 
 def load_models(weights: str | Path | list[Path] = BUNDLED, device: str = "cpu") -> tuple[Models, Parts]:

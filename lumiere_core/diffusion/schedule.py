@@ -119,6 +119,24 @@ class Schedule:
         targets = {"v": lambda: cos * eps - sin * x0, "eps": lambda: eps, "x0": lambda: x0}
         return cos * x0 + sin * eps, targets[self.prediction]()
 
+    def shifted(self, uniform: Tensor, shift: float) -> Tensor:
+        """Map (b,) numbers in [0, 1], places on the schedule, to continuous timesteps whose sigma is `shift` times larger.
+
+        Neighbouring pixels and frames of a clip repeat each other, so the average over them shows the clip through more
+        noise than a small image's; training sees more of the high noise levels then (Hoogeboom et al. 2023, "simple
+        diffusion", §2.1). What would lie beyond the schedule's ends is at its ends.
+        """
+        angle = self.angle(uniform * (self.steps - 1))
+        # atan2, not tan: near a right angle tan is huge, and rounding may change its sign.
+        angle = torch.atan2(shift * angle.sin(), angle.cos())
+        if self.kind == "cosine":
+            low, high = math.atan(self.sigma_min / self.sigma_data), math.atan(self.sigma_max / self.sigma_data)
+            return ((angle - low) / (high - low)).clamp(0, 1) * (self.steps - 1)
+        wanted, table = (angle.tan() * self.sigma_data).log(), self.log_sigmas.to(uniform.device)
+        above = torch.searchsorted(table, wanted).clamp(1, self.steps - 1)
+        part = (wanted - table[above - 1]) / (table[above] - table[above - 1])
+        return above - 1 + part.clamp(0, 1)
+
     def loss_weight(self, timestep: Tensor, largest: float = 10.0) -> Tensor:
         """Return the (b,) weights of the squared errors of a batch.
 
@@ -128,19 +146,6 @@ class Schedule:
         if self.prediction != "x0":
             return torch.ones_like(timestep)
         return (1 / self.angle(timestep).sin() ** 2).clamp(max=largest)
-
-
-def shifted_timesteps(uniform: Tensor, steps: int, shift: float) -> Tensor:
-    """Map (b,) uniform numbers in [0, 1) to timesteps whose sigma is `shift` times larger.
-
-    Neighbouring pixels and frames of a clip repeat each other, so the average over them shows the clip
-    through more noise than a small image's; training sees more of the high noise levels then
-    (Hoogeboom et al. 2023, "simple diffusion", §2.1).
-    """
-    angle = uniform * math.pi / 2
-    # atan2, not tan: a uniform number may be rounded to 1, and tan changes its sign there.
-    angle = torch.atan2(shift * angle.sin(), angle.cos())
-    return (angle / (math.pi / 2)).clamp(0, 1) * (steps - 1)
 
 
 def _like(value: Tensor, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..diffusion.models import Models
 from ..diffusion.schedule import Schedule
 from ..files import Record, atomic
 from ..nets.checkpoint import bundled_files, load_into, load_parts
@@ -30,7 +31,7 @@ from ..nets.unet import UNet
 from ..training.loop import step_once
 from ..training.optimizers import make_optimizer
 from ..training.options import TrainOptions
-from ..training.phases.temporal import TemporalPhase
+from ..training.stages import world_clips_run
 from .table import Bar
 
 RESULTS = Path(__file__).parent / "results"
@@ -155,10 +156,11 @@ class FromScratch(ABC):
         options = dataclasses.replace(self.settings, seed=case.seed, device=self.device)
         unet, text = self.frozen()
         layers = self.layers(case, unet, self.temporal_config())
-        phase = TemporalPhase(unet, layers, text, Schedule(**self.parts.schedule), options)
-        optimizer = make_optimizer(phase.module, options)
+        models = Models(text, unet, layers, Schedule(**self.parts.schedule))
+        run = world_clips_run("temporal", models, options)
+        optimizer = make_optimizer(run.module, options)
         for step in range(options.steps):
-            yield step_once(phase, options, optimizer, step)[0]
+            yield step_once(run, optimizer, step)[0]
 
 
 def smoothed(losses: list[float], share: float = 0.1) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from ..nets.config import TemporalConfig
 from ..nets.temporal import TemporalLayers
 from ..nets.unet import UNet
-from ..training.phases.temporal import new_temporal
+from ..training.layers import new_layers
 from .from_scratch import FromScratch, Run
 
 
@@ -24,7 +24,7 @@ class Initialisation(FromScratch):
     picture = "initialisation"
 
     def layers(self, case: Run, unet: UNet, config: TemporalConfig) -> TemporalLayers:
-        layers = new_temporal(unet.config, config, case.seed)
+        layers = new_layers(unet.config, config, case.seed)
         if case.start == "he":
             start_by_he(layers, case.seed)
         return layers

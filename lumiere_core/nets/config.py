@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 # Options that files of earlier versions name at the one value that still exists.
@@ -145,7 +147,7 @@ class TemporalConfig(_Config):
     num_head_channels: int = 64  # of the temporal attention
     spatial_kernel: int = 3  # 2-D convolution of a ConvInflationBlock
     temporal_kernel: int = 3  # 1-D convolutions over time; odd
-    stride: int = 2  # temporal factor of every resize
+    stride: int = 2  # temporal factor of every resize, if `strides` does not say otherwise
     condition_channels: int = 0  # width of the text/noise-level vector fed to the blocks; 0 = none
     frames_per_clip: int = 80  # trained clip length, frames
     fps: float = 16.0
@@ -156,6 +158,7 @@ class TemporalConfig(_Config):
     heads: int = 8  # of a motion module's attention, at every width
     table_frames: int = 32  # frames in a motion module's table of positions
     middle: bool = False  # whether a motion module follows the middle block's attention too
+    strides: tuple[int, ...] = ()  # temporal factor of each resize, from the finest; () = `stride` at all of them
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -176,16 +179,30 @@ class TemporalConfig(_Config):
                 f"shared_noise is {self.shared_noise}; at least 0 and less than 1 is wanted (at 1 the difference of "
                 "two frames would be known at any noise level)."
             )
-        if self.stride not in (1, 2, 4):
-            raise ValueError(f"stride is {self.stride}; 1 (no temporal resize), 2 or 4 are supported.")
+        if not {self.stride, *self.strides} <= {1, 2, 4}:
+            raise ValueError(
+                f"stride is {self.stride}, strides are {list(self.strides)}; 1 (no temporal resize), 2 or 4 are supported."
+            )
+
+    def resizes(self, num_levels: int) -> tuple[int, ...]:
+        """Return the temporal factor of each resize of a U-Net, from the finest.
+
+        Raises:
+            ValueError: `strides` is for another number of levels.
+        """
+        if self.strides and len(self.strides) != num_levels - 1:
+            raise ValueError(
+                f"strides are {list(self.strides)}, but an image U-Net of {num_levels} levels has {num_levels - 1} resizes."
+            )
+        return self.strides or (self.stride,) * (num_levels - 1)
 
     def level_strides(self, num_levels: int) -> tuple[int, ...]:
         """Return how many frames of the clip one frame of each level stands for, from the finest level (1) down."""
-        return tuple(self.stride**level for level in range(num_levels))
+        return tuple(accumulate((1, *self.resizes(num_levels)), mul))
 
     def _check_motion_module(self) -> None:
         refused = [name for name in ("condition_channels", "coordinates") if getattr(self, name)]
-        if self.stride != 1 or refused:
+        if {self.stride, *self.strides} != {1} or refused:
             raise ValueError(
                 f"a motion module keeps every frame and is told neither text nor places: stride is {self.stride}"
                 f"{''.join(f', {name} {getattr(self, name)}' for name in refused)}; wanted are stride 1 and neither "

@@ -79,8 +79,8 @@ class SpaceTimeUNet(nn.Module):
 
         images = padded(x)
         if numbers is None:
-            numbers, clip_frames = torch.arange(t), max(t, clip_frames)
-        places = self.temporal.places(numbers.expand(b, t), clip_frames, closed)
+            numbers, clip_frames = torch.arange(t, device=x.device), max(t, clip_frames)
+        places = self.temporal.places(numbers.to(x.device).expand(b, t), clip_frames, closed)
         closed = closed and clip_frames == t  # a window of a ring is an arc, which has ends
         if closed:
             check_ring(t, self.temporal.total_stride)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..nets.checkpoint import load_file, metadata_for, save_file
-from .pictures import Picture, crops
+from ..nets.checkpoint import metadata_for, save_file
+from .pictures import Picture, crop, with_words
 
 CROPS = 8  # of each picture; a VAE is too slow to run at every step
 TEXTS = ("plain", "named")
@@ -32,8 +32,6 @@ def encode_pictures(pictures: list[Picture], encoders: Any, file: Path, height: 
     Raises:
         ValueError: the size is none that the model takes, or the VAE made NaN.
     """
-    from .phases.style import with_words
-
     multiple = encoders.backbone["multiple"]
     if height % multiple or width % multiple:
         raise ValueError(
@@ -43,7 +41,7 @@ def encode_pictures(pictures: list[Picture], encoders: Any, file: Path, height: 
     random = torch.Generator().manual_seed(0)
     tensors: dict[str, Tensor] = {}
     for number, picture in enumerate(pictures):
-        cut, _ = crops([picture], CROPS, height, width, random)
+        cut = torch.stack([crop(picture, height, width, random) for _ in range(CROPS)])
         frames = ((cut + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
         # One at a time: a VAE that knows video must not take crops for a clip.
         each = [encoders.encode(frame[None])[:, 0] for frame in frames]
@@ -56,36 +54,3 @@ def encode_pictures(pictures: list[Picture], encoders: Any, file: Path, height: 
     tensors |= {f"empty.{k}": v for k, v in encoders.embed("", height, width).items()}
     metadata = metadata_for("pictures of a style", {})
     save_file(tensors, file, metadata | {BACKBONE: json.dumps(encoders.backbone)})
-
-
-class LatentPictures:
-    """Batches of such a file."""
-
-    def __init__(self, file: Path) -> None:
-        self.tensors, metadata = load_file(file)
-        if BACKBONE not in metadata:
-            raise ValueError(f"{file.name} holds no encoded pictures; delete it to encode them again.")
-        self.backbone: dict[str, Any] = json.loads(metadata[BACKBONE])
-        self.count = sum(key.startswith("latents.") for key in self.tensors)
-
-    def batch(
-        self, count: int, text_dropout: float, words_share: float, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return latents (b, c, h, w), context (b, l, d) and y (b, adm) or None, chosen at random.
-
-        Text states of one batch are as long as the longest; shorter ones repeat their last state.
-        """
-        latents, contexts, pooled = [], [], []
-        for _ in range(count):
-            number = int(torch.randint(self.count, (1,), generator=generator))
-            dropped, named = torch.rand(2, generator=generator).tolist()
-            cuts = self.tensors[f"latents.{number}"]
-            latents.append(cuts[int(torch.randint(len(cuts), (1,), generator=generator))])
-            kind = TEXTS[named < words_share]
-            text = "empty" if dropped < text_dropout else f"{kind}.{number}"
-            contexts.append(self.tensors[f"{text}.context"])
-            pooled.append(self.tensors.get(f"{text}.y"))
-        longest = max(len(context) for context in contexts)
-        contexts = [torch.cat([c, c[-1:].expand(longest - len(c), -1)]) for c in contexts]
-        y = None if pooled[0] is None else torch.stack(pooled)
-        return torch.stack(latents), torch.stack(contexts), y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 from pathlib import Path
@@ -35,15 +36,26 @@ class Log(JsonLines):
 
 
 class Board:
-    """The same records for TensorBoard, where it is installed."""
+    """The same records for TensorBoard, where it is installed; closed at the end, so that the folder may be moved.
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self.writer = None
-        else:
-            self.writer = SummaryWriter(str(folder / "tensorboard"))
+    Args:
+        folder: of the run; None = nothing is written.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.writer = None
+        if folder is not None:
+            with contextlib.suppress(ImportError):
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
     def write(self, record: Record) -> None:
         if self.writer is not None:

@@ -1,7 +1,8 @@
-"""The training loop: resumable, interruptible, the same for every phase."""
+"""The training loop: resumable, interruptible, the same for every stage."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -10,15 +11,17 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ..files import Record
+from ..lock import only_writer
 from .log import Board, Log
 from .optimizers import make_optimizer
 from .options import TrainOptions
 from .parallel import Team
+from .run import Run
 from .state import FILE, Ema, load_state, save_state, whole
 
 logger = logging.getLogger("lumiere")
@@ -26,29 +29,6 @@ ADVICE = (
     "Resume from the last saved state, or start a new run with a lower --learning-rate; "
     "with --precision bfloat16, try float32."
 )
-
-
-class Phase(Protocol):
-    """What is trained. All randomness of a step must come from (options.seed, step)."""
-
-    name: str
-    module: nn.Module  # its parameters, and only they, train
-
-    def loss(self, step: int) -> Tensor:
-        """Return the scalar loss of batch number `step` (from 0).
-
-        A phase may have `pieces(step)` instead: functions whose losses add up to the batch's, to be followed by a
-        backward pass each.
-        """
-
-    def samples_per_step(self) -> int:
-        """Return how many images (or frames) one step trains on."""
-
-    def export(self, state: dict[str, Tensor], folder: Path, facts: dict[str, str]) -> None:
-        """Write the EMA weights for use."""
-
-    def preview(self, folder: Path, step: int) -> None:
-        """Write sample pictures; called with the EMA weights in the module."""
 
 
 class Interrupt:
@@ -75,70 +55,68 @@ class Interrupt:
 
 
 def train(
-    phase: Phase,
-    options: TrainOptions,
+    run: Run,
     folder: Path,
     resume: bool = False,
     progress: bool = True,
-    on_step: Callable[[int, dict[str, float]], object] | None = None,
+    on_step: Callable[[int, Record], object] | None = None,
 ) -> int:
-    """Run a phase until its steps or minutes are over or it is interrupted; returns the last step.
+    """Train until a run's steps or minutes are over or it is interrupted; returns the last step.
 
     Args:
         folder: of the run: state.safetensors, log.jsonl, log.csv, loss.png, samples/, and the weights.
-        resume: continue the state in `folder`; its options must be the same but for length and device.
+        resume: continue the state in `folder`; stage, data and options must be the same but for length and device.
         on_step: called with the number of steps made and the record of the last one; if it returns something true,
             the run ends as if it was interrupted, with everything saved.
 
     Raises:
         FileExistsError: the folder holds a run and resume is off.
+        ValueError: another process writes there, or the state is of another run; see `load_state`.
         FloatingPointError: the loss is not finite; the last saved state stays.
     """
+    folder, team = Path(folder), Team.of(run.network)
+    with only_writer(folder, f"train {run.name}") if team.first else contextlib.nullcontext():
+        return _train(run, folder, team, resume, progress, on_step)
+
+
+def _train(
+    run: Run, folder: Path, team: Team, resume: bool, progress: bool, on_step: Callable[[int, Record], object] | None
+) -> int:
     from tqdm import tqdm
 
-    folder = Path(folder)
+    options = run.options
     if (folder / FILE).exists() and not resume:
         raise FileExistsError(f"{folder} already holds a run. Add --resume to continue it, or choose another --output.")
-    optimizer = make_optimizer(phase.module, options)
-    ema, step, log = Ema(phase.module, options.ema_decay), 0, Log(folder)
-    team = Team.of(phase)
+    optimizer = make_optimizer(run.module, options)
+    ema, step, log = Ema(run.module, options.ema_decay), 0, Log(folder)
+    data = {f"data.{k}": v for k, v in run.source.facts().items()}
     if resume:
-        facts = load_state(folder, phase.module, ema, optimizer)
-        if facts["identity"] != options.identity():
-            raise ValueError(
-                f"the run in {folder} was started with other options: "
-                f"{'; '.join(options.differences(json.loads(facts['options'])))}. "
-                "Give the same ones, or start a new run with --init-from and another --output."
-            )
-        step = int(facts["step"])
+        step = load_state(folder, run.module, ema, optimizer, run.name, options, data)
+    if team.first:
         log.rewind(step)
 
     def facts_at(step: int) -> dict[str, str]:
         return {
             "step": str(step),
-            "phase": phase.name,
+            "phase": run.name,
             "identity": options.identity(),
             "options": json.dumps(dataclasses.asdict(options)),
         }
 
     def save() -> None:
-        target = folder if team.first else None
-        save_state(target, phase.module, ema, optimizer, facts_at(step))
+        save_state(folder if team.first else None, run.module, ema, optimizer, facts_at(step) | data)
         if team.first:
-            log.write_tables(phase.name)
+            log.write_tables(run.name)
 
-    board = Board(folder) if team.first else None
     started = saved = time.monotonic()
     deadline = started + 60 * options.minutes if options.minutes is not None else float("inf")
     bar = tqdm(total=options.steps, initial=step, disable=not (progress and team.first), unit="step")
-    with Interrupt() as interrupt:
+    with Board(folder if team.first else None) as board, Interrupt() as interrupt:
         while step < options.steps and not team.any(interrupt.raised or time.monotonic() >= deadline):
             rate = learning_rate(options, step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss, norm = _step(phase, options, optimizer, step, team)
+            loss, norm = step_once(run, optimizer, step, team)
             step += 1
-            ema.update(phase.module, step)
+            ema.update(run.module, step)
             record = {
                 "step": step,
                 "loss": round(loss, 6),
@@ -146,7 +124,7 @@ def train(
                 "learning_rate": rate,
                 "seconds": round(time.monotonic() - started, 2),
             }
-            if board is not None:
+            if team.first:
                 log.append(record)
                 board.write(record)
             if on_step is not None and on_step(step, record):
@@ -157,15 +135,15 @@ def train(
                 save()
                 saved = time.monotonic()
             if team.draws and options.sample_every > 0 and step % options.sample_every == 0:
-                _preview(phase, ema, folder, step)
+                _preview(run, ema, folder, step)
         bar.close()
         save()
         weights = {k: whole(v) for k, v in ema.values.items()}
         if team.first:
-            phase.export(weights, folder, facts_at(step))
+            run.part.export(weights, folder, facts_at(step) | run.source.facts())
             # Who interrupts wants the process to end.
             if team.draws and not interrupt.raised and options.sample_every >= 0:
-                _preview(phase, ema, folder, step)
+                _preview(run, ema, folder, step)
     return step
 
 
@@ -178,25 +156,23 @@ def learning_rate(options: TrainOptions, step: int) -> float:
     return rate
 
 
-def _step(
-    phase: Phase, options: TrainOptions, optimizer: torch.optim.Optimizer, step: int, team: Team
-) -> tuple[float, float]:
-    """Take one step on `accumulate` batches of every process; returns the mean loss and the gradient's norm."""
+def step_once(run: Run, optimizer: torch.optim.Optimizer, step: int, team: Team | None = None) -> tuple[float, float]:
+    """Take step number `step` on `accumulate` batches of every process; returns the mean loss and the gradient's norm."""
+    options, team = run.options, team or Team()
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(options, step)
     optimizer.zero_grad(set_to_none=True)
-    pieces = [
-        piece
-        for turn in range(options.accumulate)
-        for piece in _pieces(phase, team.batch_number(step, turn, options.accumulate))
-    ]
-    autocast = options.precision == "bfloat16"
+    turns = range(options.accumulate)
+    pieces = [p for turn in turns for p in run.pieces(team.batch_number(step, turn, options.accumulate))]
+    pieces = team.in_step(pieces)
     losses = []
     for index, piece in enumerate(pieces):
         with team.exchange(last=index + 1 == len(pieces)):
-            with torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=autocast):
+            with _autocast(options):
                 loss = piece() / options.accumulate
             loss.backward()
         losses.append(loss.detach())
-    norm = nn.utils.clip_grad_norm_(phase.module.parameters(), options.gradient_clip)
+    norm = nn.utils.clip_grad_norm_(run.module.parameters(), options.gradient_clip)
     # Read together, so that a GPU is waited for once a step.
     total, norm = torch.stack([torch.stack(losses).sum(), whole(norm).to(losses[0])]).tolist()
     if not math.isfinite(total):
@@ -207,28 +183,21 @@ def _step(
     return team.mean(total), norm
 
 
-def step_once(phase: Phase, options: TrainOptions, optimizer: torch.optim.Optimizer, step: int) -> tuple[float, float]:
-    """Take step number `step` by itself, at its learning rate; returns the loss and the gradient's norm."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(options, step)
-    return _step(phase, options, optimizer, step, Team())
+def _autocast(options: TrainOptions) -> torch.autocast:
+    """Return the context in which a network is called; see `precision.Lowered`, which leaves it again."""
+    return torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=options.precision == "bfloat16")
 
 
-def _pieces(phase: Phase, batch: int) -> list[Callable[[], Tensor]]:
-    if hasattr(phase, "pieces"):
-        return phase.pieces(batch)
-    return [lambda: phase.loss(batch)]
-
-
-def _preview(phase: Phase, ema: Ema, folder: Path, step: int) -> None:
+def _preview(run: Run, ema: Ema, folder: Path, step: int) -> None:
     """Write samples with the EMA weights; a failure is reported and never ends the run."""
-    parameters = dict(phase.module.named_parameters())
+    parameters = dict(run.module.named_parameters())
     own = {k: v.detach().clone() for k, v in parameters.items()}
     try:
         with torch.no_grad():
             for k, v in ema.values.items():
                 parameters[k].copy_(v)
-            phase.preview(folder / "samples", step)
+            with _autocast(run.options):
+                run.preview(folder / "samples", step)
     except Exception:
         logger.exception("the samples of step %d failed; training goes on", step)
     finally:

@@ -1,91 +1,311 @@
-"""What a training run is asked to do."""
+"""The options of training, each declared once: they make the command line, the node's inputs and a run's identity.
+
+A source that cannot honour an option refuses it by name before anything is loaded; `table` prints which source honours
+which.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
 import json
+import types
+import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..nets.lora import LAYERS
+from ..world.styles import STYLES
+
 PRECISIONS = ("float32", "bfloat16")
+AUTO = "auto"
+
+# Where batches come from; `training.sources` has a class for each.
+SOURCES = {
+    "captions": "captions of the world",
+    "stills": "single frames of the world",
+    "clips": "clips of the world",
+    "crops": "large crops of the world with their small ones",
+    "styled-stills": "single frames of the world in another style",
+    "cached-clips": "your own clips, out of a cache of `prepare`",
+    "cached-crops": "your own clips with their small frames, for the SD x4 upscaler",
+    "pictures": "your own pictures",
+    "encoded-pictures": "your own pictures in the latents of a checkpoint",
+}
+EVERY = tuple(SOURCES)
+NOISED = tuple(name for name in EVERY if name != "captions")
+WORLD = ("captions", "stills", "clips", "crops", "styled-stills")
+MOVING = ("clips", "crops", "cached-clips", "cached-crops")
+CACHED = ("cached-clips", "cached-crops")
+STYLED = ("styled-stills", "pictures", "encoded-pictures")
+DRAWN = ("stills", "clips", "crops", *STYLED)  # at a size that is asked for
+# Without a second frame these do nothing.
+NEED_FRAMES = ("change_weight", "motion_weight", "checkpointing", "only", "strides")
+
+
+def option(
+    default: Any,
+    text: str,
+    unit: str = "",
+    sources: tuple[str, ...] = EVERY,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    most: float | None = None,
+    free: bool = False,
+) -> Any:
+    """Return a field of `TrainOptions`.
+
+    Args:
+        text: what it means, for the help of the command line and the node.
+        sources: that honour it.
+        choices: what it may be; least, most: bounds of a number.
+        free: it may change when a run is resumed.
+    """
+    facts = {"help": text, "unit": unit, "sources": sources, "choices": choices, "least": least, "most": most}
+    return dataclasses.field(default=default, metadata={**facts, "free": free})
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of a run. `identity` names those that must not change when it is resumed."""
+    """What a training run is asked to do; every field names its meaning, unit and sources in its metadata."""
 
-    steps: int = 10_000  # stop after this many optimiser steps
-    minutes: float | None = None  # stop after this much time of this process; None = no limit
-    batch_size: int = 32  # images, or clips
-    learning_rate: float = 8e-4
-    warmup: int = 100  # steps of linear warm-up
-    decay_from: float = 1.0  # share of `steps` after which the rate falls linearly to zero; 1 = never
-    weight_decay: float = 0.01
-    gradient_clip: float = 1.0  # largest norm of the gradient
-    ema_decay: float = 0.999
-    text_dropout: float = 0.1  # share of prompts replaced by "" (classifier-free guidance)
-    sigma_shift: float = 2.0  # more than 1 trains more on high noise; see schedule.shifted_timesteps
-    object_weight: float = 0.0  # how much more errors near the main object weigh; 0 = no more
-    height: int = 64  # pixels
-    width: int = 64
-    num_frames: int = 80  # of a training clip
-    fps: float = 16.0
-    seed: int = 0
-    checkpointing: bool = False  # recompute activations in the backward pass
-    precision: str = "float32"  # or "bfloat16"
-    device: str = "cpu"
-    save_every: float = 60.0  # seconds between full-state checkpoints
-    sample_every: int = 0  # steps between sample pictures; 0 = only at the end, -1 = none
-    accumulate: int = 1  # batches whose gradients are added up before a step
-    optimizer: str = "AdamW"  # or "Muon", or any class that can be imported: "bitsandbytes.optim.AdamW8bit"
-    change_weight: float = 0.0  # of errors in changes from frame to frame; 0 = frames alone count
-    motion_weight: float = 0.0  # of errors in how frames differ from the clip's mean; 0 = no more
-    moving_share: float = 0.0  # of the scenes at least, whose caption names a motion or a direction
-    moving: str = ""  # motions or families that those scenes are of, set apart by commas; "" = any
-    pure_noise: float = 0.0  # share of the samples that are noise alone, as sampling starts
-    only: str = ""  # train only temporal parameters with one of these words in their name; "" = all
-    stills: float = 0.0  # share of clips that are one frame, repeated (phase temporal on own clips)
-
-    _FREE = ("steps", "minutes", "save_every", "sample_every", "device", "checkpointing", "decay_from")
-    # Younger than the first saved states: at its default such an option leaves the identity as it was.
-    _LATER = (
-        "accumulate",
-        "optimizer",
-        "stills",
-        "change_weight",
-        "motion_weight",
-        "moving_share",
-        "moving",
-        "only",
-        "pure_noise",
+    steps: int = option(10_000, "optimiser steps", "steps", least=0, most=10**9, free=True)
+    minutes: float | None = option(
+        None, "stop after this much time, with everything saved", "minutes", least=0, free=True
+    )
+    batch_size: int = option(32, "pictures or clips a step", "samples", least=1, most=65_536)
+    accumulate: int = option(1, "batches whose gradients are added up before a step", "batches", least=1, most=65_536)
+    optimizer: str = option("AdamW", "AdamW, Muon, a name of torch.optim, or a dotted path to any installed class")
+    learning_rate: float = option(8e-4, "of the optimiser", least=0, most=100)
+    warmup: int = option(100, "steps of linear warm-up of the rate", "steps", least=0, most=10**9)
+    decay_from: float = option(
+        1.0, "share of the steps after which the rate falls linearly to zero; 1 = never", least=0, most=1, free=True
+    )
+    weight_decay: float = option(0.01, "of the optimiser", least=0, most=100)
+    gradient_clip: float = option(1.0, "largest norm of the gradient", least=0)
+    ema_decay: float = option(0.999, "of the running mean of the weights, which is what is written", least=0, most=1)
+    seed: int = option(0, "of the order of the data and of all noise", least=0, most=2**32 - 1)
+    precision: str = option("float32", "bfloat16 runs the whole network in half precision", choices=PRECISIONS)
+    device: str = option("cpu", "for example cpu or cuda", free=True)
+    save_every: float = option(60.0, "seconds between full-state checkpoints", "seconds", least=0, free=True)
+    sample_every: int = option(
+        0, "steps between samples; 0 = at the end only, -1 = none", "steps", least=-1, most=10**9, free=True
+    )
+    checkpointing: bool = option(
+        False, "recompute activations: less memory, about a third slower", sources=MOVING, free=True
+    )
+    sigma_shift: float = option(
+        2.0,
+        "factor of the noise levels that are trained on; above 1 trains more on strong noise",
+        "",
+        NOISED,
+        least=1e-3,
+        most=1e3,
+    )
+    pure_noise: float = option(
+        0.0, "share of the samples that are noise alone, as sampling starts", "", NOISED, least=0, most=1
+    )
+    text_dropout: float = option(
+        0.1, "share of the prompts that are replaced by the empty one, for guidance", "", NOISED, least=0, most=1
+    )
+    object_weight: float = option(
+        0.0,
+        "how much more errors near the main object weigh; 0 = no more",
+        "",
+        ("stills", "clips", "styled-stills"),
+        least=0,
+        most=1e6,
+    )
+    change_weight: float = option(
+        0.0, "of errors in changes from frame to frame; 0 = frames alone count", "", MOVING, least=0, most=1e6
+    )
+    motion_weight: float = option(
+        0.0, "of errors in how frames differ from the clip's mean, slow motion too", "", MOVING, least=0, most=1e6
+    )
+    height: int = option(64, "of pictures, clips or crops", "pixels", DRAWN, least=1, most=16_384)
+    width: int = option(64, "of pictures, clips or crops", "pixels", DRAWN, least=1, most=16_384)
+    num_frames: int = option(
+        80,
+        "of a training clip; of a cache's clips a window, 0 = the whole of them",
+        "frames",
+        MOVING,
+        least=0,
+        most=10_000,
+    )
+    fps: float = option(16.0, "of the world's clips", "frames a second", ("clips", "crops"), least=0.01, most=1000)
+    moving_share: float = option(
+        0.0, "share of the scenes at least whose caption names how they move", "", WORLD, least=0, most=1
+    )
+    moving: str = option("", "motions or families of those scenes, set apart by commas; empty = any", "", WORLD)
+    stills: float = option(
+        0.0,
+        "share of the clips that are one frame, repeated: keeps single frames sharp",
+        "",
+        ("cached-clips",),
+        least=0,
+        most=1,
+    )
+    placed: float = option(
+        0.5,
+        "share of the clips that are told where in their video they are; the others are told they are whole",
+        "",
+        ("cached-clips",),
+        least=0,
+        most=1,
+    )
+    only: str = option("", "train only temporal parameters with one of these words in their name", "", MOVING)
+    strides: str = option(
+        "", "temporal stride of each resize of new layers, such as 2,1,1; empty = by the clip's length", "", MOVING
+    )
+    style: str = option("", "a style of the world; of your own pictures the name that the file is given", "", STYLED)
+    words: str = option("", 'how captions name the style, for example "in oils"', "", STYLED)
+    rank: int = option(8, "of the low-rank deltas (LoRA); 0 = fine-tune all weights", "", STYLED, least=0, most=4096)
+    layers: str = option(
+        AUTO,
+        "that the deltas change; auto = all of a Lumiere, the attention of other models",
+        "",
+        STYLED,
+        choices=(AUTO, *LAYERS),
     )
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "height", "width", "num_frames", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; at least 1 is wanted.")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}; one of {PRECISIONS} is wanted.")
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
 
     def identity(self) -> str:
         """Return a hash of the options that decide what the run computes."""
-        values = {k: v for k, v in dataclasses.asdict(self).items() if k not in self._FREE}
-        for field in dataclasses.fields(self):
-            if field.name in self._LATER and values[field.name] == field.default:
-                del values[field.name]
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata["free"]}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, earlier: dict[str, Any]) -> list[str]:
         """Name the options that must not change and differ from an earlier run's."""
         mine = json.loads(json.dumps(dataclasses.asdict(self)))
+        free = {f.name for f in dataclasses.fields(self) if f.metadata["free"]}
         return [
             f"{name} was {earlier.get(name)!r}, now {mine.get(name)!r}"
             for name in mine | earlier
-            if name not in self._FREE and earlier.get(name) != mine.get(name)
+            if name not in free and earlier.get(name) != mine.get(name)
         ]
+
+    def refuse(self, source: str, given: Iterable[str]) -> None:
+        """Refuse what a source cannot honour.
+
+        Args:
+            source: one of SOURCES.
+            given: names of the options that were asked for.
+
+        Raises:
+            ValueError: naming them, and where they can be used.
+        """
+        given = list(given)
+        for name in given:
+            sources = FIELDS[name].metadata["sources"]
+            if source not in sources:
+                raise ValueError(
+                    f"{flag(name)} does nothing when training on {SOURCES[source]} ({source}): it is for "
+                    f"{', '.join(sources)}. Leave it out."
+                )
+        if source == "crops" and self.num_frames == 1 and (idle := [n for n in given if n in NEED_FRAMES]):
+            raise ValueError(f"{flag(idle[0])} does nothing with single frames: give --num-frames, or leave it out.")
+        if "moving" in given and not self.moving_share:
+            raise ValueError("--moving chooses among the scenes of --moving-share, which is 0: give a share of them.")
+        if source == "clips" and self.num_frames < 2:
+            raise ValueError(f"--num-frames is {self.num_frames}; temporal layers learn from 2 frames on.")
+        if source in ("captions", "stills", "styled-stills") and self.style and self.style not in STYLES:
+            raise _no_style(self.style)
+        if source == "styled-stills" and not self.style:
+            raise _no_style(self.style)
+        if source == "encoded-pictures" and not self.rank:
+            raise ValueError("--rank is 0; for this kind of checkpoint a LoRA is trained: give 4 to 64.")
+
+
+def _no_style(style: str) -> ValueError:
+    return ValueError(
+        f"got style {style!r}; give --style with one of {', '.join(STYLES)}, or --images with a folder of pictures."
+    )
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    """Raise ValueError unless a value is one of an option's."""
+    kind, optional = _kind(field)
+    facts = field.metadata
+    if value is None and optional:
+        return
+    right = isinstance(value, (int, float)) and not isinstance(value, bool) if kind is float else type(value) is kind
+    if not right:
+        raise ValueError(f"{field.name} is {value!r}; a value of type {kind.__name__} is wanted.")
+    if facts["choices"] and value not in facts["choices"]:
+        raise ValueError(f"{field.name} is {value!r}; one of {facts['choices']} is wanted.")
+    least, most = facts["least"], facts["most"]
+    low, high = float("-inf") if least is None else least, float("inf") if most is None else most
+    if kind in (int, float) and not (low <= value <= high and value < float("inf")):
+        wanted = f"at least {least:g}" if most is None else f"{least:g} to {most:g}"
+        raise ValueError(f"{field.name} is {value}; {wanted} is wanted.")
+
+
+def _kind(field: dataclasses.Field) -> tuple[type, bool]:
+    """Return the plain type of an option, and whether it may be None."""
+    hint = HINTS[field.name]
+    if isinstance(hint, types.UnionType):
+        return next(t for t in typing.get_args(hint) if t is not type(None)), True
+    return hint, False
+
+
+HINTS = typing.get_type_hints(TrainOptions)
+FIELDS = {field.name: field for field in dataclasses.fields(TrainOptions)}
+
+
+def flag(name: str) -> str:
+    """Return how the command line calls an option."""
+    return f"--{name.replace('_', '-')}"
+
+
+def described(name: str) -> str:
+    """Return the help of an option, with its unit."""
+    facts = FIELDS[name].metadata
+    return (
+        f"{facts['help']} ({facts['unit']})" if facts["unit"] and facts["unit"] not in facts["help"] else facts["help"]
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every option; one that is not given stays None."""
+    group = parser.add_argument_group("options of the run (defaults depend on the stage and its source)")
+    for name, field in FIELDS.items():
+        kind, _ = _kind(field)
+        text = described(name).replace("%", "%%")
+        if field.metadata["sources"] != EVERY:
+            text += f"; for {', '.join(field.metadata['sources'])}"
+        if kind is bool:
+            group.add_argument(flag(name), action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            group.add_argument(flag(name), type=kind, help=text)
+
+
+def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that a command line gave."""
+    return {k: v for k in FIELDS if (v := getattr(arguments, k, None)) is not None}
 
 
 def listed(words: str) -> list[str]:
     """Return the words of an option, which commas set apart."""
     return [word.strip() for word in words.split(",") if word.strip()]
+
+
+def table() -> str:
+    """Return markdown: every option with its default, and the sources that honour it; the others refuse it by name."""
+    lines = ["| option | default | meaning | " + " | ".join(SOURCES) + " |"]
+    lines.append("| --- | --- | --- |" + " :-: |" * len(SOURCES))
+    for name, field in FIELDS.items():
+        default = (
+            ""
+            if field.default in ("", None)
+            else f"{field.default:g}"
+            if isinstance(field.default, float)
+            else str(field.default)
+        )
+        marks = ["yes" if source in field.metadata["sources"] else "" for source in SOURCES]
+        lines.append(f"| `{flag(name)}` | {default} | {described(name)} | {' | '.join(marks)} |")
+    return "\n".join(lines) + "\n"

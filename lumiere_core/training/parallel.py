@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from ..nets.temporal_layers import AttentionInflationBlock, ConvInflationBlock
+from ..nets.unet_layers import ResBlock, SpatialTransformer
+from .parts import Styled
+
+Piece = Callable[[], Tensor]
 STRATEGIES = ("ddp", "fsdp")
 
 
@@ -45,40 +52,29 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def share(phase: Any, strategy: str = "ddp") -> None:
-    """Let the processes train one network together.
+def shared(network: nn.Module, strategy: str = "ddp") -> nn.Module:
+    """Return a network that the processes train together.
 
     "ddp" keeps all weights in every process; "fsdp" spreads the weights, the frozen ones too, over them.
 
     Raises:
-        ValueError: the phase has no network that can be shared, or the strategy is unknown.
+        ValueError: the strategy is unknown.
     """
-    network = getattr(phase, "network_module", None)
-    if network is None:
-        raise ValueError(f"the phase {phase.name} runs in one process only; start it without torchrun.")
     if strategy == "ddp":
         # Frozen weights are the same everywhere already: each process read them from the same file.
         frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
-        torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, frozen)
-        # The convolution of masked conditions takes no part in plain clips.
-        idle = network.temporal.conv_cond is not None and phase.name != "condition"
-        phase.network_module = torch.nn.parallel.DistributedDataParallel(network, find_unused_parameters=idle)
-    elif strategy == "fsdp":
-        _shard(network)
-    else:
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, frozen)
+        return DistributedDataParallel(network)
+    if strategy != "fsdp":
         raise ValueError(f"the strategy is {strategy!r}; one of {STRATEGIES} is wanted.")
-
-
-def _shard(network: torch.nn.Module) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    from ..nets.temporal_layers import AttentionInflationBlock, ConvInflationBlock
-    from ..nets.unet_layers import ResBlock, SpatialTransformer
-
     kinds = (ResBlock, SpatialTransformer, ConvInflationBlock, AttentionInflationBlock)
-    for layer in [m for m in network.modules() if isinstance(m, kinds)]:
+    # Deltas are added to weights outside of the layers that hold them, so all weights must be there at once.
+    layers = [] if isinstance(network, Styled) else [m for m in network.modules() if isinstance(m, kinds)]
+    for layer in [*layers, network]:
         fully_shard(layer)
-    fully_shard(network)
+    return network
 
 
 @dataclass(frozen=True)
@@ -90,12 +86,18 @@ class Team:
     network: Any = None
 
     @classmethod
-    def of(cls, phase: Any) -> Team:
+    def of(cls, network: nn.Module) -> Team:
+        """Return the processes that share a network; only this one where there are no others."""
         import torch.distributed as dist
 
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
-        return cls(dist.get_rank(), dist.get_world_size(), phase.network_module)
+        return cls(dist.get_rank(), dist.get_world_size(), network)
+
+    @property
+    def spread(self) -> bool:
+        """Whether no process has the whole network (FSDP)."""
+        return self.size > 1 and not isinstance(self.network, DistributedDataParallel)
 
     @property
     def first(self) -> bool:
@@ -105,7 +107,7 @@ class Team:
     @property
     def draws(self) -> bool:
         """Whether this process makes samples: with FSDP no process has the whole network."""
-        return self.first and not hasattr(self.network, "set_requires_gradient_sync")
+        return self.first and not self.spread
 
     def batch_number(self, step: int, turn: int, accumulate: int) -> int:
         """Return which batch of the run this process takes in a turn of a step."""
@@ -113,24 +115,37 @@ class Team:
 
     def exchange(self, last: bool) -> contextlib.AbstractContextManager:
         """Return the context of a backward pass; gradients travel with the last one of a step only."""
-        if self.size > 1 and not last and hasattr(self.network, "no_sync"):
-            return self.network.no_sync()
-        if self.size > 1 and hasattr(self.network, "set_requires_gradient_sync"):
+        if self.spread:
             self.network.set_requires_gradient_sync(last)
+        elif self.size > 1 and not last:
+            return self.network.no_sync()
         return contextlib.nullcontext()
+
+    def in_step(self, pieces: list[Piece]) -> list[Piece]:
+        """Return as many pieces of a step as every process has: with FSDP each call needs all of them.
+
+        Batches of several shapes have more pieces than others; what is added counts nothing.
+        """
+        if not self.spread:
+            return pieces
+        import torch.distributed as dist
+
+        most = self._reduced(float(len(pieces)), dist.ReduceOp.MAX)
+        last = pieces[-1]
+        return pieces + [lambda: last() * 0.0] * (round(most) - len(pieces))
 
     def mean(self, value: float) -> float:
         """Return the mean of a number over the processes."""
-        return float(self._sum(value)) / self.size if self.size > 1 else value
+        return self._reduced(value) / self.size if self.size > 1 else value
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process: all must leave the loop at the same step."""
-        return bool(self._sum(float(flag))) if self.size > 1 else flag
+        return bool(self._reduced(float(flag))) if self.size > 1 else flag
 
-    def _sum(self, value: float) -> Tensor:
+    def _reduced(self, value: float, how: Any = None) -> float:
         import torch.distributed as dist
 
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         total = torch.tensor(value, dtype=torch.float64, device=device)
-        dist.all_reduce(total)
-        return total
+        dist.all_reduce(total, how or dist.ReduceOp.SUM)
+        return float(total)

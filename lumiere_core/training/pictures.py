@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .draws import Draws
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MOST = 20  # pictures
 ROOM = 1.2  # of the shorter side over a crop's: how far crops of one picture may lie apart
@@ -73,18 +75,25 @@ def caption_of(file: Path) -> str:
     return " ".join(re.sub(r"[_\-.]+|\d+", " ", file.stem).split())
 
 
-def crops(
-    pictures: list[Picture], count: int, height: int, width: int, generator: torch.Generator
-) -> tuple[Tensor, list[str]]:
-    """Return (b, 3, h, w) random crops, half of them mirrored, and their captions."""
-    chosen, captions = [], []
-    for _ in range(count):
-        number = int(torch.randint(len(pictures), (1,), generator=generator))
-        across, down, mirrored = torch.rand(3, generator=generator).tolist()
-        pixels = pictures[number].pixels
-        top = int(down * (pixels.shape[1] - height + 1))
-        left = int(across * (pixels.shape[2] - width + 1))
-        crop = pixels[:, top : top + height, left : left + width]
-        chosen.append(crop.flip(-1) if mirrored < 0.5 else crop)
-        captions.append(pictures[number].caption)
-    return torch.stack(chosen), captions
+WORDS_SHARE = 0.5  # of the captions name the style
+
+
+def with_words(caption: str, words: str) -> str:
+    """Return "a red ball, in line drawing style"."""
+    return ", ".join(part for part in (caption, words) if part)
+
+
+def named(captions: list[str], words: str, random: Draws) -> list[str]:
+    """Return captions, some of them with the style's words, so that it works with them in the prompt and without."""
+    says = (random.uniform()[:, 0] < WORDS_SHARE).tolist()
+    return [with_words(caption, words) if say else caption for caption, say in zip(captions, says, strict=True)]
+
+
+def crop(picture: Picture, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Return a random (3, h, w) crop; half of them are mirrored."""
+    across, down, mirrored = torch.rand(3, generator=generator).tolist()
+    pixels = picture.pixels
+    top = int(down * (pixels.shape[1] - height + 1))
+    left = int(across * (pixels.shape[2] - width + 1))
+    cut = pixels[:, top : top + height, left : left + width]
+    return cut.flip(-1) if mirrored < 0.5 else cut

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nets.checkpoint import check_state, load_file, save_file
+from .options import TrainOptions
 
 FILE = "state.safetensors"
 
@@ -50,6 +52,9 @@ def save_state(
 
     Args:
         folder: None in the processes that only take part.
+
+    Raises:
+        FloatingPointError: something is not finite; the state before stays.
     """
     tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in module.named_parameters()}
     tensors |= {f"ema.{k}": v for k, v in ema.values.items()}
@@ -62,22 +67,44 @@ def save_state(
         for group in optimizer.param_groups
     ]
     tensors = {k: whole(v) for k, v in tensors.items()}
+    if broken := _not_finite(tensors):
+        raise FloatingPointError(
+            f"{broken} is not finite at step {facts['step']}, so nothing is written; the last saved state stays. Resume "
+            "from it with a lower --learning-rate."
+        )
     if folder is not None:
-        save_file(tensors, folder / FILE, {**facts, "groups": json.dumps(groups)})
+        save_file(tensors, folder / FILE, {**facts, "groups": json.dumps(groups), "keys": _digest(tensors)})
 
 
-def load_state(folder: Path, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> dict[str, str]:
-    """Restore what `save_state` wrote; returns its facts.
+def load_state(
+    folder: Path,
+    module: nn.Module,
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    name: str,
+    options: TrainOptions,
+    data: dict[str, str],
+) -> int:
+    """Restore what `save_state` wrote of the same run; returns its step.
+
+    Args:
+        name: of the stage.
+        data: facts that name the data and the model; they must be those of the state.
 
     Raises:
         FileNotFoundError: the folder holds no state.
-        ValueError: the state belongs to another architecture.
+        ValueError: the state is of another run, or damaged; what differs is named.
     """
     tensors, facts = load_file(folder / FILE)
+    _check_facts(folder, facts, name, options, data)
     parameters = dict(module.named_parameters())
-    own = {f"model.{k}": v for k, v in parameters.items()}
-    saved = {k: v for k, v in tensors.items() if k.startswith("model.")}
-    check_state(own, saved, f"the weights of the run in {folder}")
+    for part in ("model", "ema"):
+        saved = {k: v for k, v in tensors.items() if k.startswith(f"{part}.")}
+        check_state({f"{part}.{k}": v for k, v in parameters.items()}, saved, f"the weights of the run in {folder}")
+    if facts.get("keys") != _digest(tensors):
+        raise _damaged(folder, "tensors of its optimiser are missing or of another shape")
+    if broken := _not_finite(tensors):
+        raise _damaged(folder, f"{broken} is not finite")
     states: dict[str, dict[str, Any]] = {k: {} for k in parameters}
     with torch.no_grad():
         for key, value in tensors.items():
@@ -87,16 +114,61 @@ def load_state(folder: Path, module: nn.Module, ema: Ema, optimizer: torch.optim
             elif part == "ema":
                 ema.values[rest].copy_(_placed_like(value, ema.values[rest]))
             else:
-                field, _, name = rest.partition(".")
-                states[name][field] = value
-    for name, parameter in parameters.items():
-        if states[name]:
+                field, _, owner = rest.partition(".")
+                states[owner][field] = value
+    for key, parameter in parameters.items():
+        if states[key]:
             device = parameter.device
             optimizer.state[parameter] = {
                 k: v if k == "step" and v.ndim == 0 and device.type == "cpu" else _placed_like(v.to(device), parameter)
-                for k, v in states[name].items()
+                for k, v in states[key].items()
             }
     # What an optimiser learns about itself, such as Prodigy's rate.
-    for group, values in zip(optimizer.param_groups, json.loads(facts.get("groups", "[]")), strict=False):
+    for group, values in zip(optimizer.param_groups, json.loads(facts["groups"]), strict=True):
         group.update({k: v for k, v in values.items() if not isinstance(group.get(k), bool)})
-    return facts
+    return int(facts["step"])
+
+
+def _check_facts(folder: Path, facts: dict[str, str], name: str, options: TrainOptions, data: dict[str, str]) -> None:
+    if facts.get("phase") != name:
+        raise ValueError(f"{folder} holds a run of `train {facts.get('phase')}`, not of `train {name}`.")
+    if not facts.get("step", "").isdecimal() or not isinstance(_json(facts.get("groups")), list):
+        raise _damaged(folder, f"its step is {facts.get('step')!r}, its optimiser {facts.get('groups')!r:.40}")
+    before = _json(facts.get("options"))
+    if facts.get("identity") != options.identity():
+        changed = options.differences(before if isinstance(before, dict) else {})
+        raise ValueError(
+            f"the run in {folder} was started with other options: {'; '.join(changed) or 'of an earlier version'}. "
+            "Give the same ones, or start a new run with --init-from and another --output."
+        )
+    found = {k: v for k, v in facts.items() if k.startswith("data.")}
+    if found != data:
+        different = sorted(k.removeprefix("data.") for k in found | data if found.get(k) != data.get(k))
+        raise ValueError(
+            f"the run in {folder} was started on other data or another model: {', '.join(different)} differ. Give the "
+            "same ones, or start a new run with --init-from and another --output."
+        )
+
+
+def _json(text: str | None) -> Any:
+    try:
+        return json.loads(text or "null")
+    except ValueError:
+        return None
+
+
+def _damaged(folder: Path, problem: str) -> ValueError:
+    return ValueError(
+        f"the state in {folder} is damaged: {problem}. Start a new run from its last weights with --init-from and "
+        "another --output."
+    )
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    listing = sorted((key, tuple(value.shape)) for key, value in tensors.items())
+    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+
+
+def _not_finite(tensors: dict[str, Tensor]) -> str:
+    """Return the name of the first tensor with NaN or infinity in it; "" = none."""
+    return next((k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()), "")

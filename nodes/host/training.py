@@ -19,22 +19,22 @@ import torch
 from comfy_api.v0_0_2 import io, ui
 from torch import Tensor
 
-from ...lumiere_core.commands.train import copy_whole
 from ...lumiere_core.dataset.cache import Cache, Entry, Settings
 from ...lumiere_core.dataset.decode import Report, Unusable, frames_at
 from ...lumiere_core.dataset.prepare import linear_preview, store_pieces
 from ...lumiere_core.dataset.reader import open_clips
 from ...lumiere_core.dataset.segments import buckets, split
+from ...lumiere_core.diffusion.models import Models
 from ...lumiere_core.diffusion.schedule import Schedule
+from ...lumiere_core.files import copy
 from ...lumiere_core.nets.checkpoint import load_parts, sha256
-from ...lumiere_core.nets.config import TemporalConfig
 from ...lumiere_core.nets.temporal import TemporalLayers
 from ...lumiere_core.nets.unet import UNet
+from ...lumiere_core.training.layers import own_config, start_layers
 from ...lumiere_core.training.loop import train
 from ...lumiere_core.training.memory import measured_bytes, readable
 from ...lumiere_core.training.options import TrainOptions
-from ...lumiere_core.training.phases.own_clips import OwnClipsPhase
-from ...lumiere_core.training.phases.temporal import new_temporal
+from ...lumiere_core.training.stages import cached_clips_run
 from . import models
 from .encoders import HostEncoders
 from .handlers import temporal_patcher
@@ -68,24 +68,20 @@ def run(
     captions = _captions(texts, len(videos))
     target = _free_path(name)
     device = model_management.get_torch_device()
+    chosen = TrainOptions(
+        device=str(device), save_every=300.0, num_frames=0, warmup=min(100, max(1, options["steps"] // 10)), **options
+    )
     # Graphs run in inference mode; what is made in it can never have gradients.
     with torch.inference_mode(False), torch.enable_grad():
-        unet, temporal, encoders = _parts(model, clip, vae, wanted, options["seed"])
+        unet, temporal, encoders = _parts(model, clip, vae, wanted, chosen)
         cache = _cache(encoders, videos, captions, wanted)
         model_management.unload_all_models()
-        chosen = TrainOptions(
-            device=str(device),
-            save_every=300.0,
-            sigma_shift=2.0,
-            warmup=min(100, max(1, options["steps"] // 10)),
-            **options,
-        )
-        schedule = Schedule(**encoders.backbone["schedule"])
-        phase = OwnClipsPhase(unet, temporal, schedule, open_clips(cache.folder), chosen)
-        logging.info(f"Lumiere: {phase.describe()}")
+        networks = Models(None, unet, temporal, Schedule(**encoders.backbone["schedule"]))
+        trainer = cached_clips_run("temporal", networks, open_clips(cache.folder), chosen)
+        logging.info(f"Lumiere: {trainer.about}")
         folder = Path(folder_paths.get_output_directory()) / "lumiere" / target.stem
         watch = _Watch(folder, chosen.steps)
-        train(phase, chosen, _fresh(folder), progress=False, on_step=watch)
+        train(trainer, _fresh(folder), progress=False, on_step=watch)
         logging.info(f"Lumiere: measured peak memory {readable(measured_bytes(str(device)))}")
         state = _publish(watch.folder / "temporal.safetensors", target)
     model_management.throw_exception_if_processing_interrupted()  # saved; now the graph may stop
@@ -103,7 +99,7 @@ def run(
     )
     sheets = sorted((watch.folder / "samples").glob("*.png"))
     shown = ui.PreviewImage(_picture(sheets[-1]), cls=node).as_dict() if sheets else {}
-    text = f"{target.name}: {len(phase.clips)} clips, {len(watch.losses)} steps; log and samples in {watch.folder}"
+    text = f"{target.name}: {trainer.source.facts()['clips']} clips, {len(watch.losses)} steps; log and samples in {watch.folder}"
     return io.NodeOutput(trained, {"loss": watch.losses}, target.name, ui={**shown, "text": (text,)})
 
 
@@ -175,12 +171,14 @@ def _fresh(run: Path) -> Path:
     return run
 
 
-def _parts(model: Any, clip: Any, vae: Any, wanted: Settings, seed: int) -> tuple[UNet, TemporalLayers, HostEncoders]:
+def _parts(
+    model: Any, clip: Any, vae: Any, wanted: Settings, options: TrainOptions
+) -> tuple[UNet, TemporalLayers, HostEncoders]:
     """Copy the MODEL's U-Net, with its patches, into the trainer's classes; temporal layers of its own or fresh."""
     digest = hashlib.sha256()
     encoders = HostEncoders(model, clip, vae, {})
     with torch.inference_mode():  # loading applies LoRA and the like
-        model_management.load_models_gpu([model], force_full_load=True)
+        model_management.load_networksgpu([model], force_full_load=True)
         weights = model.model_state_dict(PREFIX)
         state = {k.removeprefix(PREFIX): v.detach().float().cpu().clone() for k, v in weights.items()}
     state = {k: torch.empty_like(v).copy_(v) for k, v in state.items()}  # no inference tensors
@@ -193,11 +191,10 @@ def _parts(model: Any, clip: Any, vae: Any, wanted: Settings, seed: int) -> tupl
     with torch.device("meta"):
         unet = UNet(config)
     unet.load_state_dict(state, assign=True)
+    clips = {"frames_per_clip": wanted.frames, "fps": wanted.fps}
     if inflation is None or patcher is None:
-        settings = {"condition_channels": min(256, config.model_channels * 2)}
-        own = TemporalConfig(**settings, frames_per_clip=wanted.frames, fps=wanted.fps)
-        return unet, new_temporal(config, own, seed), encoders
-    own = dataclasses.replace(inflation.temporal_config, frames_per_clip=wanted.frames, fps=wanted.fps)
+        return unet, start_layers(config, own_config(config), options, **clips), encoders
+    own = dataclasses.replace(inflation.temporal_config, **clips)
     temporal = TemporalLayers(config, own)
     temporal.load_state_dict({k: torch.empty(v.shape).copy_(v) for k, v in patcher.model.state_dict().items()})
     return unet, temporal, encoders
@@ -268,7 +265,7 @@ def _frames(video: Any, fps: float, report: Report) -> Iterator[np.ndarray]:
 
 def _publish(source: Path, target: Path) -> dict[str, Tensor]:
     """Copy the weights into models/lumiere and return them."""
-    copy_whole(source, target)
+    copy(source, target)
     logging.info(f"Lumiere: temporal layers saved to {target}")
     return load_parts(target).temporal
 

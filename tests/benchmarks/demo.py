@@ -91,7 +91,7 @@ def _speeds(clock: str, turns: int) -> dict[str, float]:
     from lumiere_core.diffusion.generate import Request, generate
     from lumiere_core.diffusion.models import load_models
     from lumiere_core.training.options import TrainOptions
-    from lumiere_core.training.phases.temporal import TemporalPhase
+    from lumiere_core.training.stages import world_clips_run
 
     clock = Clock(clock)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -103,17 +103,16 @@ def _speeds(clock: str, turns: int) -> dict[str, float]:
     step = statistics.median(b - a for a, b in zip(stamps, stamps[1:], strict=False))
 
     options = TrainOptions(batch_size=2, num_frames=FRAMES, device=device)
-    models.temporal.requires_grad_(True)
-    phase = TemporalPhase(models.unet, models.temporal, models.text, models.schedule, options)
-    optimizer = torch.optim.AdamW(phase.module.parameters(), lr=0.0)
-    train = statistics.median(clock.time(_training_step(phase, optimizer, index)) for index in range(turns))
-    return {"sampled": FRAMES / (step * STEPS), "trained": phase.samples_per_step() / train}
+    run = world_clips_run("temporal", models, options)
+    optimizer = torch.optim.AdamW(run.module.parameters(), lr=0.0)
+    train = statistics.median(clock.time(_training_step(run, optimizer, index)) for index in range(turns))
+    return {"sampled": FRAMES / (step * STEPS), "trained": options.batch_size * FRAMES / train}
 
 
-def _training_step(phase, optimizer, index: int) -> Callable[[], None]:
+def _training_step(run, optimizer, index: int) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad()
-        phase.loss(index).backward()
+        run.loss(index).backward()
         optimizer.step()
 
     return step

@@ -8,13 +8,13 @@ import torch
 
 from lumiere_core.evaluation import initialisation as module
 from lumiere_core.evaluation.from_scratch import FromScratch
-from lumiere_core.training.phases.temporal import new_temporal
+from lumiere_core.training.layers import new_layers
 
 
 def test_only_the_resizes_differ(tiny):
     config = tiny.unet_config()
-    nearest = new_temporal(config, tiny.temporal_config(), 0)
-    he = new_temporal(config, tiny.temporal_config(), 0)
+    nearest = new_layers(config, tiny.temporal_config(), 0)
+    he = new_layers(config, tiny.temporal_config(), 0)
     module.start_by_he(he, 0)
     mine, theirs = nearest.state_dict(), he.state_dict()
     different = {k for k in mine if not torch.equal(mine[k], theirs[k])}

@@ -2,12 +2,11 @@
 
 import itertools
 import json
-import math
 
 import pytest
 import torch
 
-from lumiere_core.diffusion.schedule import KINDS, PREDICTIONS, Schedule, shifted_timesteps
+from lumiere_core.diffusion.schedule import KINDS, PREDICTIONS, Schedule
 
 ALL = list(itertools.product(KINDS, PREDICTIONS))
 
@@ -112,16 +111,6 @@ def test_network_input_has_unit_variance():
         x = x + sigma * torch.randn(1, 100_000, generator=generator)
         scaled = schedule.network_input(x, torch.tensor([sigma]))
         assert scaled.std().item() == pytest.approx(1, abs=0.02)
-
-
-def test_shift_multiplies_the_noise_level():
-    uniform = torch.linspace(0.01, 0.99, 50)
-    plain, shifted = (shifted_timesteps(uniform, 1000, shift) / 999 for shift in (1.0, 4.0))
-    assert torch.allclose(plain, uniform, atol=1e-5)
-    ratio = (shifted * math.pi / 2).tan() / (plain * math.pi / 2).tan()
-    assert torch.allclose(ratio, torch.full_like(ratio, 4), rtol=1e-3)
-    ends = shifted_timesteps(torch.tensor([0.0, 1.0]), 1000, 4.0)
-    assert ends[0] == 0 and ends[1] == pytest.approx(999, abs=1e-2)
 
 
 @pytest.mark.parametrize(("kind", "prediction"), ALL)

@@ -14,7 +14,7 @@ from lumiere_core.nets.config import SSRConfig, UNetConfig
 from lumiere_core.nets.ssr import SSRNetwork, augment, bundled_ssr_files, pooled_with_level, ssr_config, upsample
 from lumiere_core.nets.unet import UNet
 from lumiere_core.nets.unet_layers import SpatialTransformer
-from lumiere_core.training.phases.image import new_unet
+from lumiere_core.training.parts import new_unet
 
 CONFIG = SSRConfig(level_channels=32)
 

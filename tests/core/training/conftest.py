@@ -1,15 +1,26 @@
-"""Tiny training phases: 16x16 pixels, 8 frames, 2 clips a step, the procedural world as data."""
+"""Tiny stages: 16x16 pixels, 8 frames, 2 clips a step, the procedural world as data."""
 
 import dataclasses
 import signal
 
 import pytest
+import torch
 
+from lumiere_core.clips.media import write_mp4
+from lumiere_core.dataset.cache import Settings
+from lumiere_core.dataset.encoders import PixelEncoders
+from lumiere_core.dataset.prepare import prepare
+from lumiere_core.diffusion.models import Models
 from lumiere_core.diffusion.schedule import Schedule
-from lumiere_core.nets.checkpoint import load_file
+from lumiere_core.nets.checkpoint import load_file, load_parts
+from lumiere_core.training.layers import new_layers
 from lumiere_core.training.loop import train
 from lumiere_core.training.options import TrainOptions
-from lumiere_core.training.phases import condition, image, temporal, text
+from lumiere_core.training.parts import DeltasPart, ImagePart, TextPart, new_unet
+from lumiere_core.training.run import ReadingRun, Run
+from lumiere_core.training.sources.captions import Captions
+from lumiere_core.training.sources.worlds import StyledStills, WorldStills
+from lumiere_core.training.stages import world_clips_run
 
 OPTIONS = TrainOptions(
     steps=6, batch_size=2, learning_rate=1e-2, warmup=2, height=16, width=16, num_frames=8, save_every=1e9
@@ -17,7 +28,7 @@ OPTIONS = TrainOptions(
 
 
 class Trainer:
-    """Builds phases and runs them; previews are off unless a test wants them."""
+    """Builds stages and runs them; samples are off unless a test wants them."""
 
     def __init__(self, tiny):
         self.tiny = tiny
@@ -25,43 +36,77 @@ class Trainer:
     def options(self, **changes):
         return dataclasses.replace(OPTIONS, **changes)
 
-    def phase(self, name, options=OPTIONS, preview=False, **unet):
-        tiny, schedule = self.tiny, Schedule()
+    def models(self, options=OPTIONS, temporal=None, fresh=False, **unet):
+        """Models of the tiny networks; `temporal` holds changes of the layers' configuration, None = no layers."""
+        config, layers = self.tiny.unet_config(**unet), None
+        if temporal is not None:
+            layers = new_layers(config, self.tiny.temporal_config(**temporal), options.seed)
+        unet = new_unet(config, options.seed) if fresh else self.tiny.unet(config)
+        return Models(self.tiny.text(), unet, layers, Schedule())
+
+    def stage(self, name, options=OPTIONS, preview=False, temporal=None, **unet):
         if name == "text":
-            phase = text.TextPhase(tiny.text_config(), options)
+            part = TextPart(self.tiny.text_config(), options)
+            run = ReadingRun("text", options, Captions(options, 64), part)
         elif name == "image":
-            unet = image.new_unet(tiny.unet_config(**unet), seed=options.seed)
-            phase = image.ImagePhase(unet, tiny.text(), schedule, options)
+            models = self.models(options, fresh=True, **unet)
+            run = Run("image", options, WorldStills(options, models.encode), ImagePart(models, options))
+        elif name == "style":
+            models = self.models(options, **unet)
+            style = {"name": "neon", "words": "in glowing neon style", "base": "image.safetensors abc"}
+            part = DeltasPart(models, options, style) if options.rank else ImagePart(models, options, style)
+            run = Run("style", options, StyledStills(options, models.encode), part)
         else:
-            config = tiny.unet_config(**unet)
-            conditioned = name == "condition"
-            temporal_config = tiny.temporal_config(conv_cond=conditioned)
-            layers = temporal.new_temporal(config, temporal_config, seed=options.seed)
-            kind = condition.ConditionPhase if conditioned else temporal.TemporalPhase
-            phase = kind(tiny.unet(config), layers, tiny.text(), schedule, options)
+            layers = {"conv_cond": name == "condition", **(temporal or {})}
+            run = world_clips_run(name, self.models(options, temporal=layers, **unet), options)
         if not preview:
-            phase.preview = lambda folder, step: None
-        return phase
+            run.preview = lambda folder, step: None
+        return run
+
+    def watch(self, run, change):
+        """Let change(number, loss) make the loss of each batch."""
+        pieces = run.pieces
+
+        def loss(number):
+            return torch.stack([piece() for piece in pieces(number)]).sum()
+
+        run.pieces = lambda number: [lambda: change(number, loss)]
 
     def run(self, name, folder, interrupt_at=None, resume=False, **changes):
-        """Train a fresh phase; `interrupt_at` raises SIGINT in the middle of that step (from 1)."""
-        options = self.options(**changes)
-        phase = self.phase(name, options)
-        loss = phase.loss
+        """Train a fresh stage; `interrupt_at` raises SIGINT in the middle of that step (from 1)."""
+        run = self.stage(name, self.options(**changes))
 
-        def interrupted(step):
-            if step + 1 == interrupt_at:
+        def interrupted(number, loss):
+            if number + 1 == interrupt_at:
                 signal.raise_signal(signal.SIGINT)
-            return loss(step)
+            return loss(number)
 
-        phase.loss = interrupted
-        last = train(phase, options, folder, resume, progress=False)
-        return phase, last
+        self.watch(run, interrupted)
+        last = train(run, folder, resume, progress=False)
+        return run, last
 
 
 @pytest.fixture
 def trainer(tiny):
     return Trainer(tiny)
+
+
+@pytest.fixture
+def cache(weights, tmp_path):
+    """Five clips of 8 frames, 16 x 16 and 24 x 8 pixels, for the tiny Lumiere; clip 3's video has two of them."""
+    videos = tmp_path / "videos"
+    generator = torch.Generator().manual_seed(0)
+    for number in range(4):
+        height, width = (8, 24) if number == 2 else (16, 16)
+        frame = torch.randint(0, 256, (1, height, width, 3), generator=generator, dtype=torch.uint8)
+        frames = torch.cat([frame.roll(i, dims=2) for i in range(16 if number == 3 else 8)])
+        write_mp4(videos / f"{number}.mp4", frames)
+        (videos / f"{number}.txt").write_text(f"clip {number}")
+    folder = tmp_path / "cache"
+    encoders = PixelEncoders(load_parts(sorted(weights.glob("*.safetensors"))))
+    encoders.backbone["multiple"] = 8
+    prepare(videos, folder, encoders, Settings(frames=8, size=16), progress=False)
+    return folder
 
 
 @pytest.fixture

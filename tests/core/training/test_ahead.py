@@ -1,13 +1,10 @@
-"""Batches that are made in a thread, scenes that are chosen in processes."""
+"""Batches that are made in a thread."""
 
 import threading
 
 import pytest
 
-from lumiere_core.training.data import scenes_at
-from lumiere_core.training.options import TrainOptions
 from lumiere_core.training.prefetch import Ahead
-from lumiere_core.training.scenes import Scenes
 
 
 class Maker:
@@ -61,11 +58,3 @@ def test_an_error_is_raised_where_the_batch_is_wanted():
     assert batches(1) == 1
     with pytest.raises(ValueError, match="nothing for"):
         batches(4)
-
-
-def test_scenes_of_other_processes_are_the_same():
-    options = TrainOptions(batch_size=3, moving_share=0.5, seed=2)
-    scenes = Scenes(options)
-    assert scenes.processes == 0
-    scenes.processes = 2
-    assert scenes([4, 5]) == [scenes_at(options, 4), scenes_at(options, 5)]

@@ -71,7 +71,7 @@ def finish_and_compare(arguments, tmp_path, assert_same_files):
 def test_a_run_that_is_killed_at_any_moment_can_be_resumed(
     arguments, start, tmp_path, assert_same_files, monkeypatch, kills
 ):
-    monkeypatch.setattr("lumiere_core.training.phases.text.TextPhase.preview", lambda *_: None)
+    monkeypatch.setattr("lumiere_core.training.previews.readings", lambda *_: None)
     folder, after = tmp_path / "killed", 0
     for attempt in range(kills):
         process = start(arguments("killed", *["--resume"] * bool(attempt)), folder, after)
@@ -83,7 +83,7 @@ def test_a_run_that_is_killed_at_any_moment_can_be_resumed(
 
 
 def test_a_run_that_is_interrupted_saves_and_ends_well(arguments, start, tmp_path, assert_same_files, monkeypatch):
-    monkeypatch.setattr("lumiere_core.training.phases.text.TextPhase.preview", lambda *_: None)
+    monkeypatch.setattr("lumiere_core.training.previews.readings", lambda *_: None)
     folder = tmp_path / "killed"
     process = start(arguments("killed"), folder)
     process.send_signal(signal.SIGINT)

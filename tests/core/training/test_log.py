@@ -69,15 +69,21 @@ def test_tensorboard_gets_the_same_records_where_it_is_installed(tmp_path, monke
         def add_scalar(self, name, value, step):
             written.append((name, value, step))
 
+        def close(self):
+            written.append("closed")
+
     record = {"step": 3, "loss": 0.5, "gradient_norm": 1.0, "learning_rate": 1e-3, "seconds": 2.0}
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
-    Board(tmp_path).write(record)
+    with Board(tmp_path) as board:
+        board.write(record)
     assert written == [
         str(tmp_path / "tensorboard"),
         ("loss", 0.5, 3),
         ("gradient_norm", 1.0, 3),
         ("learning_rate", 1e-3, 3),
+        "closed",
     ]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # not installed
-    Board(tmp_path).write(record)
-    assert len(written) == 4
+    with Board(tmp_path) as board:
+        board.write(record)
+    assert len(written) == 5

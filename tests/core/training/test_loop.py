@@ -37,11 +37,10 @@ def test_weights_are_the_average_not_the_last(trainer, tmp_path):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_state(trainer, tmp_path, bad):
     options = trainer.options(save_every=0.0)
-    phase = trainer.phase("text", options)
-    loss = phase.loss
-    phase.loss = lambda step: loss(step) * (bad if step == 3 else 1)
+    run = trainer.stage("text", options)
+    trainer.watch(run, lambda step, loss: loss(step) * (bad if step == 3 else 1))
     with pytest.raises(FloatingPointError, match=f"loss is {bad} at step 4.*lower --learning-rate"):
-        train(phase, options, tmp_path, progress=False)
+        train(run, tmp_path, progress=False)
     state, facts = load_file(tmp_path / "state.safetensors")
     assert facts["step"] == "3"
     assert all(torch.isfinite(value).all() for value in state.values())
@@ -49,11 +48,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_state(trainer, tmp
 
 def test_a_gradient_that_is_no_number_stops_the_run_before_it_ruins_the_weights(trainer, tmp_path):
     options = trainer.options()
-    phase = trainer.phase("text", options)
-    phase.module["encoder"].pool.weight.register_hook(lambda grad: grad * float("nan"))
+    run = trainer.stage("text", options)
+    run.module.encoder.pool.weight.register_hook(lambda grad: grad * float("nan"))
     with pytest.raises(FloatingPointError, match="gradient's norm is nan at step 1"):
-        train(phase, options, tmp_path, progress=False)
-    assert all(torch.isfinite(parameter).all() for parameter in phase.module.parameters())
+        train(run, tmp_path, progress=False)
+    assert all(torch.isfinite(parameter).all() for parameter in run.module.parameters())
 
 
 def test_minutes_end_a_run_in_good_order(trainer, tmp_path):
@@ -69,30 +68,29 @@ def test_states_are_saved_while_the_run_goes_on(trainer, tmp_path):
     for save_every in (0.0, 1e9):
         options, seen = trainer.options(save_every=save_every), []
         folder = tmp_path / str(save_every)
-        phase = trainer.phase("text", options)
-        loss = phase.loss
+        run = trainer.stage("text", options)
 
-        def watched(step, loss=loss, folder=folder, seen=seen):
+        def watched(step, loss, folder=folder, seen=seen):
             state = folder / "state.safetensors"
             seen.append(int(load_file(state)[1]["step"]) if state.exists() else None)
             return loss(step)
 
-        phase.loss = watched
-        train(phase, options, folder, progress=False)
+        trainer.watch(run, watched)
+        train(run, folder, progress=False)
         steps.append(seen)
     assert steps == [[None, 1, 2, 3, 4, 5], [None] * 6]
 
 
 def test_samples_are_drawn_with_the_average_and_training_goes_on_unchanged(trainer, tmp_path, assert_same_files):
     options = trainer.options(sample_every=2)
-    phase, seen = trainer.phase("image", options), []
+    run, seen = trainer.stage("image", options), []
 
     def preview(folder, step):
-        seen.append((step, phase.module.out[2].weight.detach().clone()))
+        seen.append((step, run.module.out[2].weight.detach().clone()))
         torch.manual_seed(step)  # whatever it does with random numbers is its own affair
 
-    phase.preview = preview
-    train(phase, options, tmp_path / "with", progress=False)
+    run.preview = preview
+    train(run, tmp_path / "with", progress=False)
     trainer.run("image", tmp_path / "without", sample_every=0)
     assert [step for step, _ in seen] == [2, 4, 6, 6]
     state, _ = load_file(tmp_path / "with" / "state.safetensors")
@@ -102,38 +100,37 @@ def test_samples_are_drawn_with_the_average_and_training_goes_on_unchanged(train
 
 def test_a_failing_preview_is_reported_and_never_ends_a_run(trainer, tmp_path, caplog):
     options = trainer.options(sample_every=3)
-    phase = trainer.phase("text", options)
+    run = trainer.stage("text", options)
 
     def preview(folder, step):
         raise RuntimeError("no space for pictures")
 
-    phase.preview = preview
+    run.preview = preview
     with caplog.at_level(logging.ERROR, logger="lumiere"):
-        assert train(phase, options, tmp_path, progress=False) == 6
+        assert train(run, tmp_path, progress=False) == 6
     assert "samples of step 3 failed" in caplog.text and "no space for pictures" in caplog.text
 
 
 @pytest.mark.parametrize(("every", "drawn"), [(4, [4, 6]), (0, [6]), (-1, [])])
 def test_samples_come_as_often_as_is_said(trainer, tmp_path, every, drawn):
     options = trainer.options(sample_every=every)
-    phase, seen = trainer.phase("text", options), []
-    phase.preview = lambda folder, step: seen.append(step)
-    train(phase, options, tmp_path, progress=False)
+    run, seen = trainer.stage("text", options), []
+    run.preview = lambda folder, step: seen.append(step)
+    train(run, tmp_path, progress=False)
     assert seen == drawn
 
 
 def test_an_interrupted_run_draws_no_samples(trainer, tmp_path):
     options = trainer.options()
-    phase, drawn = trainer.phase("text", options), []
-    phase.preview = lambda folder, step: drawn.append(step)
-    loss = phase.loss
+    run, drawn = trainer.stage("text", options), []
+    run.preview = lambda folder, step: drawn.append(step)
 
-    def interrupted(step):
+    def interrupted(step, loss):
         signal.raise_signal(signal.SIGTERM)
         return loss(step)
 
-    phase.loss = interrupted
-    assert train(phase, options, tmp_path, progress=False) == 1
+    trainer.watch(run, interrupted)
+    assert train(run, tmp_path, progress=False) == 1
     assert drawn == [] and (tmp_path / "text.safetensors").exists()
 
 
@@ -150,12 +147,11 @@ def test_learning_rate():
 
 @pytest.mark.parametrize("name", ["text", "image", "temporal"])
 def test_training_lowers_the_loss_of_a_batch(trainer, tmp_path, name):
-    """The same batch again and again: every phase must be able to learn it."""
+    """The same batch again and again: every stage must be able to learn it."""
     options = trainer.options(steps=8, warmup=0, learning_rate=5e-3)
-    phase = trainer.phase(name, options)
-    loss = phase.loss
-    phase.loss = lambda step: loss(0)
-    train(phase, options, tmp_path, progress=False)
+    run = trainer.stage(name, options)
+    trainer.watch(run, lambda step, loss: loss(0))
+    train(run, tmp_path, progress=False)
     losses = [record["loss"] for record in Log(tmp_path).read()]
     assert losses[-1] < 0.95 * losses[0]
 

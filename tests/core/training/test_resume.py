@@ -6,23 +6,24 @@ import shutil
 import pytest
 import torch
 
-from lumiere_core.nets.checkpoint import load_file
+from lumiere_core.lock import only_writer
+from lumiere_core.nets.checkpoint import load_file, save_file
 from lumiere_core.training.log import Log
 from lumiere_core.training.loop import train
 
-PHASES = ["text", "image", "temporal", "condition"]
+STAGES = ["text", "image", "temporal", "condition", "style"]
 
-WEIGHTS = {"condition": "temporal.safetensors"}  # it goes on with the temporal layers
+WEIGHTS = {"condition": "temporal.safetensors", "style": "lora.safetensors"}
 
 
 def losses(folder):
     return [(r["step"], r["loss"], r["gradient_norm"], r["learning_rate"]) for r in Log(folder).read()]
 
 
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("name", STAGES)
 def test_an_interrupted_run_resumes_bit_for_bit(trainer, tmp_path, assert_same_files, name):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    changes = {"decay_from": 0.5}
+    changes = {"decay_from": 0.5, **({"style": "neon"} if name == "style" else {})}
     assert trainer.run(name, whole, **changes)[1] == 6
     assert trainer.run(name, parts, interrupt_at=3, **changes)[1] == 3
     assert load_file(parts / "state.safetensors")[1]["step"] == "3"
@@ -83,13 +84,13 @@ def test_another_option_on_resume_is_refused_by_name(trainer, tmp_path, changes,
 
 def test_another_model_on_resume_is_refused(trainer, tmp_path):
     trainer.run("image", tmp_path / "run", steps=1)
-    with pytest.raises(ValueError, match="weights of the run in .*run do not fit.*missing"):
+    with pytest.raises(ValueError, match="holds a run of `train image`, not of `train temporal`"):
         trainer.run("temporal", tmp_path / "run", resume=True)
     options = trainer.options()
     for levels, problem in ((1, "unknown: model."), (3, "missing: model.")):
-        phase = trainer.phase("image", options, levels=levels)
+        run = trainer.stage("image", options, levels=levels)
         with pytest.raises(ValueError, match=problem):
-            train(phase, options, tmp_path / "run", resume=True, progress=False)
+            train(run, tmp_path / "run", resume=True, progress=False)
 
 
 def test_a_run_is_never_overwritten(trainer, tmp_path, assert_same_files):
@@ -113,6 +114,78 @@ def test_a_damaged_state_is_named(trainer, tmp_path):
         trainer.run("text", tmp_path / "run", resume=True)
 
 
+def damaged(change, tensors, facts):
+    """The tensors and facts of a state, changed."""
+    key = next(k for k in tensors if k.startswith("optimizer.exp_avg."))
+    if change == "no average":
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("ema.")}
+    elif change == "no optimiser":
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("optimizer.")}
+    elif change == "part of the optimiser":
+        tensors = {k: v for k, v in tensors.items() if k != key}
+    elif change == "NaN":
+        tensors[key] = tensors[key] * float("nan")
+    elif change == "another shape":
+        tensors[key] = torch.zeros(2)
+    elif change == "step":
+        facts = facts | {"step": "-5"}
+    else:
+        facts = facts | {"groups": "{"}
+    return tensors, facts
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("no average", "do not fit.*missing: ema."),
+        ("no optimiser", "tensors of its optimiser are missing"),
+        ("part of the optimiser", "tensors of its optimiser are missing"),
+        ("another shape", "of another shape"),
+        ("NaN", r"optimizer.exp_avg.* is not finite"),
+        ("step", "damaged: its step is '-5'"),
+        ("groups", "damaged.*its optimiser '{'"),
+    ],
+)
+def test_a_state_is_checked_before_it_is_taken(trainer, tmp_path, change, message):
+    """Whatever is wrong with a state is named, and what it exported before stays."""
+    trainer.run("text", tmp_path, steps=1)
+    before = (tmp_path / "text.safetensors").read_bytes()
+    state = tmp_path / "state.safetensors"
+    tensors, facts = damaged(change, *load_file(state))
+    save_file(tensors, state, facts)
+    with pytest.raises(ValueError, match=message):
+        trainer.run("text", tmp_path, resume=True)
+    assert (tmp_path / "text.safetensors").read_bytes() == before
+
+
+def test_a_run_on_other_data_is_not_resumed(trainer, tmp_path):
+    """The facts of the source are kept in the state."""
+    run = trainer.stage("text", trainer.options(steps=1))
+    run.source.facts = lambda: {"data": "one"}
+    train(run, tmp_path, progress=False)
+    other = trainer.stage("text", trainer.options(steps=2))
+    other.source.facts = lambda: {"data": "two"}
+    with pytest.raises(ValueError, match="started on other data or another model: data differ"):
+        train(other, tmp_path, resume=True, progress=False)
+
+
+def test_nothing_that_is_not_finite_is_written(trainer, tmp_path):
+    run = trainer.stage("text", trainer.options(steps=2))
+
+    def ruin(step, record):
+        with torch.no_grad():
+            run.module.encoder.pool.weight.mul_(float("nan"))
+
+    with pytest.raises(FloatingPointError, match=r"model.encoder.pool.weight is not finite at step 1|loss is nan"):
+        train(run, tmp_path, progress=False, on_step=ruin)
+    assert not (tmp_path / "text.safetensors").exists() and not (tmp_path / "state.safetensors").exists()
+
+
+def test_one_process_trains_in_a_folder(trainer, tmp_path):
+    with only_writer(tmp_path, "train text"), pytest.raises(ValueError, match="being written by process .*train text"):
+        trainer.run("text", tmp_path)
+
+
 def test_the_log_is_rewound_to_the_state(trainer, tmp_path):
     """A kill after the last save leaves records of steps that will be made again, and half a line."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -127,11 +200,11 @@ def test_the_log_is_rewound_to_the_state(trainer, tmp_path):
 
 
 def test_states_hold_weights_average_and_optimizer(trainer, tmp_path):
-    phase, _ = trainer.run("image", tmp_path, steps=4)
+    run, _ = trainer.run("image", tmp_path, steps=4)
     tensors, facts = load_file(tmp_path / "state.safetensors")
     kinds = {k.split(".")[0] for k in tensors}
     assert kinds == {"model", "ema", "optimizer"}
-    for name, parameter in phase.module.named_parameters():
+    for name, parameter in run.module.named_parameters():
         assert torch.equal(tensors[f"model.{name}"], parameter)
         assert tensors[f"optimizer.exp_avg.{name}"].shape == parameter.shape
         assert tensors[f"optimizer.step.{name}"] == 4

@@ -1,0 +1,102 @@
+"""A stage that is ready to train: its source, what trains, its options, and what its samples look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..diffusion.denoiser import Denoiser
+from .batch import Batch
+from .draws import LOSS, Draws
+from .objective import objective
+from .options import TrainOptions
+from .parallel import joined, shared
+from .parts import Part
+from .precision import Lowered
+from .prefetch import Ahead
+from .sources.base import Source
+
+Preview = Callable[[Path, int], None]
+
+
+class Run:
+    """Losses of the batches of a source, for the parameters of a part.
+
+    Args:
+        name: of the stage, as in `train NAME`.
+        preview: writes samples into a folder for a step; called with the running means in the module.
+        about: a line for the log; "" = nothing to say.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: TrainOptions,
+        source: Source,
+        part: Part,
+        preview: Preview = lambda folder, step: None,
+        about: str = "",
+    ) -> None:
+        self.name, self.options, self.source, self.part = name, options, source, part
+        self.preview, self.about = preview, about
+        self.network: nn.Module = part.network  # that processes share
+        self.batches: Ahead[list[Batch]] = Ahead(self._draw, options.device)
+        self._denoiser: Denoiser | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """The module whose parameters train."""
+        return self.part.module
+
+    def share(self, strategy: str = "ddp") -> None:
+        """Let the processes that torchrun started train the network together; see `parallel.shared`."""
+        self.network = shared(self.network, strategy)
+
+    def pieces(self, number: int) -> list[Callable[[], Tensor]]:
+        """Return functions whose losses add up to the mean of a batch's; each is to be followed by a backward pass."""
+        return [partial(self._piece, batch) for batch in self.batches(number)]
+
+    def loss(self, number: int) -> Tensor:
+        """Return the mean loss of a batch."""
+        return torch.stack([piece() for piece in self.pieces(number)]).sum()
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Return the (b,) losses of samples."""
+        return objective(self.denoiser, batch, self.options, Draws(self.options.seed, batch.samples, LOSS))
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network as it is called in training, in the precision that is asked for."""
+        if self._denoiser is None:
+            models, network = self.part.models, self.network
+            # Processes that train together want to see their own network's call; autocast serves them.
+            if self.options.precision == "bfloat16" and not joined():
+                network = Lowered(network)
+            self._denoiser = Denoiser(network, models.schedule, models.shared_noise)
+        return self._denoiser
+
+    def _piece(self, batch: Batch) -> Tensor:
+        return self.losses(batch.used()).sum() / self.options.batch_size
+
+    def _draw(self, numbers: Sequence[int]) -> list[list[Batch]]:
+        found: dict[int, list[Batch]] = {number: [] for number in numbers}
+        for batch in self.source.draw(numbers):
+            found[batch.number].append(batch)
+        return [found[number] for number in numbers]
+
+
+class ReadingRun(Run):
+    """The text encoder learns to tell what a caption says: every attribute of its scene, by name.
+
+    Motion words, which say nothing about a still image, are kept apart this way too.
+    """
+
+    def losses(self, batch: Batch) -> Tensor:
+        logits = self.network(batch.x0)
+        parts = [F.cross_entropy(logits[name], target, reduction="none") for name, target in batch.more.items()]
+        return torch.stack(parts).mean(dim=0)

@@ -1,0 +1,101 @@
+"""Large crops of the world with the small ones that they are to be made from (Lumiere §3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ... import world
+from ...clips.video import fold, unfold
+from ...nets.config import SSRConfig
+from ...nets.ssr import augment, pooled_with_level, upsample
+from ...nets.text_encoder import Text
+from ..batch import Batch
+from ..degrade import degrade
+from ..draws import CROP, LEVEL, MOMENT, Draws
+from ..options import TrainOptions
+from .worlds import Encode, WorldSource
+
+CROPS_TRIED = 8  # the one that loses most when it is made small is taken: most of a frame is plain
+ANY_CROP = 0.25  # share of clips whose first crop is taken
+
+
+class WorldCrops(WorldSource):
+    """Crops of single frames or of short segments; `low` is the enlarged small clip with noise of its level.
+
+    Args:
+        size: (height, width) in pixels of the frames that are drawn; crops have the size of the options.
+
+    Raises:
+        ValueError: the crops are larger than the frames, or no multiples of the scale.
+    """
+
+    name = "crops"
+
+    def __init__(self, options: TrainOptions, encode: Encode, config: SSRConfig, size: tuple[int, int]) -> None:
+        super().__init__(options, encode)
+        for name, crop, full in zip(("height", "width"), (options.height, options.width), size, strict=True):
+            if crop % config.scale or crop > full:
+                raise ValueError(
+                    f"--{name} is {crop} pixels; crops must be multiples of {config.scale} and at most the "
+                    f"frame's {full}."
+                )
+        self.config, self.size = config, size
+
+    def frames(self) -> int:
+        return self.options.num_frames
+
+    @torch.no_grad()
+    def draw(self, numbers: Sequence[int]) -> list[Batch]:
+        batches, options = [self.samples(number) for number in numbers], self.options
+        scenes, t = self.scenes(batches), options.num_frames
+        slack = max(0.0, world.CLIP_SECONDS * options.fps - t)
+        places = [Draws(options.seed, samples, MOMENT).uniform() * slack + torch.arange(t) for samples in batches]
+        clips = self.render(scenes, [place / options.fps for place in places], False, self.size)
+        return [
+            self._batch(number, samples, frames, place, self.text([scene.caption for scene in chosen], samples))
+            for number, samples, chosen, place, (frames, _) in zip(numbers, batches, scenes, places, clips, strict=True)
+        ]
+
+    def _batch(self, number: int, samples: range, frames: Tensor, place: Tensor, text: Text) -> Batch:
+        options, scale = self.options, self.config.scale
+        high, low = self.pairs(frames, samples)
+        random = Draws(options.seed, samples, LEVEL)
+        level = (random.uniform()[:, 0] * 2 - 1).clamp(min=0)
+        t, shape = high.shape[2], low.shape[1:]
+        grain = random.normal((shape[0], 1, *shape[1:]), low.device).expand(-1, -1, t, -1, -1)
+        low = augment(low, fold(grain), level.repeat_interleave(t), self.config)
+        text = Text(text.context, pooled_with_level(text.pooled, level, self.config))
+        whole = round(world.CLIP_SECONDS * options.fps)
+        more = {"low": unfold(upsample(low, scale), t), "numbers": place.to(high.device), "clip_frames": whole}
+        return Batch(number, samples, high, text, more=more)
+
+    def pairs(self, frames: Tensor, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return large crops (b, 3, t, H, W) of clips and their degraded small ones ((b t), 3, h, w)."""
+        random = Draws(self.options.seed, samples, CROP)
+        high, low = [], []
+        for clip, generator in zip(frames.transpose(1, 2), random.generators, strict=True):  # t c H W
+            crop = self._crop(clip, generator)
+            high.append(crop)
+            low.append(degrade(crop, self.config.scale, generator))
+        return torch.stack(high).transpose(1, 2), torch.cat(low)
+
+    def _crop(self, clip: Tensor, random: torch.Generator) -> Tensor:
+        """Return a random crop of (t, c, H, W), the same in all frames; mostly one that loses detail when small."""
+        scale, best = self.config.scale, None
+        tried = 1 if torch.rand(1, generator=random).item() < ANY_CROP else CROPS_TRIED
+        for _ in range(tried):
+            places = torch.rand(2, generator=random).tolist()
+            (top, left) = (
+                scale * round(place * (full - crop) / scale)
+                for place, full, crop in zip(places, self.size, (self.options.height, self.options.width), strict=True)
+            )
+            crop = clip[:, :, top : top + self.options.height, left : left + self.options.width]
+            first = crop[:1]
+            lost = (first - upsample(F.avg_pool2d(first, scale), scale)).square().mean().item()
+            if best is None or lost > best[0]:
+                best = lost, crop
+        return best[1]

@@ -1,0 +1,322 @@
+"""The stages of training: each is a source, what trains, options and the file that is written.
+
+The procedural world and a person's own checkpoint, clips and pictures take the same path; they differ in the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..dataset.reader import Clips, open_clips
+from ..diffusion.models import Models
+from ..diffusion.schedule import Schedule
+from ..nets.backbones import family_name
+from ..nets.checkpoint import WEIGHTS, Parts, load_into, load_parts, sha256
+from ..nets.config import SSRConfig, TextConfig, UNetConfig
+from ..nets.ssr import ssr_config
+from ..nets.text_encoder import TextEncoder
+from ..nets.unet import UNet
+from ..world.styles import STYLES
+from . import previews
+from .backbone import load_backbone
+from .layers import own_config, start_layers
+from .memory import predicted_bytes, readable
+from .options import TrainOptions
+from .parts import DeltasPart, ImagePart, Part, TemporalPart, TextPart, UpscalerPart, new_unet
+from .run import ReadingRun, Run
+from .sources.cached import CachedClips
+from .sources.captions import Captions
+from .sources.crops import WorldCrops
+from .sources.pictures import EncodedPictures, Pictures
+from .sources.worlds import StyledStills, WorldClips, WorldStills
+
+Config = dict[str, Any]
+_OWN_CLIPS = {
+    "batch_size": 1,
+    "learning_rate": 1e-4,
+    "checkpointing": True,
+    "stills": 0.1,
+    "steps": 2000,
+    "sample_every": 250,
+    "save_every": 300.0,
+    "num_frames": 0,
+    "pure_noise": 0.1,
+}
+_STYLE = {"steps": 400, "batch_size": 8, "learning_rate": 4e-3, "warmup": 20, "ema_decay": 0.98, "decay_from": 0.4}
+# Stage, then source: what differs from the defaults of `TrainOptions`. The first source is the world's.
+STAGES: dict[str, dict[str, Config]] = {
+    "text": {"captions": {"learning_rate": 1e-3, "batch_size": 64, "steps": 3000}},
+    "image": {"stills": {}},
+    "temporal": {"clips": {"batch_size": 2, "sigma_shift": 4.0}, "cached-clips": _OWN_CLIPS},
+    "ssr": {"crops": {"num_frames": 1, "batch_size": 8, "learning_rate": 1e-3, "sigma_shift": 4.0}},
+    "condition": {"clips": {"batch_size": 2, "sigma_shift": 4.0, "learning_rate": 1e-3}, "cached-clips": _OWN_CLIPS},
+    "style": {
+        "styled-stills": _STYLE,
+        "pictures": _STYLE,
+        "encoded-pictures": {
+            **{"steps": 500, "batch_size": 1, "learning_rate": 1e-4, "warmup": 20},
+            **{"ema_decay": 0.99, "height": 512, "width": 512},
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a stage is given beside its options."""
+
+    text: Path | None = None  # text encoder weights
+    image: Path | None = None  # image U-Net weights
+    init_from: Path | None = None  # weights that the part starts from
+    data: str | None = None  # cache of one's own clips: a folder, or an address
+    checkpoint: str | None = None  # the model that the cache was prepared with, or that a style is for
+    images: str | None = None  # folder of pictures
+    encoded: Path | None = None  # where the pictures are as latents
+
+    def source(self, stage: str) -> str:
+        """Return the name of the source that these files are for.
+
+        Raises:
+            ValueError: the stage has no use for one of them.
+        """
+        if self.images is not None and stage == "style":
+            name = "pictures" if self.checkpoint is None else "encoded-pictures"
+        elif self.data is not None:
+            name = next((name for name in STAGES[stage] if name.startswith("cached")), "")
+        else:
+            name = next(iter(STAGES[stage]))
+        needed = {"cached-clips": ("data", "checkpoint"), "cached-crops": ("data", "checkpoint")}
+        needed |= {"pictures": ("images",), "encoded-pictures": ("images", "checkpoint")}
+        for field in ("data", "checkpoint", "images"):
+            given, wanted = getattr(self, field) is not None, field in needed.get(name, ())
+            if given and not wanted:
+                more = "give --images with a folder of pictures" if stage == "style" else "leave it out"
+                raise ValueError(f"--{field} is of no use for `train {stage}`{' here' * bool(name)}: {more}.")
+            if wanted and not given:
+                raise ValueError(f"--{field} is missing: give the model that the cache was prepared with.")
+        return name
+
+    def start(self, part: str) -> Parts | None:
+        """Return what `init_from` holds, or None for fresh weights."""
+        if self.init_from is None:
+            return None
+        parts = load_parts(self.init_from)
+        parts.require(part)
+        return parts
+
+
+def options_for(stage: str, source: str, given: Config) -> TrainOptions:
+    """Return the options of a stage on a source.
+
+    Args:
+        given: values that were asked for.
+
+    Raises:
+        ValueError: the source cannot honour one of them.
+    """
+    options = TrainOptions(**STAGES[stage][source] | given)
+    options.refuse(source, given)
+    return options
+
+
+def build(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
+    """Return a stage with its networks, loaded or fresh.
+
+    Args:
+        config: of the architecture of what is new: `text`, `unet`, `schedule`, `temporal`, `ssr`, `size`.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing, or of another kind.
+    """
+    return _BUILDERS[stage](stage, files, options, config)
+
+
+def text_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
+    """Return the run of a fresh text encoder, or of the one of `init_from`."""
+    start = files.start("text")
+    part = TextPart(start.text_config if start else TextConfig.from_dict(config.get("text", {})), options)
+    if start:
+        load_into(part.module.encoder, start.text, f"text encoder of {files.init_from.name}")
+    return ReadingRun(stage, options, Captions(options, part.config.max_bytes), part, partial(previews.readings, part))
+
+
+def image_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
+    """Return the run of a fresh image U-Net, or of the one of `init_from`."""
+    text, start = _text_encoder(files.text), files.start("image")
+    unet = new_unet(start.unet_config if start else UNetConfig.from_dict(config.get("unet", {})), options.seed)
+    if start:
+        load_into(unet, start.image, f"image U-Net of {files.init_from.name}")
+    schedule = start.schedule if start and "schedule" in start.config else config.get("schedule", {})
+    models = Models(text, unet, None, Schedule(**schedule))
+    part = ImagePart(models, options)
+    return Run(stage, options, WorldStills(options, models.encode), part, _sheet(part, options, 1))
+
+
+def temporal_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
+    """Return the run of temporal layers, of clips of the world or of a cache; of stage `condition` with conv_cond."""
+    start, conditional = files.start("temporal"), stage == "condition"
+    if files.data is None:
+        text, (unet, schedule) = _text_encoder(files.text), _image_model(files.image)
+        layers = start_layers(unet.config, config.get("temporal", {}), options, start, conditional)
+        return world_clips_run(stage, Models(text, unet, layers, schedule), options)
+    clips = open_clips(files.data)
+    unet, schedule = load_backbone(files.checkpoint, clips.cache.backbone, _frozen_dtype(options))
+    asked, settings = config.get("temporal"), clips.cache.settings
+    clip = {"frames_per_clip": settings.frames, "fps": settings.fps}
+    if asked is None:
+        asked = own_config(unet.config) if start is None else {}
+    layers = start_layers(unet.config, asked, options, start, conditional, **clip)
+    return cached_clips_run(stage, Models(None, unet, layers, schedule), clips, options)
+
+
+def world_clips_run(stage: str, models: Models, options: TrainOptions) -> Run:
+    """Return the run of the temporal layers of models that are there, on clips of the world."""
+    conditional = stage == "condition"
+    part = TemporalPart(models, options, conditional, [options.height, options.width])
+    source = WorldClips(options, models.encode, conditional)
+    known = previews.every_other_begins if conditional else previews.nothing_known
+    sheet = _sheet(part, options, options.num_frames, previews.MOVING_PROMPTS, known)
+    return Run(stage, options, source, part, sheet)
+
+
+def cached_clips_run(stage: str, models: Models, clips: Clips, options: TrainOptions) -> Run:
+    """Return the run of the temporal layers of models that are there, on clips of a cache."""
+    conditional, layers = stage == "condition", models.temporal
+    source = CachedClips(options, clips, layers.total_stride, conditional)
+    ratio = clips.cache.backbone["ratio"]
+    shapes = {tuple(clip.shape[2:]) for clip in clips.flat}
+    size = [side * ratio for side in shapes.pop()] if len(shapes) == 1 else None
+    part = TemporalPart(models, options, conditional, size)
+    sheet = partial(previews.clips_sheet, models, source, options.device)
+    return Run(stage, options, source, part, sheet, _about(models, clips, source, options))
+
+
+def ssr_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
+    """Return the run of the spatial part of super-resolution (one frame), or of its temporal layers (more frames).
+
+    Raises:
+        ValueError: temporal layers are to be trained without a trained spatial part.
+    """
+    text, start = _text_encoder(files.text), files.start("image")
+    if start is None and options.num_frames > 1:
+        raise ValueError(
+            f"--num-frames is {options.num_frames}: the temporal layers are trained around a trained spatial "
+            "part. Give its ssr.safetensors with --init-from, or train it first with --num-frames 1."
+        )
+    ssr = ssr_config(start) if start else SSRConfig.from_dict(config.get("ssr", {}))
+    unet_config = start.unet_config if start else UNetConfig.from_dict(config.get("unet", {}))
+    unet, temporal = new_unet(unet_config, options.seed), None
+    if start:
+        load_into(unet, start.image, f"super-resolution U-Net of {files.init_from.name}")
+    if options.num_frames > 1:
+        has = start if start.temporal else None
+        temporal = start_layers(unet_config, config.get("temporal", {}), options, has)
+    models = Models(text, unet, temporal, Schedule(**(start.schedule if start else config.get("schedule", {}))), ssr)
+    size = tuple(config.get("size", (256, 256)))
+    source, part = WorldCrops(options, models.encode, ssr, size), UpscalerPart(models, options)
+    return Run(stage, options, source, part, partial(previews.enlarged_sheet, models, size, options.num_frames))
+
+
+def style_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
+    """Return the run of low-rank deltas, or of all weights (rank 0), of an image model in a style (Lumiere §4.1).
+
+    The temporal layers are not even loaded. `init_from` holds an image model to go on from.
+    """
+    if files.checkpoint is not None:
+        return _encoded_style_run(stage, files, options)
+    image = files.image or WEIGHTS / "mini-image.safetensors"
+    text, (unet, schedule) = _text_encoder(files.text or WEIGHTS / "mini-text.safetensors"), _image_model(image)
+    start = files.start("image")
+    if start:
+        load_into(unet, start.image, f"image U-Net of {files.init_from.name}")
+    models, words = Models(text, unet, None, schedule), options.words
+    if files.images is None:
+        source, words = StyledStills(options, models.encode), words or STYLES[options.style].words
+    else:
+        source = Pictures(options, models.encode, Path(files.images))
+    style = {"name": _title(files, options), "words": words, "base": f"{image.name} {sha256(image)}"}
+    part = DeltasPart(models, options, style) if options.rank else ImagePart(models, options, style)
+    return Run(stage, options, source, part, _sheet(part, options, 1))
+
+
+def _encoded_style_run(stage: str, files: Files, options: TrainOptions) -> Run:
+    """A LoRA in the latents of any checkpoint; what it makes is seen in a workflow, where the VAE is."""
+    source = EncodedPictures(options, files.encoded)
+    unet, schedule = load_backbone(files.checkpoint, source.backbone, _frozen_dtype(options))
+    hashes = source.backbone["sha256"]
+    base = f"{' '.join(hashes)} {' '.join(hashes.values())}"
+    style = {"name": _title(files, options), "words": options.words, "base": base}
+    part = DeltasPart(Models(None, unet, None, schedule), options, style, auto="attention")
+    return Run(stage, options, source, part)
+
+
+_BUILDERS: dict[str, Callable[[str, Files, TrainOptions, Config], Run]] = {
+    "text": text_run,
+    "image": image_run,
+    "temporal": temporal_run,
+    "ssr": ssr_run,
+    "condition": temporal_run,
+    "style": style_run,
+}
+
+
+def _title(files: Files, options: TrainOptions) -> str:
+    return options.style or Path(files.images).name
+
+
+def _sheet(
+    part: Part,
+    options: TrainOptions,
+    frames: int,
+    prompts: tuple[str, ...] = previews.PROMPTS,
+    known: previews.Known = previews.nothing_known,
+) -> Callable[[Path, int], None]:
+    size = options.height, options.width
+    return partial(previews.prompts_sheet, part, size, frames, prompts, known)
+
+
+def _text_encoder(file: Path | None) -> TextEncoder:
+    parts = load_parts(_required(file, "--text", "train text"))
+    parts.require("text")
+    text = TextEncoder(parts.text_config)
+    load_into(text, parts.text, f"text encoder of {file.name}")
+    return text
+
+
+def _image_model(file: Path | None) -> tuple[UNet, Schedule]:
+    parts = load_parts(_required(file, "--image", "train image"))
+    parts.require("image")
+    unet = UNet(parts.unet_config)
+    load_into(unet, parts.image, f"image U-Net of {file.name}")
+    return unet, Schedule(**parts.schedule)
+
+
+def _required(path: Path | None, flag: str, verb: str) -> Path:
+    if path is None:
+        raise ValueError(f"{flag} is missing: give the weights that `{verb}` wrote.")
+    return path
+
+
+def _frozen_dtype(options: TrainOptions) -> torch.dtype:
+    """On a GPU the frozen weights may be kept in half precision; a CPU's kernels want one kind."""
+    half = options.precision == "bfloat16" and torch.device(options.device).type != "cpu"
+    return torch.bfloat16 if half else torch.float32
+
+
+def _about(models: Models, clips: Clips, source: CachedClips, options: TrainOptions) -> str:
+    """Say what will be trained and how much memory that will take."""
+    unet, layers = models.unet, models.temporal
+    frozen, trained = (sum(p.numel() for p in module.parameters()) for module in (unet, layers))
+    largest = max(clips.flat, key=lambda c: c.shape[1] * c.shape[2] * c.shape[3])
+    shape = [largest.shape[0], source.frames(), *largest.shape[2:]]
+    bytes_ = predicted_bytes(unet, layers, shape, tuple(clips[0].tensors["context"].shape), options)
+    return (
+        f"{family_name(unet.config)}: {frozen / 1e6:.0f} M parameters frozen, {trained / 1e6:.0f} M in training; "
+        f"{source.describe()}; predicted peak memory {readable(bytes_)}"
+    )
