@@ -12,8 +12,8 @@ logger = logging.getLogger("lumiere")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from ..training.defaults import STAGES
     from ..training.options import add_options
-    from ..training.stages import STAGES
 
     parser.add_argument("stage", nargs="?", choices=list(STAGES))
     parser.add_argument(

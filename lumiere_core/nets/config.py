@@ -11,6 +11,7 @@ from typing import Any
 # Options that files of earlier versions name at the one value that still exists.
 RETIRED = {"position_frames": 0}
 KINDS = ("lumiere", "motion_module")  # of temporal layers
+LORA_LAYERS = ("all", "attention")  # that low-rank deltas may be of
 
 
 class _Config:

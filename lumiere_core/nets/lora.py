@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import StateDict
+from .config import LORA_LAYERS
 
 PREFIX = "lora_unet_"
-LAYERS = ("all", "attention")
 UP, DOWN, BIAS, ALPHA = ".lora_up.weight", ".lora_down.weight", ".diff_b", ".alpha"
 
 
@@ -35,8 +35,8 @@ class LowRank(nn.Module):
 
     def __init__(self, network: nn.Module, rank: int, layers: str = "all", seed: int = 0) -> None:
         super().__init__()
-        if rank < 1 or layers not in LAYERS:
-            raise ValueError(f"got rank {rank} of {layers!r} layers; at least 1, of {LAYERS}.")
+        if rank < 1 or layers not in LORA_LAYERS:
+            raise ValueError(f"got rank {rank} of {layers!r} layers; at least 1, of {LORA_LAYERS}.")
         generator = torch.Generator().manual_seed(seed)
         self.names: dict[str, str] = {}  # key without suffix -> name of the layer
         self.up, self.down, self.bias = (nn.ParameterDict() for _ in range(3))

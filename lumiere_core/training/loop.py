@@ -140,7 +140,7 @@ def _train(
         save()
         weights = {k: whole(v) for k, v in ema.values.items()}
         if team.first:
-            run.part.export(weights, folder, facts_at(step) | run.source.facts())
+            run.part.export(weights, folder, facts_at(step) | run.source.facts() | run.facts)
             # Who interrupts wants the process to end.
             if team.draws and not interrupt.raised and options.sample_every >= 0:
                 _preview(run, ema, folder, step)

@@ -16,8 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..nets.lora import LAYERS
-from ..world.styles import STYLES
+from ..nets.config import LORA_LAYERS
 
 PRECISIONS = ("float32", "bfloat16")
 AUTO = "auto"
@@ -167,7 +166,7 @@ class TrainOptions:
         "that the deltas change; auto = all of a Lumiere, the attention of other models",
         "",
         STYLED,
-        choices=(AUTO, *LAYERS),
+        choices=(AUTO, *LORA_LAYERS),
     )
 
     def __post_init__(self) -> None:
@@ -213,18 +212,16 @@ class TrainOptions:
             raise ValueError("--moving chooses among the scenes of --moving-share, which is 0: give a share of them.")
         if source == "clips" and self.num_frames < 2:
             raise ValueError(f"--num-frames is {self.num_frames}; temporal layers learn from 2 frames on.")
-        if source in ("captions", "stills", "styled-stills") and self.style and self.style not in STYLES:
-            raise _no_style(self.style)
-        if source == "styled-stills" and not self.style:
-            raise _no_style(self.style)
+        if source == "styled-stills":
+            from ..world.styles import STYLES  # with torch, which --help does without
+
+            if self.style not in STYLES:
+                raise ValueError(
+                    f"got style {self.style!r}; give --style with one of {', '.join(STYLES)}, or --images with a folder "
+                    "of pictures."
+                )
         if source == "encoded-pictures" and not self.rank:
             raise ValueError("--rank is 0; for this kind of checkpoint a LoRA is trained: give 4 to 64.")
-
-
-def _no_style(style: str) -> ValueError:
-    return ValueError(
-        f"got style {style!r}; give --style with one of {', '.join(STYLES)}, or --images with a folder of pictures."
-    )
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:

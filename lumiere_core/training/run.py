@@ -31,6 +31,9 @@ class Run:
         name: of the stage, as in `train NAME`.
         preview: writes samples into a folder for a step; called with the running means in the module.
         about: a line for the log; "" = nothing to say.
+
+    Attributes:
+        facts: metadata of the file beside the source's.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Run:
     ) -> None:
         self.name, self.options, self.source, self.part = name, options, source, part
         self.preview, self.about = preview, about
+        self.facts: dict[str, str] = {}
         self.network: nn.Module = part.network  # that processes share
         self.batches: Ahead[list[Batch]] = Ahead(self._draw, options.device)
         self._denoiser: Denoiser | None = None

@@ -25,6 +25,7 @@ from ..nets.unet import UNet
 from ..world.styles import STYLES
 from . import previews
 from .backbone import load_backbone
+from .defaults import STAGES
 from .layers import own_config, start_layers
 from .memory import predicted_bytes, readable
 from .options import TrainOptions
@@ -37,34 +38,6 @@ from .sources.pictures import EncodedPictures, Pictures
 from .sources.worlds import StyledStills, WorldClips, WorldStills
 
 Config = dict[str, Any]
-_OWN_CLIPS = {
-    "batch_size": 1,
-    "learning_rate": 1e-4,
-    "checkpointing": True,
-    "stills": 0.1,
-    "steps": 2000,
-    "sample_every": 250,
-    "save_every": 300.0,
-    "num_frames": 0,
-    "pure_noise": 0.1,
-}
-_STYLE = {"steps": 400, "batch_size": 8, "learning_rate": 4e-3, "warmup": 20, "ema_decay": 0.98, "decay_from": 0.4}
-# Stage, then source: what differs from the defaults of `TrainOptions`. The first source is the world's.
-STAGES: dict[str, dict[str, Config]] = {
-    "text": {"captions": {"learning_rate": 1e-3, "batch_size": 64, "steps": 3000}},
-    "image": {"stills": {}},
-    "temporal": {"clips": {"batch_size": 2, "sigma_shift": 4.0}, "cached-clips": _OWN_CLIPS},
-    "ssr": {"crops": {"num_frames": 1, "batch_size": 8, "learning_rate": 1e-3, "sigma_shift": 4.0}},
-    "condition": {"clips": {"batch_size": 2, "sigma_shift": 4.0, "learning_rate": 1e-3}, "cached-clips": _OWN_CLIPS},
-    "style": {
-        "styled-stills": _STYLE,
-        "pictures": _STYLE,
-        "encoded-pictures": {
-            **{"steps": 500, "batch_size": 1, "learning_rate": 1e-4, "warmup": 20},
-            **{"ema_decay": 0.99, "height": 512, "width": 512},
-        },
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -134,7 +107,10 @@ def build(stage: str, files: Files, options: TrainOptions, config: Config) -> Ru
     Raises:
         FileNotFoundError, ValueError: a file is missing, or of another kind.
     """
-    return _BUILDERS[stage](stage, files, options, config)
+    run = _BUILDERS[stage](stage, files, options, config)
+    if files.init_from is not None:
+        run.facts["started_from"] = files.init_from.name
+    return run
 
 
 def text_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:

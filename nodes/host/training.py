@@ -178,7 +178,7 @@ def _parts(
     digest = hashlib.sha256()
     encoders = HostEncoders(model, clip, vae, {})
     with torch.inference_mode():  # loading applies LoRA and the like
-        model_management.load_networksgpu([model], force_full_load=True)
+        model_management.load_models_gpu([model], force_full_load=True)
         weights = model.model_state_dict(PREFIX)
         state = {k.removeprefix(PREFIX): v.detach().float().cpu().clone() for k, v in weights.items()}
     state = {k: torch.empty_like(v).copy_(v) for k, v in state.items()}  # no inference tensors

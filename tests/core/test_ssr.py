@@ -1,7 +1,5 @@
 """The super-resolution stage: what it sees, where it starts, which files it takes, and clips made by windows."""
 
-import json
-
 import pytest
 import torch
 
@@ -9,12 +7,13 @@ from lumiere_core.clips.video import from_uint8, to_uint8
 from lumiere_core.diffusion.models import Models, load_upscaler
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.diffusion.upscale import NOISES, UpscaleRequest, upscale
-from lumiere_core.nets.checkpoint import load_parts, metadata_for, save_file
+from lumiere_core.nets.checkpoint import WEIGHTS, load_parts, metadata_for, save_file
 from lumiere_core.nets.config import SSRConfig, UNetConfig
 from lumiere_core.nets.ssr import SSRNetwork, augment, bundled_ssr_files, pooled_with_level, ssr_config, upsample
 from lumiere_core.nets.unet import UNet
 from lumiere_core.nets.unet_layers import SpatialTransformer
 from lumiere_core.training.parts import new_unet
+from lumiere_core.training.recipes import architecture
 
 CONFIG = SSRConfig(level_channels=32)
 
@@ -202,10 +201,8 @@ def test_requests_are_checked(wrong):
 
 
 def test_the_recipe_is_a_stage():
-    from lumiere_core.commands.train import RECIPE
-
-    recipe = json.loads(RECIPE.with_name("mini-ssr.json").read_text())
+    recipe = architecture("ssr")
     unet, ssr = UNetConfig.from_dict(recipe["unet"]), SSRConfig.from_dict(recipe["ssr"])
     assert unet.in_channels == 6 and unet.disable_self_attn and unet.out_channels == 3
-    text = load_parts(RECIPE.parents[1] / "weights" / "mini-text.safetensors").text_config
+    text = load_parts(WEIGHTS / "mini-text.safetensors").text_config
     assert unet.adm_in_channels == text.width + ssr.level_channels

@@ -165,8 +165,11 @@ def test_a_style_from_pictures_is_a_lora_that_the_stock_loader_reads(host, encod
             "training.loop",
             "training.pictures",
             "training.latent_pictures",
-            "training.phases.style",
-            "training.phases.style_latent",
+            "training.options",
+            "training.parts",
+            "training.run",
+            "training.sources.pictures",
+            "diffusion.models",
         )
     }
     made = encoders(name)
@@ -174,21 +177,23 @@ def test_a_style_from_pictures_is_a_lora_that_the_stock_loader_reads(host, encod
     picture = core["training.pictures"].Picture(torch.rand(3, side + 9, side + 9) * 2 - 1, "a tower")
     file = tmp_path / "pictures.safetensors"
     core["training.latent_pictures"].encode_pictures([picture], made, file, side, side, "in oils")
-    pictures = core["training.latent_pictures"].LatentPictures(file)
+    options = core["training.options"].TrainOptions(
+        steps=2, batch_size=2, learning_rate=0.1, style="oils", rank=2, ema_decay=0.0
+    )
+    pictures = core["training.sources.pictures"].EncodedPictures(options, file)
     unet = core["nets.unet"].UNet(core["nets.config"].UNetConfig.from_dict(pictures.backbone["unet"]))
     plain = {
         k.removeprefix("diffusion_model."): v.clone()
         for k, v in made.model.model_state_dict("diffusion_model.").items()
     }
     unet.load_state_dict(plain)
-    options = core["training.phases.style"].Options(
-        steps=2, batch_size=2, learning_rate=0.1, images="x", style="oils", rank=2, ema_decay=0.0
-    )
-    phase = core["training.phases.style_latent"].LatentStylePhase(
-        unet, core["diffusion.schedule"].Schedule(**pictures.backbone["schedule"]), pictures, options, ""
-    )
+    schedule = core["diffusion.schedule"].Schedule(**pictures.backbone["schedule"])
+    models = core["diffusion.models"].Models(None, unet, None, schedule)
+    style = {"name": "oils", "words": "in oils", "base": ""}
+    part = core["training.parts"].DeltasPart(models, options, style, auto="attention")
+    run = core["training.run"].Run("style", options, pictures, part)
     folder = host.base / "models" / "loras"
-    core["training.loop"].train(phase, options, folder / name, progress=False)
+    core["training.loop"].train(run, folder / name, progress=False)
     lora, _ = core["nets.checkpoint"].load_file(folder / name / "lora.safetensors")
 
     (styled,) = host.call(
@@ -200,6 +205,6 @@ def test_a_style_from_pictures_is_a_lora_that_the_stock_loader_reads(host, encod
     comfy.model_management.load_models_gpu([styled], force_full_load=True)
     got = styled.model.diffusion_model.state_dict()
     want = core["nets.lora"].apply(plain, lora, 0.7)
-    assert sum(not torch.equal(want[k], plain[k]) for k in want) == len(phase.module.names)
+    assert sum(not torch.equal(want[k], plain[k]) for k in want) == len(run.module.names)
     for key, value in want.items():
         assert torch.allclose(got[key], value, atol=1e-5), key

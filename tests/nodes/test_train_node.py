@@ -83,7 +83,7 @@ def test_stop_saves_and_then_ends_the_graph(train, host, monkeypatch):
     loop = host.module("nodes.host.training")
     original, steps = loop.train, []
 
-    def interrupted(phase, options, folder, **more):
+    def interrupted(run, folder, **more):
         watch = more["on_step"]
 
         def press_stop(step, record):
@@ -92,7 +92,7 @@ def test_stop_saves_and_then_ends_the_graph(train, host, monkeypatch):
                 management.interrupt_current_processing(True)
             return watch(step, record)
 
-        return original(phase, options, folder, **{**more, "on_step": press_stop})
+        return original(run, folder, **{**more, "on_step": press_stop})
 
     monkeypatch.setattr(loop, "train", interrupted)
     with pytest.raises(management.InterruptProcessingException):

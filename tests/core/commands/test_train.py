@@ -1,4 +1,4 @@
-"""`train`: from arguments to phases."""
+"""`train`: from arguments to stages."""
 
 import argparse
 import json
@@ -9,17 +9,20 @@ import torch
 
 from lumiere_core.commands import train as command
 from lumiere_core.commands.cli import main
-from lumiere_core.nets.checkpoint import load_file, load_parts, metadata_for, save_file
+from lumiere_core.nets.checkpoint import load_file, load_parts
 from lumiere_core.nets.config import TextConfig, UNetConfig
+from lumiere_core.training.defaults import STAGES
 from lumiere_core.training.options import TrainOptions
+from lumiere_core.training.stages import Files, build
 
-QUICK = "--steps 1 --batch-size 2 --height 16 --width 16 --num-frames 4 --threads 1".split()
+QUICK = "--steps 1 --batch-size 2 --threads 1".split()
+SIZE = "--height 16 --width 16".split()
 
 
 @pytest.fixture(autouse=True)
 def no_previews(monkeypatch):
-    for phase in ("text.TextPhase", "diffusion.DiffusionPhase"):
-        monkeypatch.setattr(f"lumiere_core.training.phases.{phase}.preview", lambda *_: None)
+    for sheet in ("readings", "prompts_sheet"):
+        monkeypatch.setattr(f"lumiere_core.training.previews.{sheet}", lambda *_: None)
 
 
 @pytest.fixture
@@ -42,9 +45,11 @@ def config(tiny, tmp_path):
 def train(config, tmp_path):
     """A function that runs the verb in this process and returns its exit status."""
 
-    def run(phase, output, *more):
-        arguments = ["--config", config, "--output", tmp_path / output, *QUICK, *more]
-        return main(["train", phase, *map(str, arguments)])
+    def run(stage, output, *more):
+        size = [] if stage == "text" else SIZE
+        frames = ["--num-frames", 4] if stage == "temporal" else []
+        arguments = ["--config", config, "--output", tmp_path / output, *QUICK, *size, *frames, *more]
+        return main(["train", stage, *map(str, arguments)])
 
     return run
 
@@ -103,43 +108,39 @@ def test_a_run_may_start_from_weights(train, tmp_path):
         ("precision", "bfloat16", "bfloat16"),
     ],
 )
-def test_every_option_reaches_the_run_even_if_it_is_0(train, monkeypatch, name, value, wanted):
+def test_every_option_reaches_the_run_even_if_it_is_0(train, weights, monkeypatch, name, value, wanted):
     seen = []
-    monkeypatch.setattr("lumiere_core.training.loop.train", lambda phase, options, *_: seen.append(options))
-    assert train("text", "run", f"--{name}", value) == 0
+    monkeypatch.setattr("lumiere_core.training.loop.train", lambda run, *_: seen.append(run.options))
+    assert train("image", "run", "--text", weights / "text.safetensors", f"--{name}", value) == 0
     assert getattr(seen[0], name.replace("-", "_")) == wanted
 
 
-def test_options_left_out_keep_the_phases_defaults(config, tmp_path, monkeypatch):
+def test_options_left_out_keep_the_stages_defaults(config, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("lumiere_core.training.loop.train", lambda phase, options, *_: seen.append(options))
+    monkeypatch.setattr("lumiere_core.training.loop.train", lambda run, *_: seen.append(run.options))
     assert main(["train", "text", "--config", str(config), "--output", str(tmp_path)]) == 0
-    assert seen == [TrainOptions(**command.phase_module("text").DEFAULTS)]
+    assert seen == [TrainOptions(**STAGES["text"]["captions"])]
 
 
 def test_every_training_option_can_be_given():
-    given = vars(parsed())
-    for name in TrainOptions.__dataclass_fields__:
-        assert name in given or name == "fps", name
+    assert set(TrainOptions.__dataclass_fields__) <= set(vars(parsed()))
 
 
 def test_without_a_configuration_lumiere_mini_is_trained(tmp_path):
     """Text encoder, image model and temporal layers of the recipe fit each other."""
-    recipe = json.loads(command.RECIPE.read_text())
-    options = parsed()
-    phase = command.build_phase(options, TrainOptions(batch_size=1))
-    assert phase.config == TextConfig.from_dict(recipe["text"])
-    state = {f"text.{k}": v for k, v in phase.module["encoder"].state_dict().items()}
-    save_file(state, tmp_path / "text.safetensors", metadata_for("t", {"text": recipe["text"]}))
-    options.phase, options.text = "image", tmp_path / "text.safetensors"
-    small = TrainOptions(batch_size=1, height=16, width=16)
-    phase = command.build_phase(options, small)
-    assert phase.module.config == UNetConfig.from_dict(recipe["unet"])
-    assert torch.isfinite(phase.loss(0))
+    recipe = command.read_config(None, "image", "stills")
+    run = build("text", Files(), TrainOptions(batch_size=1), recipe)
+    assert run.part.config == TextConfig.from_dict(recipe["text"])
+    run.part.export(dict(run.module.named_parameters()), tmp_path, {})
+    run = build(
+        "image", Files(text=tmp_path / "text.safetensors"), TrainOptions(batch_size=1, height=16, width=16), recipe
+    )
+    assert run.module.config == UNetConfig.from_dict(recipe["unet"])
+    assert torch.isfinite(run.loss(0))
 
 
 @pytest.mark.parametrize(
-    ("phase", "arguments", "message"),
+    ("stage", "arguments", "message"),
     [
         ("image", [], "--text is missing: give the weights that `train text` wrote"),
         ("temporal", ["--text", "{weights}/text.safetensors"], "--image is missing.*`train image`"),
@@ -156,30 +157,20 @@ def test_without_a_configuration_lumiere_mini_is_trained(tmp_path):
         ("text", ["--resume"], "state.safetensors"),
         ("text", ["--precision", "float8"], "precision.*float8"),
         ("text", ["--device", "abacus"], "device.*abacus"),
-        ("text", ["--batch-size", "0"], "batch_size is 0; at least 1"),
+        ("text", ["--batch-size", "0"], "batch_size is 0; 1 to 65536"),
+        ("text", ["--num-frames", "4"], "--num-frames does nothing when training on captions of the world"),
+        (
+            "image",
+            ["--change-weight", "1"],
+            "--change-weight does nothing when .* it is for clips, crops, cached-clips",
+        ),
+        ("image", ["--data", "nowhere"], "--data is of no use for `train image`"),
+        ("temporal", ["--data", "nowhere"], "--checkpoint is missing"),
+        ("temporal", ["--moving", "bouncing"], "--moving chooses among the scenes of --moving-share"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
 )
-def test_bad_arguments_exit_1_with_one_line(train, weights, capsys, phase, arguments, message):
-    assert train(phase, "run", *(argument.format(weights=weights) for argument in arguments)) == 1
+def test_bad_arguments_exit_1_with_one_line(train, weights, capsys, stage, arguments, message):
+    assert train(stage, "run", *(argument.format(weights=weights) for argument in arguments)) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and re.search(message, errors[0])
-
-
-def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    """A full disk: half of the file is there when it is noticed."""
-
-    def copyfile(source, target):
-        target.write_bytes(source.read_bytes()[:3])
-        raise OSError(28, "No space left on device", str(target))
-
-    source, target = tmp_path / "run" / "w.safetensors", tmp_path / "w.safetensors"
-    source.parent.mkdir()
-    source.write_bytes(b"weights")
-    monkeypatch.setattr("shutil.copyfile", copyfile)
-    with pytest.raises(OSError):
-        command.copy_whole(source, target)
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    monkeypatch.undo()
-    command.copy_whole(source, target)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "w.safetensors"]

@@ -274,7 +274,7 @@ def test_the_verb_makes_weights_that_load(cache, weights, tmp_path, capsys):
     }
     more = tmp_path / "more"
     arguments[arguments.index(str(output))] = str(more)
-    assert main([*arguments, "--init-from", str(output)]) == 0
+    assert main([*arguments, "--init-from", str(output), "--sample-every", "-1"]) == 0
     assert load_parts(more / "temporal.safetensors").metadata["lumiere.started_from"] == "motion.safetensors"
 
 
@@ -313,13 +313,12 @@ def test_another_checkpoint_is_refused(cache, weights, tmp_path):
 
 
 def test_samples_that_fail_do_not_end_the_run(make, tmp_path):
-    run = make()
+    run = make(changed(sample_every=1))
 
     def fail(folder, step):
         raise MemoryError("not enough")
 
     run.preview = fail
-    options = changed(sample_every=1)
     assert train(run, tmp_path, progress=False) == 4
 
 

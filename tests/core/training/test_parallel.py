@@ -1,5 +1,6 @@
 """Two processes over gloo, started by torchrun, train as one process with the doubled batch."""
 
+import json
 import os
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def command(weights, tmp_path):
             "--warmup",
             "1",
             "--sample-every",
-            "0",
+            "-1",
             *more,
         ]
 
@@ -114,3 +115,52 @@ def test_two_processes_equal_the_doubled_batch(command, tmp_path, strategy, resu
     assert losses[1] == pytest.approx(losses[0], abs=1e-5) and len(losses[1]) == 3
     exported = [load_file(folder / "temporal.safetensors")[0] for folder in (one, two)]
     assert exported[0].keys() == exported[1].keys()
+
+
+@pytest.fixture
+def stage_command(weights, tiny, tmp_path):
+    """Function (stage, output, batch, …) -> arguments of two short steps on the world."""
+    config = {
+        "text": tiny.text_config().to_dict(),
+        "unet": tiny.unet_config().to_dict(),
+        "temporal": tiny.temporal_config().to_dict(),
+        "schedule": {"kind": "cosine", "prediction": "v"},
+    }
+    upscaler = tiny.unet_config(in_channels=6, patch_size=4, adm_in_channels=64, disable_self_attn=True)
+    files = {
+        "base": config,
+        "ssr": config | {"unet": upscaler.to_dict(), "ssr": {"level_channels": 32}, "size": [32, 32]},
+    }
+    for name, values in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    text, image = (("--" + name, str(weights / f"{name}.safetensors")) for name in ("text", "image"))
+    given = {
+        "text": (),
+        "image": text,
+        "temporal": (*text, *image, "--num-frames", "4"),
+        "condition": (*text, *image, "--num-frames", "4"),
+        "style": (*text, *image, "--style", "neon", "--rank", "2"),
+        "ssr": text,
+    }
+
+    def arguments(stage, output, batch, *more):
+        size = () if stage == "text" else ("--height", "16", "--width", "16")
+        numbers = ("--batch-size", str(batch), "--steps", "2", "--threads", "1", "--sample-every", "-1")
+        rate = ("--optimizer", "SGD", "--learning-rate", "0.1", "--warmup", "1")
+        config = ("--config", str(tmp_path / ("ssr.json" if stage == "ssr" else "base.json")))
+        output = ("--output", str(tmp_path / output))
+        return ["train", stage, *config, *output, *given[stage], *size, *numbers, *rate, *more]
+
+    return arguments
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("stage", ["text", "image", "temporal", "condition", "style", "ssr"])
+def test_every_stage_runs_in_two_processes(stage_command, tmp_path, stage, strategy):
+    assert main(stage_command(stage, "one", 2)) == 0
+    torchrun(stage_command(stage, "two", 1, "--strategy", strategy), tmp_path)
+    states = [load_file(tmp_path / name / "state.safetensors")[0] for name in ("one", "two")]
+    same(*states, 2e-5)
+    losses = [[r["loss"] for r in Log(tmp_path / name).read()] for name in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], abs=2e-5) and len(losses[1]) == 2

@@ -1,30 +1,26 @@
-"""The phase `style` on latents: the file that the host's encoders fill, and the deltas trained from it."""
+"""The stage `style` on latents: the file that the host's encoders fill, and the deltas trained from it."""
 
 import dataclasses
 
 import pytest
 import torch
 
+from lumiere_core.diffusion.models import Models
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.nets.checkpoint import load_file
 from lumiere_core.nets.lora import apply
 from lumiere_core.nets.unet import UNet
-from lumiere_core.training.latent_pictures import CROPS, LatentPictures, encode_pictures
+from lumiere_core.training.latent_pictures import CROPS, encode_pictures
 from lumiere_core.training.loop import train
-from lumiere_core.training.phases.style import Options
-from lumiere_core.training.phases.style_latent import LatentStylePhase
+from lumiere_core.training.options import TrainOptions
+from lumiere_core.training.parts import DeltasPart
 from lumiere_core.training.pictures import Picture
+from lumiere_core.training.run import Run
+from lumiere_core.training.sources.pictures import EncodedPictures
+from lumiere_core.training.stages import options_for
 
-OPTIONS = Options(
-    steps=3,
-    batch_size=4,
-    learning_rate=1e-2,
-    warmup=1,
-    images="pictures",
-    style="oils",
-    words="in oils",
-    rank=2,
-    ema_decay=0.0,
+OPTIONS = TrainOptions(
+    steps=3, batch_size=4, learning_rate=1e-2, warmup=1, style="oils", words="in oils", rank=2, ema_decay=0.0
 )
 
 
@@ -55,47 +51,52 @@ def pictures():
 @pytest.fixture
 def encoded(pictures, tmp_path):
     encode_pictures(pictures, Encoders(), tmp_path / "p.safetensors", 16, 16, "in oils")
-    return LatentPictures(tmp_path / "p.safetensors")
+    return tmp_path / "p.safetensors"
 
 
 @pytest.fixture
 def make(encoded, tiny):
-    def phase(**changes):
+    def run(**changes):
         config = tiny.unet_config(in_channels=4, out_channels=4, adm_in_channels=None)
         torch.manual_seed(0)
-        unet = UNet(config)
         options = dataclasses.replace(OPTIONS, **changes)
-        return LatentStylePhase(unet, Schedule("scaled_linear", "eps"), encoded, options, "sd abc")
+        models = Models(None, UNet(config), None, Schedule("scaled_linear", "eps"))
+        style = {"name": "oils", "words": "in oils", "base": "sd abc"}
+        part = DeltasPart(models, options, style, auto="attention")
+        return Run("style", options, EncodedPictures(options, encoded), part)
 
-    return phase
+    return run
 
 
 def test_the_file_holds_crops_and_every_text(pictures, encoded, tmp_path):
     encoders = Encoders()
     encode_pictures(pictures, encoders, tmp_path / "again.safetensors", 16, 16, "in oils")
     assert encoders.texts == ["a tower", "a tower, in oils", "rain", "rain, in oils", ""]
-    assert encoded.count == 2 and encoded.tensors["latents.1"].shape == (CROPS, 4, 8, 8)
-    assert encoded.backbone == Encoders.backbone
-    again = LatentPictures(tmp_path / "again.safetensors").tensors
-    assert all(torch.equal(v, again[k]) for k, v in encoded.tensors.items())
+    source = EncodedPictures(OPTIONS, encoded)
+    assert source.count == 2 and source.tensors["latents.1"].shape == (CROPS, 4, 8, 8)
+    assert source.backbone == Encoders.backbone
+    again = EncodedPictures(OPTIONS, tmp_path / "again.safetensors").tensors
+    assert all(torch.equal(v, again[k]) for k, v in source.tensors.items())
     with pytest.raises(ValueError, match="to be 18x16 pixels, but this model wants multiples of 4"):
         encode_pictures(pictures, encoders, tmp_path / "odd.safetensors", 16, 18, "")
 
 
 def test_batches_mix_pictures_and_texts(encoded):
-    generator = torch.Generator().manual_seed(0)
-    latents, context, y = encoded.batch(64, 0.2, 0.5, generator)
-    assert latents.shape == (64, 4, 8, 8) and context.shape == (64, 2, 32) and y is None
+    options = dataclasses.replace(OPTIONS, batch_size=64, text_dropout=0.2)
+    (batch,) = EncodedPictures(options, encoded).draw([0])
+    context = batch.text.context
+    assert batch.x0.shape == (64, 4, 1, 8, 8) and context.shape == (64, 2, 32) and batch.text.pooled is None
     said = {length: int((context[:, 0, 0] == length).sum()) for length in (0, 4, 7, 13, 16)}
     assert sum(said.values()) == 64 and all(said.values())
     assert torch.equal(context[:, 0], context[:, 1])  # short ones repeat their last state
 
 
 def test_deltas_of_the_attention_train_and_the_model_does_not(make, tmp_path):
-    phase = make()
-    before = {k: v.clone() for k, v in phase.unet.state_dict().items()}
-    train(phase, phase.options, tmp_path / "run", progress=False)
-    assert all(torch.equal(v, before[k]) for k, v in phase.unet.state_dict().items())
+    run = make()
+    unet = run.part.models.unet
+    before = {k: v.clone() for k, v in unet.state_dict().items()}
+    train(run, tmp_path / "run", progress=False)
+    assert all(torch.equal(v, before[k]) for k, v in unet.state_dict().items())
     file, metadata = load_file(tmp_path / "run" / "lora.safetensors")
     changed = apply(before, file, 1.0)
     moved = {k for k, v in changed.items() if not torch.equal(v, before[k])}
@@ -104,15 +105,12 @@ def test_deltas_of_the_attention_train_and_the_model_does_not(make, tmp_path):
 
 
 def test_a_resumed_run_is_the_whole_one(make, tmp_path, assert_same_files):
-    phase = make()
-    train(phase, phase.options, tmp_path / "whole", progress=False)
-    first = make(steps=1)
-    train(first, first.options, tmp_path / "parts", progress=False)
-    rest = make()
-    train(rest, rest.options, tmp_path / "parts", resume=True, progress=False)
+    train(make(), tmp_path / "whole", progress=False)
+    train(make(steps=1), tmp_path / "parts", progress=False)
+    train(make(), tmp_path / "parts", resume=True, progress=False)
     assert_same_files(tmp_path / "whole" / "lora.safetensors", tmp_path / "parts" / "lora.safetensors")
 
 
-def test_a_whole_fine_tune_is_refused(make):
+def test_a_whole_fine_tune_is_refused():
     with pytest.raises(ValueError, match="--rank is 0"):
-        make(rank=0)
+        options_for("style", "encoded-pictures", {"rank": 0})
