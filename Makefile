@@ -68,32 +68,8 @@ evaluate: setup ## Measure the shipped weights against the procedural world's or
 pictures: setup ## Run the templates and draw their pictures anew; ARGS="text_to_video" for some
 	@$(VENV_PYTHON) nodes/headless/pictures.py $(ARGS)
 
-# The phases, each on those before; the same command goes on where it stopped. More options for a phase, such as
-# `--device cuda --batch-size 64`: TEXT_ARGS, IMAGE_ARGS and so on (`python -m lumiere_core train -h`).
-RUN ?= runs/mini
-RECIPE ?= lumiere_core/recipes/mini-cpu.json
-SSR_RECIPE ?= lumiere_core/recipes/mini-ssr.json
-STYLES ?= line_drawing flat_cartoon neon pixel_art sticker
-text = --text $(RUN)/text/text.safetensors
-image = --image $(RUN)/image/image.safetensors
-# $(call train_phase,PHASE,FOLDER)
-train_phase = $(VENV_PYTHON) -m lumiere_core train $(1) --output $(RUN)/$(2) \
-	$(if $(wildcard $(RUN)/$(2)/state.safetensors),--resume)
-
-train: setup ## Train lumiere-mini again, in runs/mini (days on a CPU; the same command goes on)
-	$(call train_phase,text,text) --config $(RECIPE) $(TEXT_ARGS)
-	$(call train_phase,image,image) --config $(RECIPE) $(text) $(IMAGE_ARGS)
-	$(call train_phase,temporal,temporal) --config $(RECIPE) $(text) $(image) --pure-noise 0.08 $(TEMPORAL_ARGS)
-	$(call train_phase,temporal,motion) --config $(RECIPE) $(text) $(image) --only modulation,condition. \
-	  --num-frames 4 --batch-size 24 --moving-share 0.75 --sigma-shift 20 --learning-rate 2e-3 --steps 1000 \
-	  --init-from $(RUN)/temporal/temporal.safetensors $(MOTION_ARGS)
-	$(call train_phase,condition,condition) --config $(RECIPE) $(text) $(image) --pure-noise 0.08 \
-	  --init-from $(RUN)/motion/temporal.safetensors $(CONDITION_ARGS)
-	$(call train_phase,ssr,ssr-spatial) --config $(SSR_RECIPE) $(text) $(SSR_SPATIAL_ARGS)
-	$(call train_phase,ssr,ssr) --config $(SSR_RECIPE) $(text) --num-frames 8 --batch-size 2 --change-weight 2 \
-	  --init-from $(RUN)/ssr-spatial/ssr.safetensors $(SSR_ARGS)
-	$(foreach style,$(STYLES),$(call train_phase,style,styles/$(style)) $(text) $(image) --style $(style) $(STYLE_ARGS) &&) true
-	$(call train_phase,style,styles/watercolor) $(text) $(image) --style watercolor --rank 0 $(WATERCOLOR_ARGS)
+train: setup ## Train lumiere-mini again, in runs/mini (days on a CPU; the same command goes on); ARGS="--device cuda"
+	$(VENV_PYTHON) -m lumiere_core train --recipe mini $(ARGS)
 
 lint: setup ## Lint and layout
 	$(VENV_PYTHON) -m ruff check .

@@ -11,6 +11,7 @@ import sys
 VERBS = {
     "sample": ("lumiere_core.commands.sample", "make clips from prompts"),
     "train": ("lumiere_core.commands.train", "train a part of the model"),
+    "average": ("lumiere_core.commands.average", "average weights files of one architecture"),
     "double": ("lumiere_core.commands.double", "make the weights of a pixel model fit for twice the size"),
     "prepare": ("lumiere_core.commands.prepare", "make a training cache of your own videos"),
     "world": ("lumiere_core.commands.world", "draw a clip of the procedural world"),

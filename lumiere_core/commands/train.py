@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of the run; or NAME.safetensors for the weights, with the run in the folder NAME",
     )
+    recipe = parser.add_argument_group("a whole recipe")
+    recipe.add_argument("--recipe", help="name or JSON file: all stages of a model, each going on where it stopped")
+    recipe.add_argument("--stage", dest="line", help="only this stage of the recipe, on the shipped files if need be")
+    recipe.add_argument(
+        "--from", dest="start", type=Path, help="weights that the recipe's first stage here starts from"
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     parser.add_argument("--init-from", type=Path, help="weights file to start from (not bit-equal)")
     parser.add_argument("--text", type=Path, help="text encoder weights (all stages of the world but text)")
@@ -48,10 +54,12 @@ def main(arguments: argparse.Namespace) -> int:
     from .device import check_device, tune
 
     stage, output = arguments.stage, arguments.output
-    if stage is None or output is None:
-        raise ValueError("give a stage and --output: `train image --output runs/image`.")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.recipe is not None:
+        return cook(arguments)
+    if stage is None or output is None:
+        raise ValueError("give a stage and --output: `train image --output runs/image`; or --recipe mini.")
     files = Files(
         *(getattr(arguments, name) for name in ("text", "image", "init_from", "data", "checkpoint", "images")),
         encoded=run_folder(output) / "pictures.safetensors",
@@ -75,6 +83,40 @@ def main(arguments: argparse.Namespace) -> int:
         if run.about:
             peak = readable(measured_bytes(options.device))
             logger.info(f"measured peak memory {peak}, {readable(before)} of it before the model")
+    finally:
+        leave()
+    return 0
+
+
+def cook(arguments: argparse.Namespace) -> int:
+    """Train the stages of a recipe.
+
+    Raises:
+        ValueError: something was given that is not for a recipe.
+    """
+    from ..training.options import FIELDS, flag, given_options
+    from ..training.parallel import join, joined, leave
+    from ..training.recipes import Kitchen, load_recipe
+    from .device import check_device, tune
+
+    given, recipe = given_options(arguments), load_recipe(arguments.recipe)
+    others = ("stage", "text", "image", "init_from", "data", "checkpoint", "images", "config")
+    idle = [name for name in others if getattr(arguments, name) is not None] + ["resume"] * arguments.resume
+    if arguments.line is None:
+        idle += [name for name in given if not FIELDS[name].metadata["free"] or name == "steps"]
+    if idle:
+        raise ValueError(
+            f"{', '.join(map(flag, idle))} with --recipe: its stages say that themselves. Leave it out, or give options "
+            "with --stage."
+        )
+    if joined():
+        given["device"] = join(arguments.device or "cpu")
+    try:
+        check_device(given.get("device", "cpu"))
+        tune(given.get("device", "cpu"))
+        output = arguments.output or Path("runs") / Path(arguments.recipe).stem
+        minutes = given.pop("minutes", None)
+        Kitchen(recipe, output, given, arguments.start, minutes, arguments.strategy).run(arguments.line or "")
     finally:
         leave()
     return 0

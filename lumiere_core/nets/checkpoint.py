@@ -273,3 +273,34 @@ def metadata_for(title: str, config: dict[str, Any], **extra: str) -> dict[str, 
 def to_half(state: StateDict) -> StateDict:
     """Return float16 copies, for shipping."""
     return {k: v.to(torch.float16) for k, v in state.items()}
+
+
+def average_files(files: list[Path], shares: list[float], output: Path) -> None:
+    """Write the weighted mean of weights files of one architecture; the last one's metadata, and the shares.
+
+    Args:
+        shares: of each file; they add up to 1.
+
+    Raises:
+        ValueError: there are fewer than two files, the shares do not fit, or the files are of different architectures.
+    """
+    if len(files) < 2 or len(shares) != len(files) or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0:
+        raise ValueError(
+            f"got {len(files)} files and the shares {', '.join(f'{s:g}' for s in shares)}; wanted are two files or more, and "
+            "a share of at least 0 for each, 1 in all."
+        )
+    loaded = [load_file(file) for file in files]
+    state, facts = loaded[-1]
+    total: StateDict = {}
+    for (values, metadata), file, share in zip(loaded, files, shares, strict=True):
+        check_state(state, values, f"the weights of {file.name}")
+        if metadata.get("lumiere.config") != facts.get("lumiere.config"):
+            raise ValueError(
+                f"{file.name} and {files[-1].name} are of different configurations; only alike ones can be averaged."
+            )
+        for key, value in values.items():
+            part = value.double() * share if value.is_floating_point() else value
+            total[key] = total[key] + part if key in total and value.is_floating_point() else part
+    words = " + ".join(f"{share:g} {sha256(file)[:16]}" for file, share in zip(files, shares, strict=True))
+    mean = {key: value.to(state[key].dtype) for key, value in total.items()}
+    save_file(mean, output, {**facts, "lumiere.average": words})

@@ -29,6 +29,11 @@ def joined() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def first() -> bool:
+    """Whether this process is the one that writes files."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def join(device: str) -> str:
     """Meet the other processes; returns this process's own device.
 
@@ -42,6 +47,14 @@ def join(device: str) -> str:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo")
     return device
+
+
+def wait() -> None:
+    """Wait until every process of this run is here, so that all see the files that the first one wrote."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
 
 
 def leave() -> None:

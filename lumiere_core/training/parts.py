@@ -36,10 +36,12 @@ class Part(ABC):
         module: whose parameters train, if they are not frozen in it.
         network: that has the module in it.
         models: the stage that it belongs to; None for a text encoder alone.
+        name: what recipes call it.
         file: name of the file that `export` writes.
     """
 
-    file: ClassVar[str] = ""
+    name: ClassVar[str]
+    file: ClassVar[str]
 
     def __init__(self, module: nn.Module, network: nn.Module, models: Models | None, device: str) -> None:
         self.module, self.network, self.models = module, network.to(device), models
@@ -79,7 +81,7 @@ class Reader(nn.Module):
 class TextPart(Part):
     """The text encoder; it is frozen afterwards, as Imagen freezes its text encoder."""
 
-    file = "text.safetensors"
+    name, file = "text encoder", "text.safetensors"
 
     def __init__(self, config: TextConfig, options: TrainOptions) -> None:
         self.config = config
@@ -100,7 +102,7 @@ class ImagePart(Part):
         style: name, words and base of the style that it learns; {} = none.
     """
 
-    file = "image.safetensors"
+    name, file = "image U-Net", "image.safetensors"
 
     def __init__(self, models: Models, options: TrainOptions, style: dict[str, str] | None = None) -> None:
         super().__init__(models.unet, models.network(), models, options.device)
@@ -141,7 +143,7 @@ class DeltasPart(Part):
         auto: what the layers "auto" are for this model.
     """
 
-    file = "lora.safetensors"
+    name, file = "low-rank deltas", "lora.safetensors"
 
     def __init__(self, models: Models, options: TrainOptions, style: dict[str, str], auto: str = "all") -> None:
         self.layers = auto if options.layers == AUTO else options.layers
@@ -174,7 +176,7 @@ class TemporalPart(Part):
         ValueError: the options choose no parameter.
     """
 
-    file = "temporal.safetensors"
+    name, file = "temporal layers", "temporal.safetensors"
 
     def __init__(
         self, models: Models, options: TrainOptions, conditional: bool = False, size: list[int] | None = None
@@ -200,7 +202,7 @@ class TemporalPart(Part):
 class UpscalerPart(Part):
     """Lumiere's own super-resolution stage: its spatial part, or its temporal layers once that is trained."""
 
-    file = "ssr.safetensors"
+    name, file = "super-resolution", "ssr.safetensors"
 
     def __init__(self, models: Models, options: TrainOptions) -> None:
         self.temporal = models.temporal is not None

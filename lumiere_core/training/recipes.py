@@ -1,14 +1,190 @@
-"""Recipes: the architecture and the stages of a shipped model, as data in recipes/NAME.json."""
+"""Recipes: the architecture and the stages of what is shipped, as data in recipes/NAME.json.
+
+A stage has a `name`, what `train` calls it (`stage`), the `model` whose architecture is new, its `source`, what it
+`trains`, `options`, the names of the stages whose files are its `text` and `image` and that it starts `from`, and the
+file that is shipped (`export`). An `average` of earlier stages' files is a stage too.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..files import copy
+from ..nets.checkpoint import WEIGHTS, average_files
+from .loop import train
+from .parallel import first, joined, wait
+from .stages import Files, build, options_for
+from .state import FILE, saved_step
+
 FOLDER = Path(__file__).parents[1] / "recipes"
+logger = logging.getLogger("lumiere")
 
 
-def architecture(name: str) -> dict[str, Any]:
-    """Return the configurations of lumiere-mini's base model ("mini") or of its super-resolution ("ssr")."""
-    return json.loads((FOLDER / ("mini-ssr.json" if name == "ssr" else "mini-cpu.json")).read_text("utf-8"))
+@dataclass(frozen=True)
+class Stage:
+    """One line of a recipe."""
+
+    name: str
+    stage: str = ""
+    model: str = ""
+    source: str = ""
+    trains: str = ""
+    text: str = ""
+    image: str = ""
+    start: str = ""  # "from" in the file
+    options: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, float] = field(default_factory=dict)
+    export: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Architectures by name, and the stages in the order in which they are trained."""
+
+    models: dict[str, dict[str, Any]]
+    stages: dict[str, Stage]
+
+    def chosen(self, name: str) -> list[Stage]:
+        """Return one stage by its name, or all of them.
+
+        Raises:
+            ValueError: there is no such stage.
+        """
+        if name and name not in self.stages:
+            raise ValueError(f"the recipe has no stage {name!r}; it has {', '.join(self.stages)}.")
+        return [self.stages[name]] if name else list(self.stages.values())
+
+
+def load_recipe(name: str) -> Recipe:
+    """Return a recipe by its name ("mini"), or of a JSON file.
+
+    Raises:
+        ValueError: there is none, or it is not complete; what is wrong is named.
+    """
+    known = {path.stem: path for path in FOLDER.glob("*.json")}
+    path = known.get(name, Path(name))
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        lines = [{("start" if k == "from" else k): v for k, v in line.items()} for line in values["stages"]]
+        stages = [Stage(**line) for line in lines]
+        recipe = Recipe(values["models"], {stage.name: stage for stage in stages})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{name!r} is no recipe ({error}). There is {', '.join(known)}; or give a JSON file."
+        ) from error
+    seen: set[str] = set()
+    for stage in recipe.stages.values():
+        needed = {stage.text, stage.image, stage.start, *stage.average} - {""}
+        if needed - seen:
+            raise ValueError(f"stage {stage.name} of {path.name} needs {', '.join(sorted(needed - seen))} before it.")
+        seen.add(stage.name)
+        if not stage.average:
+            options_for(stage.stage, stage.source, stage.options)
+    return recipe
+
+
+def architecture(model: str, recipe: str = "mini") -> dict[str, Any]:
+    """Return the configurations of a model of a recipe: "mini", the base model, or "ssr"."""
+    return load_recipe(recipe).models[model]
+
+
+class Kitchen:
+    """Trains the stages of a recipe in the folders OUTPUT/NAME; the shipped files are gathered in OUTPUT/weights.
+
+    Args:
+        given: options that stand in for the recipe's, such as the device.
+        start: weights that the first stage starts from, in place of what the recipe says.
+        minutes: for all of the stages together; None = no limit.
+        strategy: of several processes; see `parallel.shared`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        output: Path,
+        given: dict[str, Any] | None = None,
+        start: Path | None = None,
+        minutes: float | None = None,
+        strategy: str = "ddp",
+    ) -> None:
+        self.recipe, self.output, self.given, self.start = recipe, output, given or {}, start
+        self.strategy = strategy
+        self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def run(self, name: str = "") -> bool:
+        """Train a stage, or all of them, going on where they stopped; returns whether they are finished."""
+        stages = self.recipe.chosen(name)
+        for stage in stages:
+            if self.finished(stage):
+                logger.info(f"{stage.name} is finished: {self.weights(stage)}")
+                continue
+            done = self._average(stage) if stage.average else self._train(stage, alone=bool(name))
+            wait()
+            if not done:
+                logger.info(f"{stage.name} is not finished; the same command goes on with it")
+                return False
+            if stage.export and first():
+                copy(self.weights(stage), self.output / "weights" / stage.export)
+            self.start = None
+        return True
+
+    def finished(self, stage: Stage) -> bool:
+        """Whether a stage has made all its steps and written its file."""
+        if stage.average:
+            return (self.output / stage.name / "temporal.safetensors").is_file()
+        steps = options_for(stage.stage, stage.source, stage.options | self.given).steps
+        folder = self.output / stage.name
+        return (folder / FILE).is_file() and saved_step(folder) >= steps and self.weights(stage) is not None
+
+    def weights(self, stage: Stage) -> Path | None:
+        """Return the file that a stage wrote, if it did."""
+        files = [
+            f for f in (self.output / stage.name).glob("*.safetensors") if f.name not in (FILE, "pictures.safetensors")
+        ]
+        return files[0] if files else None
+
+    def _input(self, name: str, alone: bool) -> Path | None:
+        """Return the file of an earlier stage; that of the shipped model where a stage is trained alone.
+
+        Raises:
+            ValueError: there is none yet.
+        """
+        if not name:
+            return None
+        stage = self.recipe.stages[name]
+        found = self.weights(stage) if self.finished(stage) or not alone else None
+        shipped = WEIGHTS / stage.export if stage.export else None
+        if found is None and alone and shipped is not None and shipped.is_file():
+            logger.info(f"{name} was not trained in {self.output}; {shipped.name} of the pack takes its place")
+            found = shipped
+        if found is None:
+            raise ValueError(f"stage {name} is not trained yet in {self.output}. Train it first, or give --from.")
+        return found
+
+    def _train(self, stage: Stage, alone: bool) -> bool:
+        minutes = {} if self.deadline is None else {"minutes": max(0.0, (self.deadline - time.monotonic()) / 60)}
+        options = options_for(stage.stage, stage.source, stage.options | self.given | minutes)
+        start = self.start or self._input(stage.start, alone)
+        files = Files(self._input(stage.text, alone), self._input(stage.image, alone), start)
+        run = build(stage.stage, files, options, self.recipe.models[stage.model])
+        if run.part.name != stage.trains or run.source.name != stage.source:
+            raise ValueError(
+                f"stage {stage.name} says that {stage.trains} train on {stage.source}, but with its options "
+                f"{run.part.name} train on {run.source.name}. Correct the recipe."
+            )
+        if joined():
+            run.share(self.strategy)
+        folder = self.output / stage.name
+        logger.info(f"{stage.name}: {stage.trains} from {stage.source}, into {folder}")
+        return train(run, folder, resume=(folder / FILE).is_file()) >= options.steps
+
+    def _average(self, stage: Stage) -> bool:
+        files = {self._input(name, alone=False): share for name, share in stage.average.items()}
+        if first():
+            average_files(list(files), list(files.values()), self.output / stage.name / "temporal.safetensors")
+        return True

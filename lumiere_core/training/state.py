@@ -129,6 +129,18 @@ def load_state(
     return int(facts["step"])
 
 
+def saved_step(folder: Path) -> int:
+    """Return the step of the state in a folder, without reading its tensors; 0 = it says none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(folder / FILE), framework="pt") as file:
+            step = (file.metadata() or {}).get("step", "")
+    except (SafetensorError, OSError):
+        return 0
+    return int(step) if step.isdecimal() else 0
+
+
 def _check_facts(folder: Path, facts: dict[str, str], name: str, options: TrainOptions, data: dict[str, str]) -> None:
     if facts.get("phase") != name:
         raise ValueError(f"{folder} holds a run of `train {facts.get('phase')}`, not of `train {name}`.")

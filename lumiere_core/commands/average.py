@@ -1,0 +1,21 @@
+"""`average`: the weighted mean of weights files of one architecture, such as those of two runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, help="two or more; the last one gives the metadata")
+    parser.add_argument("--shares", required=True, nargs="+", type=float, help="of each file, for example 0.3 0.7")
+    parser.add_argument("--output", required=True, type=Path, help="file to write")
+
+
+def main(options: argparse.Namespace) -> int:
+    from ..nets.checkpoint import average_files
+
+    average_files(options.files, options.shares, options.output)
+    sys.stdout.write(f"{options.output}\n")
+    return 0
