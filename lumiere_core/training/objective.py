@@ -9,7 +9,7 @@ from ..clips.framing import grown
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.noise import mix_noise
 from .batch import Batch
-from .draws import Draws
+from .draws import FRESH, Draws
 from .options import TrainOptions
 
 # Noise levels (sigma) up to which errors near an object weigh more: the object can still be made out there. Above,
@@ -32,6 +32,10 @@ def objective(denoiser: Denoiser, batch: Batch, options: TrainOptions, random: D
     alone = random.uniform()[:, 0] < options.pure_noise
     timestep = timestep.where(~alone.to(x0.device), schedule.steps - 1)
     eps = training_noise(random, x0.shape[1:], denoiser.shared_noise, x0.device)
+    if options.fresh_noise:
+        draws = Draws(options.seed, batch.samples, FRESH)
+        fresh = (draws.uniform() < options.fresh_noise).to(x0.device)
+        eps = torch.where(fresh[:, :, None, None, None], draws.normal(x0.shape[1:], x0.device), eps)
     noised, target = schedule.training_pair(x0, eps, timestep)
     if alone.any():
         # The last level still shows a clip to who can average 80 frames; sampling starts without one

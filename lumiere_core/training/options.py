@@ -41,7 +41,7 @@ CACHED = ("cached-clips", "cached-crops")
 STYLED = ("styled-stills", "pictures", "encoded-pictures")
 DRAWN = ("stills", "clips", "crops", *STYLED)  # at a size that is asked for
 # Without a second frame these do nothing.
-NEED_FRAMES = ("change_weight", "motion_weight", "checkpointing", "only", "strides")
+NEED_FRAMES = ("change_weight", "motion_weight", "checkpointing", "only", "strides", "fresh_noise")
 
 
 def option(
@@ -133,6 +133,14 @@ class TrainOptions:
         least=0,
         most=10_000,
     )
+    shortest: int = option(
+        0,
+        "least length of clips with lengths of their own, from this to num_frames; 0 = all have num_frames",
+        "frames",
+        ("clips",),
+        least=0,
+        most=10_000,
+    )
     fps: float = option(16.0, "of the world's clips", "frames a second", ("clips", "crops"), least=0.01, most=1000)
     moving_share: float = option(
         0.0, "share of the scenes at least whose caption names how they move", "", WORLD, least=0, most=1
@@ -151,6 +159,14 @@ class TrainOptions:
         "share of the clips that are told where in their video they are; the others are told they are whole",
         "",
         ("cached-clips",),
+        least=0,
+        most=1,
+    )
+    fresh_noise: float = option(
+        0.0,
+        "share of the clips whose noise is new in each frame; the others have the same in all",
+        "",
+        ("crops",),
         least=0,
         most=1,
     )
@@ -212,6 +228,11 @@ class TrainOptions:
             raise ValueError("--moving chooses among the scenes of --moving-share, which is 0: give a share of them.")
         if source == "clips" and self.num_frames < 2:
             raise ValueError(f"--num-frames is {self.num_frames}; temporal layers learn from 2 frames on.")
+        if self.shortest and not 2 <= self.shortest <= self.num_frames:
+            raise ValueError(
+                f"--shortest is {self.shortest} and --num-frames {self.num_frames}; lengths from 2 frames to num_frames are "
+                "drawn."
+            )
         if source == "styled-stills":
             from ..world.styles import STYLES  # with torch, which --help does without
 

@@ -13,7 +13,7 @@ from ...nets.text_encoder import Text
 from ...world.dice import Dice
 from ...world.styles import STYLES, stylise
 from ..batch import Batch
-from ..draws import MASK, MOMENT, PICTURE, Draws
+from ..draws import LENGTH, MASK, MOMENT, PICTURE, Draws
 from ..masks import draw_known, draw_task
 from ..options import TrainOptions
 from ..pictures import named
@@ -21,6 +21,7 @@ from .base import Source
 from .scenes import Scenes
 
 Encode = Callable[[list[str]], Text]
+LENGTHS = 12  # that clips have at most, where they have lengths of their own
 
 
 class WorldSource(Source):
@@ -135,16 +136,25 @@ class WorldClips(WorldSource):
     def frames(self) -> int:
         return self.options.num_frames
 
-    def length_of(self, number: int) -> int:
-        """Return how many frames the clips of a batch have."""
-        return self.options.num_frames
+    def by_length(self, samples: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
+        """Return the lengths of clips, in frames, with the samples that have each of them."""
+        shortest, longest = self.options.shortest, self.options.num_frames
+        if not shortest:
+            return [(longest, samples)]
+        # A few lengths, so that a batch holds few shapes; not multiples of one number, which the padding would favour.
+        known = torch.linspace(shortest, longest, LENGTHS).round().int().tolist()
+        chosen = (Draws(self.options.seed, samples, LENGTH).uniform()[:, 0] * LENGTHS).int().tolist()
+        groups: dict[int, list[int]] = {}
+        for sample, index in zip(samples, chosen, strict=True):
+            groups.setdefault(known[index], []).append(sample)
+        return sorted(groups.items())
 
     def draw(self, numbers: Sequence[int]) -> list[Batch]:
-        batches, options = [self.samples(number) for number in numbers], self.options
-        scenes = self.scenes(batches)
-        places = [self.numbers(samples, self.length_of(n)) for n, samples in zip(numbers, batches, strict=True)]
-        masks = self.known or options.object_weight > 0
-        clips = self.render(scenes, [place / options.fps for place in places], masks)
+        parts = [(number, *part) for number in numbers for part in self.by_length(self.samples(number))]
+        scenes = self.scenes([samples for _, _, samples in parts])
+        places = [self.numbers(samples, length) for _, length, samples in parts]
+        masks = self.known or self.options.object_weight > 0
+        clips = self.render(scenes, [self.seconds(place) for place in places], masks)
         return [
             Batch(
                 number,
@@ -153,17 +163,32 @@ class WorldClips(WorldSource):
                 self.text([scene.caption for scene in chosen], samples),
                 objects,
                 self.condition(x0, objects, samples) if self.known else None,
-                {"numbers": place.to(x0.device)},
+                {"numbers": place.to(x0.device)} | ({"clip_frames": length} if length > self.whole else {}),
             )
-            for number, samples, chosen, place, (x0, objects) in zip(
-                numbers, batches, scenes, places, clips, strict=True
+            for (number, length, samples), chosen, place, (x0, objects) in zip(
+                parts, scenes, places, clips, strict=True
             )
         ]
 
+    @property
+    def whole(self) -> int:
+        """Frames of a scene."""
+        return round(world.CLIP_SECONDS * self.options.fps)
+
     def numbers(self, samples: Sequence[int], length: int) -> Tensor:
-        """Return (b, t) numbers, not whole ones, of the frames of windows in their clips."""
+        """Return (b, t) numbers, not whole ones, of the frames of windows in their clips.
+
+        Of clips with lengths of their own every other one is the beginning, as a short clip is when it is sampled.
+        """
         slack = max(0.0, world.CLIP_SECONDS * self.options.fps - length)
-        return Draws(self.options.seed, samples, MOMENT).uniform() * slack + torch.arange(length)
+        start, first = Draws(self.options.seed, samples, MOMENT).uniform(2).split(1, dim=1)
+        if self.options.shortest:
+            start = start * (first < 0.5)
+        return start * slack + torch.arange(length)
+
+    def seconds(self, numbers: Tensor) -> Tensor:
+        """Return the moments of frames; a clip of more frames than a scene shows the scene more slowly."""
+        return numbers / self.options.fps * min(1.0, self.whole / numbers.shape[1])
 
     def condition(self, clips: Tensor, covers: Tensor, samples: Sequence[int]) -> Tensor:
         """Return (b, 4, t, h, w): what is known of clips, given the coverage of their objects."""

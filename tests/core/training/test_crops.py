@@ -73,6 +73,24 @@ def test_noise_is_the_same_in_all_frames(stage):
     assert noise.diff(dim=2).abs().mean() < 0.5 * noise.abs().mean()
 
 
+def test_some_clips_get_noise_that_is_new_in_each_frame(stage):
+    """As the node's `noise` may ask for; the others, and the rest of a sample's randomness, are as without."""
+
+    def inputs(**options):
+        run, seen = stage(4, batch_size=8, **options), []
+        forward = run.part.network.forward
+        run.part.network.forward = lambda x, *rest, **more: seen.append(x) or forward(x, *rest, **more)
+        run.loss(0)
+        return seen[0]
+
+    plain, mixed, fresh = inputs(), inputs(fresh_noise=0.5), inputs(fresh_noise=1.0)
+    changed = [not torch.equal(a, b) for a, b in zip(plain, mixed, strict=True)]
+    assert 0 < sum(changed) < 8
+    assert all(torch.equal(a, b) for a, b, new in zip(mixed, fresh, changed, strict=True) if new)
+    still, moving = (clips.diff(dim=2).square().mean() for clips in (plain, fresh))
+    assert moving > 2 * still
+
+
 def test_one_frame_trains_the_spatial_part(stage, tmp_path):
     run = stage(steps=3)
     models = run.part.models

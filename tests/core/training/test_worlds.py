@@ -83,6 +83,43 @@ def test_windows_begin_where_their_frames_are_drawn(make):
     assert torch.allclose(batch.x0[1], frames.transpose(0, 1), atol=1e-5)
 
 
+def test_clips_may_have_lengths_of_their_own(make):
+    """Whatever else is in the batch; half of the short ones begin where their scene does."""
+    options = {"shortest": 2, "num_frames": 96, "known": True}
+    source = make(WorldClips, batch_size=24, **options)
+    batches = source.draw([0])
+    lengths = {batch.x0.shape[2]: batch for batch in batches}
+    assert len(lengths) == len(batches) > 4 and min(lengths) < 20 and max(lengths) > 70
+    assert sorted(sample for batch in batches for sample in batch.samples) == list(range(24))
+    starts = torch.cat([batch.more["numbers"][:, 0] for batch in batches if batch.x0.shape[2] < 60])
+    assert 0.2 < (starts == 0).float().mean() < 0.8 and starts.max() > 5
+    alone = {
+        sample: b
+        for n in range(24)
+        for b in make(WorldClips, batch_size=1, **options).draw([n])
+        for sample in b.samples
+    }
+    for batch in batches:
+        for row, sample in enumerate(batch.samples):
+            assert torch.allclose(batch.x0[row], alone[sample].x0[0], atol=1e-5)
+            assert torch.equal(batch.known[row, -1], alone[sample].known[0, -1])
+
+
+def test_a_clip_of_more_frames_than_a_scene_shows_it_more_slowly(make):
+    source = make(WorldClips, batch_size=1, shortest=96, num_frames=96)
+    (batch,) = source.draw([3])
+    assert batch.more["clip_frames"] == 96 and torch.equal(batch.more["numbers"][0], torch.arange(96.0))
+    times = torch.arange(96) * (80 / 96 / 16)
+    frames = world.render_frames([scenes_of(source.options, [3])[0]] * 96, times, 16, 16)
+    assert torch.allclose(batch.x0[0], frames.transpose(0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("shortest", [1, 9])
+def test_impossible_lengths_are_refused(shortest):
+    with pytest.raises(ValueError, match=f"--shortest is {shortest} and --num-frames 8"):
+        TrainOptions(shortest=shortest, num_frames=8).refuse("clips", ["shortest"])
+
+
 def test_what_is_known_is_the_clean_clip(make):
     (batch,) = make(WorldClips, known=True, batch_size=8).draw([0])
     clip, mask = batch.known.split([3, 1], dim=1)
