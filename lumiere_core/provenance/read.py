@@ -103,7 +103,7 @@ def _video_fields(path: Path) -> dict[str, Any]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             return {name: _decoded(value) for name, value in container.metadata.items()}
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise ValueError(f"{path.name} is neither a picture nor a video that can be opened ({error}).") from error

@@ -159,3 +159,18 @@ def test_a_missing_network_is_named(host):
     node = host.nodes_by_id["LumiereMeasureSets"]
     said = node.validate_inputs(network="i3d_other.safetensors")
     assert "i3d_other.safetensors" in said and "video_features" in said and "Publishers" in said
+
+
+def test_read_label_of_a_saved_and_of_an_unsaved_video(host, clip, tmp_path):
+    from lumiere_core.clips.media import write_mp4
+
+    write_mp4(tmp_path / "other.mp4", (clip * 255).byte(), metadata={"comment": "made by somebody"})
+    from comfy_api.v0_0_2 import InputImpl
+
+    text, generated, label, workflow = host.call(
+        "LumiereReadLabel", video=InputImpl.VideoFromFile(str(tmp_path / "other.mp4")), look_for_watermark=False
+    )
+    assert "made by somebody" in text and not generated and (label, workflow) == ("", "")
+    (video,) = host.call("CreateVideo", images=clip, fps=16.0)
+    text, generated, label, _ = host.call("LumiereReadLabel", video=video, look_for_watermark=False)
+    assert not generated and "workflow: none" in text
