@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import json
 import logging
-import os
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -14,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..commands.host_process import script_command
+from ..commands.host_process import Worker, WorkerError
 
 logger = logging.getLogger("lumiere")
 
@@ -28,16 +24,16 @@ class HostWindows:
 
     def __init__(self, weights: str | Path) -> None:
         self.weights = weights
-        self._process: subprocess.Popen | None = None
+        self._worker: Worker | None = None
         self._missing = False
 
     def upscale(self, frames: Tensor, prompt: str, seed: int, steps: int, length: int, overlap: int) -> Tensor | None:
         """Return the enlarged (t, h, w, 3) uint8 clip, or None without a host.
 
         Raises:
-            RuntimeError: the host started and then failed.
+            WorkerError: the host started and then failed.
         """
-        if self._process is None and not self._missing:
+        if self._worker is None and not self._missing:
             self._start()
         if self._missing:
             return None
@@ -53,31 +49,12 @@ class HostWindows:
                 "length": length,
                 "overlap": overlap,
             }
-            self._process.stdin.write(f"{json.dumps(job)}\n")
-            self._process.stdin.flush()
-            line = self._wait_for("done", "failed")
-            if not line.startswith("done"):
-                raise RuntimeError(f"the host's context windows: {line}")
+            self._worker.ask(job)
             return torch.from_numpy(np.load(large))
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(
-            script_command("context_windows", self.weights, torch.get_num_threads()),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=os.environ,
-        )
-        atexit.register(self._process.kill)
-        line = self._wait_for("ready", "failed")
-        if not line.startswith("ready"):
+        try:
+            self._worker = Worker("context_windows", self.weights, torch.get_num_threads())
+        except WorkerError as error:
             self._missing = True
-            logger.warning("the host's context windows are left out: %s", line)
-
-    def _wait_for(self, *words: str) -> str:
-        """Return the next line that begins with one of the words; the host prints others."""
-        for line in self._process.stdout:
-            if line.startswith(words):
-                return line.strip()
-        return "failed: the process ended"
+            logger.warning("the host's context windows are left out: %s", error)

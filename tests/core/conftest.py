@@ -179,3 +179,53 @@ def spawn():
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def narrow_i3d():
+    """Function () -> weights of a very narrow I3D, by the names of the public files."""
+
+    def make(width=2, classes=7, seed=0):
+        """Weights of a very narrow I3D, by the names of the public files."""
+        generator, state = torch.Generator().manual_seed(seed), {}
+
+        def unit(name, channels, kernel):
+            state[f"{name}.conv3d.weight"] = torch.randn(width, channels, *kernel, generator=generator) * 0.3
+            for part in ("running_mean", "bias"):
+                state[f"{name}.bn.{part}"] = torch.randn(width, generator=generator) * 0.1
+            for part in ("running_var", "weight"):
+                state[f"{name}.bn.{part}"] = torch.rand(width, generator=generator) + 0.5
+
+        unit("Conv3d_1a_7x7", 3, (7, 7, 7))
+        unit("Conv3d_2b_1x1", width, (1, 1, 1))
+        unit("Conv3d_2c_3x3", width, (3, 3, 3))
+        channels = width
+        for block in ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c"):
+            for part in ("b0", "b1a", "b2a", "b3b"):
+                unit(f"Mixed_{block}.{part}", channels, (1, 1, 1))
+            for part in ("b1b", "b2b"):
+                unit(f"Mixed_{block}.{part}", width, (3, 3, 3))
+            channels = 4 * width
+        state["logits.conv3d.weight"] = torch.randn(classes, channels, 1, 1, 1, generator=generator)
+        state["logits.conv3d.bias"] = torch.randn(classes, generator=generator)
+        return state
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def narrow_c3d():
+    """Function () -> weights of a very narrow C3D."""
+
+    def make(width=2, classes=5):
+        generator, state, channels = torch.Generator().manual_seed(0), {}, 3
+        for name in ("conv1", "conv2", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b"):
+            state[f"{name}.weight"] = torch.randn(width, channels, 3, 3, 3, generator=generator) * 0.3
+            state[f"{name}.bias"] = torch.zeros(width)
+            channels = width
+        for name, size, out in (("fc6", 16 * width, 8), ("fc7", 8, 8), ("fc8", 8, classes)):
+            state[f"{name}.weight"] = torch.randn(out, size, generator=generator) * 0.1
+            state[f"{name}.bias"] = torch.zeros(out)
+        return state
+
+    return make

@@ -1,0 +1,212 @@
+"""Running one workflow on many prompts, case by case, so that it can be stopped and goes on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..commands.host_process import Worker, WorkerError
+from ..files import Record, write_text
+from ..measures import measure_clip
+from .store import Store
+from .video_set import frames_of
+
+PROMPTS = Path(__file__).parent / "data" / "prompts_113.txt"
+SHEET_FRAMES = 4  # of a clip, on the contact sheet
+CELL = 160  # pixels
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip that is wanted."""
+
+    name: str  # of its files
+    prompt: str
+    seed: int
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Return the lines of a file that are neither empty nor comments (#).
+
+    Raises:
+        ValueError: there are none.
+    """
+    lines = [line.strip() for line in Path(path).read_text("utf-8-sig").splitlines()]
+    prompts = [line for line in lines if line and not line.startswith("#")]
+    if not prompts:
+        raise ValueError(f"{path} holds no prompts; one a line is wanted.")
+    return prompts
+
+
+def jobs_of(prompts: list[str], seed: int) -> list[Job]:
+    """One job a prompt, all with the same seed, as the paper does."""
+    return [Job(f"{index:03d}_{slug(prompt)}", prompt, seed) for index, prompt in enumerate(prompts)]
+
+
+def slug(prompt: str) -> str:
+    words = "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in prompt.lower())
+    return "_".join(filter(None, words.split("_")))[:48] or "clip"
+
+
+def run_workflow(
+    workflow: Path,
+    jobs: list[Job],
+    output: Path,
+    *,
+    base: str = "",
+    fps: float = 16.0,
+    limit: int | None = None,
+    minutes: float | None = None,
+    threads: int = 0,
+    start: Callable[..., Any] | None = None,
+) -> list[Record]:
+    """Make the clips that the folder lacks, each with its caption beside it, measure them, and return all lines.
+
+    The folder is one that `prepare` takes. A line names the workflow by its hash: another workflow makes all anew.
+
+    Args:
+        base: folder of models and packs of the host; "" = the ComfyUI around this pack.
+        fps: of the mp4 where the workflow saves pictures.
+        limit, minutes: stop after so many clips or minutes.
+        start: starts the process that runs workflows; default: `Worker`.
+
+    Raises:
+        ValueError: the host cannot run the workflow.
+    """
+    text = workflow.read_text("utf-8")
+    store = Store(output / "clips.jsonl")
+    run = {"workflow": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    done = store.of_run(run)
+
+    def missing(job: Job) -> bool:
+        line = done.get(job.name)
+        same = line and (line["prompt"], line["seed"]) == (job.prompt, job.seed)
+        return not (same and (output / f"{job.name}.mp4").is_file())
+
+    wanted = [job for job in jobs if missing(job)][:limit]
+    worker, began = None, time.monotonic()
+    try:
+        for number, job in enumerate(wanted):
+            if minutes and time.monotonic() - began > 60 * minutes:
+                break
+            if worker is None:
+                worker = (start or Worker)("workflows", workflow.resolve(), base, threads)
+            clip, started = output / f"{job.name}.mp4", time.monotonic()
+            worker.ask({"prompt": job.prompt, "seed": job.seed, "output": str(clip.resolve()), "fps": fps})
+            seconds = time.monotonic() - started
+            write_text(clip.with_suffix(".txt"), job.prompt + "\n")
+            store.append(_line(job, clip, run, seconds), durable=True)
+            sys.stdout.write(f"{number + 1}/{len(wanted)}  {clip.name}  {seconds:.0f} s\n")
+            sys.stdout.flush()
+    except WorkerError as error:
+        raise ValueError(f"{workflow.name}: {error}") from error
+    finally:
+        if worker is not None:
+            worker.close()
+    lines = store.of_run(run)
+    return [lines[job.name] for job in jobs if not missing_line(lines, job)]
+
+
+def missing_line(lines: dict[str, Record], job: Job) -> bool:
+    line = lines.get(job.name)
+    return line is None or (line["prompt"], line["seed"]) != (job.prompt, job.seed)
+
+
+def _line(job: Job, clip: Path, run: Record, seconds: float) -> Record:
+    frames, rate = frames_of(clip)
+    report = measure_clip(frames)
+    return {
+        "case": job.name,
+        "prompt": job.prompt,
+        "seed": job.seed,
+        **run,
+        "seconds": round(seconds, 1),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "frames": report.frames,
+        "fps": rate,
+        "size": list(report.size),
+        "figures": {name: round(value, 5) for name, value in report.values.items()},
+    }
+
+
+def table_of(lines: list[Record]) -> str:
+    """Return the figures as CSV: a row a clip, and their means in the last."""
+    names = list(dict.fromkeys(name for line in lines for name in line["figures"]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["clip", "prompt", "seed", "frames", "fps", *names])
+    for line in lines:
+        facts = [line[name] for name in ("case", "prompt", "seed", "frames", "fps")]
+        writer.writerow([*facts, *(line["figures"].get(name, "") for name in names)])
+    means = mean_figures(lines)
+    writer.writerow(["mean", "", "", "", "", *(round(means[name], 5) for name in names)])
+    return text.getvalue()
+
+
+def mean_figures(lines: list[Record]) -> dict[str, float]:
+    """Return the mean of each figure over the clips that have it."""
+    names = list(dict.fromkeys(name for line in lines for name in line["figures"]))
+    return {
+        name: float(np.mean([line["figures"][name] for line in lines if name in line["figures"]])) for name in names
+    }
+
+
+def write_sheet(lines: list[Record], folder: Path, path: Path) -> None:
+    """Write a picture with some frames of every clip, a row each."""
+    from PIL import Image, ImageDraw
+
+    from ..clips.media import save_image
+
+    rows = []
+    for line in lines:
+        frames, _ = frames_of(folder / f"{line['case']}.mp4")
+        wanted = {round(i * (line["frames"] - 1) / (SHEET_FRAMES - 1)) for i in range(SHEET_FRAMES)}
+        rows.append([frame for number, frame in enumerate(islice(frames, line["frames"])) if number in wanted])
+    height, width = lines[0]["size"]
+    cell = (CELL, max(2, round(CELL * height / width)))
+    sheet = Image.new("RGB", (SHEET_FRAMES * CELL, len(rows) * (cell[1] + 16)), (24, 24, 24))
+    draw = ImageDraw.Draw(sheet)
+    for index, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        top = index * (cell[1] + 16)
+        for column, frame in enumerate(row):
+            sheet.paste(Image.fromarray(frame).resize(cell), (column * CELL, top))
+        printable = line["prompt"].encode("ascii", "replace").decode()
+        draw.text((3, top + cell[1] + 2), printable[: SHEET_FRAMES * CELL // 6], fill=(220, 220, 220))
+    save_image(sheet, path)
+
+
+def write_results(lines: list[Record], folder: Path) -> str:
+    """Write measures.csv and sheet.jpg into the folder of the clips; returns what is printed."""
+    write_text(folder / "measures.csv", table_of(lines))
+    write_sheet(lines, folder, folder / "sheet.jpg")
+    means = mean_figures(lines)
+    width = max(map(len, means))
+    rows = [f"{name:<{width}}  {value:10.4f}" for name, value in means.items()]
+    return "\n".join([f"means of {len(lines)} clips in {folder}:", *rows]) + "\n"
+
+
+def load_graph(path: Path) -> dict:
+    """Read an API-format workflow, to refuse another file before a host is started.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        graph = json.loads(path.read_text("utf-8"))
+        if graph and all("class_type" in node and "inputs" in node for node in graph.values()):
+            return graph
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"cannot read the workflow {path}: {error}") from error
+    raise ValueError(f"{path} is no API-format workflow; use File > Export (API) in ComfyUI.")

@@ -1,0 +1,147 @@
+"""What the raters said: preference with Wilson intervals, by prompt, and a bar chart like the paper's figure 10."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+COLUMNS = ("rater", "number", "pair", "question", "chosen", "other", "seconds")
+TITLES = {"1": "matches the text", "2": "better: motion and quality"}
+NORMAL = 1.959964  # of a 95 % interval
+
+
+@dataclass
+class Result:
+    """Answers of the raters that are counted.
+
+    Attributes:
+        wins: question -> [for the first, for the second].
+        prompts: prompt -> question -> the same.
+        excluded: rater -> checks that were failed.
+    """
+
+    labels: tuple[str, str]
+    raters: set[str] = field(default_factory=set)
+    excluded: dict[str, int] = field(default_factory=dict)
+    wins: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    prompts: dict[str, dict[str, list[int]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(lambda: [0, 0]))
+    )
+
+    def text(self) -> str:
+        """Return the results as lines."""
+        first, second = self.labels
+        lines = [f"{len(self.raters)} raters counted, {len(self.excluded)} left out for failed checks of attention"]
+        for question, (ours, theirs) in sorted(self.wins.items()):
+            share, (low, high) = ours / (ours + theirs), wilson(ours, ours + theirs)
+            lines.append(
+                f"{TITLES[question]}: {first} over {second} {100 * share:.1f} % "
+                f"(95 % interval {100 * low:.1f} to {100 * high:.1f}, {ours + theirs} judgements)"
+            )
+        lines += ["", f"by prompt, judgements for {first}:{second}"]
+        for prompt, answers in sorted(self.prompts.items()):
+            counts = "   ".join(f"{TITLES[q]} {a}:{b}" for q, (a, b) in sorted(answers.items()))
+            lines.append(f"  {prompt[:70]:<70}  {counts}")
+        return "\n".join(lines) + "\n"
+
+
+def wilson(right: int, count: int, normal: float = NORMAL) -> tuple[float, float]:
+    """Return Wilson's interval of a share (1927); it stays within 0 and 1, also for few answers."""
+    if not count:
+        return 0.0, 1.0
+    share, square = right / count, normal**2
+    middle = (share + square / (2 * count)) / (1 + square / count)
+    half = normal * math.sqrt(share * (1 - share) / count + square / (4 * count**2)) / (1 + square / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def read_answers(files: list[Path]) -> list[dict[str, str]]:
+    """Return the rows of all files; a file that comes twice counts once.
+
+    Raises:
+        ValueError: a file is not of the page.
+    """
+    rows: dict[tuple, dict[str, str]] = {}
+    for path in files:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ValueError(f"{path} has the columns {reader.fieldnames}; {', '.join(COLUMNS)} are wanted.")
+            for row in reader:
+                rows[row["rater"], row["pair"], row["question"]] = row
+    return list(rows.values())
+
+
+def analyse(rows: list[dict[str, str]], key: dict, tolerated: int = 0) -> Result:
+    """Count the answers of the raters that passed the checks.
+
+    Noise must lose both questions, a still picture the second one; the paper does not say its rule.
+
+    Args:
+        tolerated: wrong answers to checks that a rater may give.
+
+    Raises:
+        ValueError: the answers belong to another page.
+    """
+    unknown = {row["pair"] for row in rows} - set(key["pairs"])
+    if unknown:
+        raise ValueError(f"{len(unknown)} pairs of the answers are not in the key, such as {sorted(unknown)[0]}.")
+    failed: Counter[str] = Counter()
+    for row in rows:
+        kind = key["pairs"][row["pair"]]["kind"]
+        asked = kind == "noise" or (kind == "still" and row["question"] == "2")
+        failed[row["rater"]] += asked and key["files"][row["chosen"]] == "wrong"
+    result = Result(tuple(key["labels"]))
+    result.excluded = {rater: count for rater, count in failed.items() if count > tolerated}
+    result.raters = set(failed) - set(result.excluded)
+    for row in rows:
+        pair = key["pairs"][row["pair"]]
+        if row["rater"] in result.raters and pair["kind"] == "compared":
+            index = "ab".index(key["files"][row["chosen"]])
+            result.wins[row["question"]][index] += 1
+            result.prompts[pair["prompt"]][row["question"]][index] += 1
+    if not result.wins:
+        raise ValueError("no answers are left to count: every rater failed a check, or the files are empty.")
+    return result
+
+
+def bar_chart(result: Result) -> Image.Image:
+    """Draw the share of each side for each question, with the interval, as figure 10 does."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (760, 70 + 90 * len(result.wins)), "white")
+    draw = ImageDraw.Draw(image)
+    first, second = (label.encode("ascii", "replace").decode() for label in result.labels)
+    draw.text((20, 14), first, fill=(30, 90, 200))
+    draw.text((740 - 6 * len(second), 14), second, fill=(200, 60, 40))
+    left, right = 20, 740
+    for index, (question, (ours, theirs)) in enumerate(sorted(result.wins.items())):
+        top, count = 60 + 90 * index, ours + theirs
+        split = left + (right - left) * ours / count
+        draw.text((left, top - 18), TITLES[question], fill="black")
+        draw.rectangle((left, top, split, top + 40), fill=(120, 160, 230))
+        draw.rectangle((split, top, right, top + 40), fill=(240, 150, 130))
+        low, high = (left + (right - left) * end for end in wilson(ours, count))
+        draw.line((low, top + 20, high, top + 20), fill="black", width=2)
+        for end in (low, high):
+            draw.line((end, top + 12, end, top + 28), fill="black", width=2)
+        draw.text((left + 6, top + 14), f"{100 * ours / count:.1f} %", fill="black")
+        draw.text((right - 46, top + 14), f"{100 * theirs / count:.1f} %", fill="black")
+    middle = (left + right) / 2
+    draw.line((middle, 40, middle, image.height - 10), fill=(120, 120, 120))
+    return image
+
+
+def load_key(path: Path) -> dict:
+    """Read the key that `write_page` left beside the page's folder."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no key {path}; it lies beside the folder of the page.")
+    return json.loads(path.read_text("utf-8"))

@@ -1,0 +1,120 @@
+"""Run an API-format workflow of any packs again and again: the other side of `python -m lumiere_core evaluate prompts`.
+
+    python nodes/headless/workflows.py WORKFLOW BASE THREADS
+
+BASE is the folder with models, custom_nodes, input and output; "" = that of the ComfyUI that this pack lies in. Says
+"ready", then reads a job from each line of its input, a JSON object with prompt, seed, output (an .mp4) and fps, and
+answers "done" or "failed: …". Ends with its input.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
+from boot import PACK_ROOT, HeadlessHost, find_host, needs_cpu_flag, prepare_base  # noqa: E402
+from demo import fill_in, find_seeds, read_workflow  # noqa: E402
+
+sys.path.remove(str(Path(__file__).resolve().parent))
+
+VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".gif")
+PLACE = "{prompt}"  # where a workflow says itself where the prompt goes
+
+
+def main(workflow: str, base: str, threads: str) -> None:
+    try:
+        graph = read_workflow(Path(workflow))
+        folder = base_folder(base)
+        host = HeadlessHost(find_host(), folder, ["--cpu"] if needs_cpu_flag() else [])
+        import torch
+
+        if int(threads):
+            torch.set_num_threads(int(threads))
+        media = host.module("lumiere_core.clips.media") if host.pack else None
+    except Exception as error:
+        _say(f"failed: {error}")
+        return
+    _say("ready")
+    for line in sys.stdin:
+        try:
+            job = json.loads(line)
+            run = filled(graph, job["prompt"], job["seed"])
+            publish(host.run(run), folder, Path(job["output"]), job["fps"], media)
+            _say("done")
+        except Exception as error:
+            _say(f"failed: {error}")
+
+
+def base_folder(given: str) -> Path:
+    """Return the folder of models and packs: the given one, else that of the ComfyUI around the pack, else .host/base."""
+    if given:
+        return Path(given).resolve()
+    around = PACK_ROOT.parent.parent
+    if PACK_ROOT.parent.name == "custom_nodes" and (around / "main.py").is_file():
+        return around
+    base = PACK_ROOT / ".host" / "base"
+    prepare_base(base)
+    return base
+
+
+def filled(graph: dict, prompt: str, seed: int) -> dict:
+    """Return a copy of the graph with the prompt and every seed in it.
+
+    A text that holds {prompt} says where it goes; else it is the text behind the sampler's `positive`.
+    """
+    graph = json.loads(json.dumps(graph))
+    places = [
+        (node["inputs"], name)
+        for node in graph.values()
+        for name, value in node["inputs"].items()
+        if isinstance(value, str) and PLACE in value
+    ]
+    for inputs, name in places:
+        inputs[name] = inputs[name].replace(PLACE, prompt)
+    if places:
+        for node_id, name in find_seeds(graph):
+            graph[node_id]["inputs"][name] = seed
+    else:
+        fill_in(graph, prompt, seed)
+    return graph
+
+
+def publish(outputs: dict, base: Path, target: Path, fps: float, media) -> None:
+    """Put what a run saved in its place: its video as it is, or its pictures as an mp4.
+
+    Raises:
+        ValueError: it saved neither.
+    """
+    files = [
+        base / entry["type"] / entry["subfolder"] / entry["filename"]
+        for shown in outputs.values()
+        for key in ("images", "gifs", "videos")
+        for entry in shown.get(key, ())
+        if isinstance(entry, dict) and "filename" in entry
+    ]
+    saved = [file for file in files if file.suffix.lower() in VIDEOS]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if saved:
+        partial = target.with_name(f".{target.name}.partial{saved[-1].suffix}")
+        shutil.copyfile(saved[-1], partial)
+        partial.replace(target)
+        return
+    if len(files) < 2 or media is None:
+        raise ValueError("the workflow saved no video and no two pictures; end it in Save Video.")
+    import numpy as np
+    from PIL import Image
+
+    frames = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    media.write_mp4(target, frames, fps)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text.replace("\n", " ") + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
