@@ -12,7 +12,7 @@ from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.nets.checkpoint import load_parts
 from lumiere_core.nets.config import SSRConfig
 from lumiere_core.training import previews
-from lumiere_core.training.degrade import compress, degrade
+from lumiere_core.training.degrade import compress, degrade, encode_video
 from lumiere_core.training.layers import new_layers
 from lumiere_core.training.loop import train
 from lumiere_core.training.parts import UpscalerPart, new_unet
@@ -126,15 +126,59 @@ def test_impossible_crops_are_refused(stage, size):
         stage(**size)
 
 
+def clip(frames=3, side=64):
+    return world.render_clip(world.sample_scene(3), frames, 16.0, side, side).transpose(0, 1)
+
+
 def test_degradations_are_reproducible_and_differ():
-    scene = world.sample_scene(3)
-    frames = world.render_clip(scene, 3, 16.0, 32, 32).transpose(0, 1)
+    frames = clip()
     results = [degrade(frames, 4, torch.Generator().manual_seed(seed)) for seed in range(24)]
     clean = torch.nn.functional.avg_pool2d(frames, 4)
-    assert all(r.shape == (3, 3, 8, 8) and r.isfinite().all() for r in results)
+    assert all(r.shape == (3, 3, 16, 16) and r.isfinite().all() for r in results)
+    assert all(r.abs().max() <= 1 for r in results)
     untouched = sum(torch.equal(r, clean) for r in results)
     assert 8 <= untouched <= 20
-    assert torch.equal(results[5], degrade(frames, 4, torch.Generator().manual_seed(5)))
+    assert all(
+        torch.equal(result, degrade(frames, 4, torch.Generator().manual_seed(seed)))
+        for seed, result in enumerate(results)
+    )
+
+
+def test_small_and_large_clips_are_degraded_alike_but_for_the_codec():
+    """Eight pixels are too few for H.264; JPEG takes its place."""
+    assert all(degrade(clip(2, 32), 4, torch.Generator().manual_seed(seed)).shape == (2, 3, 8, 8) for seed in range(12))
+
+
+def test_every_kind_of_degradation_occurs(monkeypatch):
+    import kornia
+
+    from lumiere_core.training import degrade as module
+
+    seen = set()
+
+    def noted(name, function):
+        return lambda *arguments, **named: seen.add(name) or function(*arguments, **named)
+
+    monkeypatch.setattr(module, "encode_video", noted("H.264", module.encode_video))
+    monkeypatch.setattr(module, "compress", noted("JPEG", module.compress))
+    monkeypatch.setattr(kornia.filters, "motion_blur", noted("motion", kornia.filters.motion_blur))
+    for seed in range(40):
+        degrade(clip(2), 4, torch.Generator().manual_seed(seed))
+    assert seen == {"H.264", "JPEG", "motion"}
+
+
+def test_video_compression_keeps_frames_in_order_and_loses_more_at_a_higher_factor():
+    scene = world.scene_from_caption("a red ball moving right on a white background", 0)
+    frames = world.render_clip(scene, 9, 4.0, 37, 37).transpose(0, 1)
+    weak, strong = (encode_video(frames, crf) for crf in (12, 40))
+    assert weak.shape == strong.shape == frames.shape
+    errors = [(out - frames).abs().mean() for out in (weak, strong)]
+    assert 0 < errors[0] < errors[1] < 0.2
+    nearest = [(weak - frames[n]).square().flatten(1).mean(1).argmin().item() for n in (0, 4, 8)]
+    assert nearest == [0, 4, 8]
+    assert torch.equal(weak, encode_video(frames, 12))
+    with pytest.raises(ValueError, match="3 x 8 x 8.*16 pixels"):
+        encode_video(torch.zeros(1, 3, 8, 8), 23)
 
 
 def test_compression_takes_any_size_and_loses_little():
