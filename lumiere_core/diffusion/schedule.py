@@ -15,6 +15,7 @@ from torch import Tensor
 
 KINDS = ("cosine", "scaled_linear")
 PREDICTIONS = ("v", "eps", "x0")
+MOST_SIGMA, MOST_STEPS = 1e5, 100_000  # of a schedule that a file may ask for
 
 
 class Schedule:
@@ -47,8 +48,14 @@ class Schedule:
                 f"got schedule kind {kind!r} with prediction {prediction!r}; "
                 f"kinds are {KINDS}, predictions are {PREDICTIONS}."
             )
-        if sigma_data <= 0:
-            raise ValueError(f"sigma_data is {sigma_data}; more than 0 is wanted.")
+        numbers = {"sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MOST_SIGMA:
+                raise ValueError(f"{name} is {value!r:.60}; a number above 0, of at most {MOST_SIGMA:g}, is wanted.")
+        if sigma_min >= sigma_max:
+            raise ValueError(f"sigma_min is {sigma_min}, sigma_max {sigma_max}; a smaller and a larger one are wanted.")
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
+            raise ValueError(f"the schedule has {steps!r:.60} steps; a whole number from 2 to {MOST_STEPS} is wanted.")
         self.kind, self.prediction, self.steps, self.sigma_data = kind, prediction, steps, sigma_data
         if kind == "cosine":
             ends = math.atan(sigma_min), math.atan(sigma_max)

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from .config import TemporalConfig, TextConfig, UNetConfig
 StateDict = dict[str, Tensor]
 WEIGHTS = Path(__file__).parents[1] / "weights"
 PREFIXES = ("text", "image", "temporal")
+SCHEDULE = {"kind", "prediction", "sigma_min", "sigma_max", "steps", "sigma_data"}  # arguments of `Schedule`
+LARGEST = 1 << 14  # pixels of a trained size
 
 
 def load_file(path: str | Path) -> tuple[StateDict, dict[str, str]]:
@@ -109,6 +112,32 @@ def check_state(wanted: StateDict, got: StateDict, what: str) -> None:
             f"{what} do not fit this architecture: {'; '.join(problems)}. "
             "The file was made for another backbone or configuration."
         )
+    check_values(got, what)
+
+
+def check_values(state: StateDict, what: str) -> None:
+    """Raise ValueError unless all tensors are floating point and finite; the first others are named."""
+    kinds = [
+        f"{k} is {str(v.dtype).removeprefix('torch.')}" for k, v in sorted(state.items()) if not v.is_floating_point()
+    ]
+    if kinds:
+        raise ValueError(
+            f"{what} are no weights: {len(kinds)} tensors are of another type than floating point: "
+            f"{', '.join(kinds[:3])}. Export or download the file again."
+        )
+    bad = [k for k, v in sorted(state.items()) if v.device.type != "meta" and not _is_finite(v)]
+    if bad:
+        raise ValueError(
+            f"{what} hold NaN or infinite numbers in {len(bad)} tensors: {', '.join(bad[:3])}. The run that made them "
+            "had diverged, or the file is damaged: take an earlier one."
+        )
+
+
+def _is_finite(value: Tensor) -> bool:
+    if not value.numel():
+        return True
+    value = value if value.element_size() > 1 else value.float()  # float8 has no order
+    return all(math.isfinite(end) for end in torch.aminmax(value))  # NaN passes through; 8 times as fast as isfinite
 
 
 @dataclass
@@ -124,25 +153,42 @@ class Parts:
 
     @property
     def unet_config(self) -> UNetConfig:
-        return UNetConfig.from_dict(self._section("unet"))
+        return self._config(UNetConfig, "unet")
 
     @property
     def temporal_config(self) -> TemporalConfig:
-        return TemporalConfig.from_dict(self._section("temporal"))
+        return self._config(TemporalConfig, "temporal")
 
     @property
     def text_config(self) -> TextConfig:
-        return TextConfig.from_dict(self._section("text"))
+        return self._config(TextConfig, "text")
 
     @property
     def schedule(self) -> dict[str, Any]:
-        return self._section("schedule")
+        section = self._section("schedule")
+        unknown = sorted(section.keys() - SCHEDULE)
+        if unknown:
+            raise ValueError(f"the schedule of {self._names()} does not know {unknown}. Update the node pack.")
+        return section
+
+    def _names(self) -> str:
+        return ", ".join(self.sha256) or "the checkpoint"
+
+    def _config(self, kind: type, name: str):
+        try:
+            return kind.from_dict(self._section(name))
+        except ValueError as error:
+            raise ValueError(f"the lumiere.config of {self._names()} cannot be used: {error}") from error
 
     def _section(self, name: str) -> dict[str, Any]:
         if name not in self.config:
             raise ValueError(
-                f'{", ".join(self.sha256) or "the checkpoint"} has no "{name}" in its lumiere.config, only '
+                f'{self._names()} has no "{name}" in its lumiere.config, only '
                 f"{sorted(self.config)}. Choose the file that holds this part of the model."
+            )
+        if not isinstance(self.config[name], dict):
+            raise ValueError(
+                f'"{name}" in the lumiere.config of {self._names()} is no JSON object. Get the file again.'
             )
         return self.config[name]
 
@@ -151,7 +197,7 @@ class Parts:
         missing = [part for part in parts if getattr(self, part) is None]
         if missing:
             raise ValueError(
-                f"{', '.join(self.sha256) or 'the checkpoint'} holds no {' and no '.join(missing)} weights; "
+                f"{self._names()} holds no {' and no '.join(missing)} weights; "
                 f"keys with the prefixes {', '.join(p + '.' for p in missing)} are wanted."
             )
 
@@ -207,6 +253,7 @@ def load_parts(paths: Path | str | list[Path]) -> Parts:
             found = {k.removeprefix(f"{prefix}."): v for k, v in state.items() if k.startswith(f"{prefix}.")}
             if found:
                 setattr(parts, prefix, found)
+    _check_parts(parts)
     return parts
 
 
@@ -228,15 +275,46 @@ def _parts_in(path: str, *written: int) -> frozenset[str] | None:
         return None
 
 
+def _check_parts(parts: Parts) -> None:
+    """Raise ValueError unless every part that was read is of its configuration's architecture, in finite numbers.
+
+    The networks are made without memory: a damaged configuration must not ask for more than there is.
+    """
+    from .temporal import TemporalLayers
+    from .text_encoder import TextEncoder
+    from .unet import UNet
+
+    makers = {
+        "text": (("text",), lambda: TextEncoder(parts.text_config)),
+        "image": (("unet",), lambda: UNet(parts.unet_config)),
+        "temporal": (("unet", "temporal"), lambda: TemporalLayers(parts.unet_config, parts.temporal_config)),
+    }
+    for part, (sections, make) in makers.items():
+        state = getattr(parts, part)
+        if state is not None and set(sections) <= parts.config.keys():
+            what = f"the {part} weights of {parts._names()}"
+            with torch.device("meta"):
+                network = make()
+            check_state(network.state_dict(), state, what)
+
+
 def _parse_config(text: str, name: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         raise ValueError(
             f"the metadata field lumiere.config of {name} is {text[:40]!r}; a JSON object is wanted. "
             "The file is damaged: download or export it again."
+        )
+    size = config.get("size")
+    if size is not None and not (
+        isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= LARGEST for n in size)
+    ):
+        raise ValueError(
+            f'"size" in the lumiere.config of {name} is {size!r:.60}; height and width in pixels are wanted, each '
+            f"from 1 to {LARGEST}. The file is damaged: download or export it again."
         )
     return config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
@@ -12,10 +13,45 @@ from typing import Any
 RETIRED = {"position_frames": 0}
 KINDS = ("lumiere", "motion_module")  # of temporal layers
 LORA_LAYERS = ("all", "attention")  # that low-rank deltas may be of
+# Least and most of a number, of each entry of a tuple; MANY where a name is not here. No network that a machine of
+# today can hold is outside; a damaged file is, and must not ask for terabytes.
+MANY = (0, 1 << 16)
+LIMITS = {
+    "in_channels": (1, 256),
+    "out_channels": (1, 256),
+    "patch_size": (1, 64),
+    "model_channels": (32, 4096),
+    "channel_mult": (1, 16),
+    "num_res_blocks": (1, 16),
+    "transformer_depth": (0, 64),
+    "transformer_depth_output": (0, 64),
+    "transformer_depth_middle": (0, 64),
+    "context_dim": (1, 1 << 16),
+    "num_heads": (-1, 256),
+    "num_head_channels": (-1, 4096),
+    "depth": (1, 64),
+    "spatial_kernel": (1, 31),
+    "temporal_kernel": (1, 31),
+    "frames_per_clip": (1, 4096),
+    "fps": (1e-3, 1000),
+    "width": (1, 1 << 14),
+    "tokens": (1, 4096),
+    "max_bytes": (1, 1 << 16),
+    "scale": (2, 64),
+    "level_channels": (2, 1 << 14),
+    "max_noise": (0, 100),
+    "heads": (1, 256),
+    "table_frames": (1, 4096),
+}
+LEVELS = 12
 
 
 class _Config:
-    """JSON round trip shared by the configurations."""
+    """JSON round trip and plain checks shared by the configurations: every value has its field's type and limits."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(self, field)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -26,8 +62,10 @@ class _Config:
         """Build from `to_dict` output; lists become tuples.
 
         Raises:
-            ValueError: a name that this version does not know.
+            ValueError: a name that this version does not know, or a value of another type or out of bounds.
         """
+        if not isinstance(values, dict):
+            raise ValueError(f"{cls.__name__} is read from names and values, got {values!r:.60}.")
         values = {k: v for k, v in values.items() if k not in RETIRED or v != RETIRED[k]}
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
@@ -37,6 +75,33 @@ class _Config:
                 "Update the node pack."
             )
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _check(config: _Config, field: dataclasses.Field) -> None:
+    """Raise ValueError unless a field holds what its annotation says, within its limits."""
+    value, kind = getattr(config, field.name), str(field.type)
+    if value is None and "None" in kind:
+        return
+    least, most = LIMITS.get(field.name, MANY)
+    if kind == "str":
+        fits, wanted = isinstance(value, str), "a word"
+    elif kind == "bool":
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif kind.startswith("tuple"):
+        fits = isinstance(value, tuple) and len(value) <= LEVELS * most
+        fits, wanted = fits and all(_within(v, least, most) for v in value), f"whole numbers from {least} to {most}"
+    elif kind == "float":
+        fits, wanted = _within(value, least, most, whole=False), f"a number from {least:g} to {most:g}"
+    else:
+        fits, wanted = _within(value, least, most), f"a whole number from {least} to {most}"
+    if not fits:
+        raise ValueError(f"{field.name} of {type(config).__name__} is {value!r:.60}; wanted: {wanted}.")
+
+
+def _within(value: Any, least: float, most: float, whole: bool = True) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        return False
+    return math.isfinite(value) and least <= value <= most
 
 
 @dataclass(frozen=True)
@@ -62,7 +127,10 @@ class UNetConfig(_Config):
     disable_self_attn: bool = False  # transformers attend to the text only: fully convolutional
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         levels = len(self.channel_mult)
+        if not 1 <= levels <= LEVELS:
+            raise ValueError(f"channel_mult has {levels} entries; 1 to {LEVELS} levels are wanted.")
         if len(self.num_res_blocks) != levels:
             raise ValueError(
                 f"num_res_blocks has {len(self.num_res_blocks)} entries, channel_mult has {levels}; "
@@ -89,7 +157,7 @@ class UNetConfig(_Config):
             raise ValueError(
                 f"patch_channels is {self.patch_channels}; a patch has {self.in_channels * self.patch_size**2} values."
             )
-        if (self.num_heads == -1) == (self.num_head_channels == -1):
+        if (self.num_heads == -1) == (self.num_head_channels == -1) or 0 in (self.num_heads, self.num_head_channels):
             raise ValueError("give exactly one of num_heads and num_head_channels; the other is -1.")
 
     @property
@@ -162,6 +230,9 @@ class TemporalConfig(_Config):
     strides: tuple[int, ...] = ()  # temporal factor of each resize, from the finest; () = `stride` at all of them
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_head_channels < 1:
+            raise ValueError(f"num_head_channels is {self.num_head_channels}; at least 1 is wanted.")
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; one of {', '.join(KINDS)} is wanted.")
         if self.kind == "motion_module":
@@ -223,6 +294,11 @@ class TextConfig(_Config):
     tokens: int = 16  # text states that the U-Net sees, whatever the prompt's length
     max_bytes: int = 256
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_heads < 1 or self.width % self.num_heads:
+            raise ValueError(f"num_heads is {self.num_heads}; a divisor of the width {self.width} is wanted.")
+
 
 @dataclass(frozen=True)
 class SSRConfig(_Config):
@@ -231,10 +307,3 @@ class SSRConfig(_Config):
     scale: int = 4  # large over small size
     max_noise: float = 0.3  # largest noise on the small clip, as std of values in [-1, 1]
     level_channels: int = 128  # width of the augmentation level's embedding, after the pooled text
-
-    def __post_init__(self) -> None:
-        if self.scale < 2 or self.max_noise < 0 or self.level_channels < 2:
-            raise ValueError(
-                f"scale {self.scale}, max_noise {self.max_noise}, level_channels {self.level_channels}: wanted at "
-                "least 2, 0 and 2."
-            )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from .checkpoint import WEIGHTS, Parts, StateDict, check_state, load_file, load_parts, sha256
+from .checkpoint import WEIGHTS, Parts, StateDict, check_state, check_values, load_file, load_parts, sha256
 from .config import UNetConfig
 from .lora import PREFIX, apply
 from .unet import block_names
@@ -55,6 +55,7 @@ def stylise_parts(original: Parts, style: str | Path, alpha: float) -> Parts:
     """
     path = style_file(style)
     state, _ = load_file(path)
+    check_values(state, path.name)
     if not any(key.startswith(PREFIX) for key in state):
         return interpolate_parts(original, load_parts(path), alpha)
     original.require("image")

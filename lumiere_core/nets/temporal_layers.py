@@ -248,6 +248,11 @@ class AttentionInflationBlock(nn.Module):
     ) -> None:
         super().__init__()
         heads = max(1, channels // head_channels)
+        if channels % (2 * heads):
+            raise ValueError(
+                f"num_head_channels is {head_channels}: {channels} channels cannot be shared out to {heads} heads of an "
+                "even width. Choose another one."
+            )
         self.layers = nn.ModuleList(
             TemporalAttention(channels, heads, condition_channels, operations, attention, coordinates)
             for _ in range(depth)

@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.nets import checkpoint
 from lumiere_core.nets.checkpoint import (
     bundled_files,
@@ -21,6 +22,9 @@ from lumiere_core.nets.checkpoint import (
     sha256,
     to_half,
 )
+from lumiere_core.nets.config import TextConfig, UNetConfig
+from lumiere_core.nets.text_encoder import TextEncoder
+from lumiere_core.nets.unet import UNet
 
 
 @pytest.fixture
@@ -121,9 +125,14 @@ def test_load_into_checks_and_keeps_the_modules_type(state):
 CONFIG = {"text": {"width": 32, "depth": 1, "num_heads": 2, "tokens": 4}}
 
 
+UNET = UNetConfig(model_channels=32, num_head_channels=32)
+
+
 def save_part(folder, part, config, name="m", **extra):
     path = folder / f"{name}-{part}.safetensors"
-    save_file({f"{part}.w": torch.ones(2)}, path, metadata_for(f"a {part}", config, **extra))
+    network = UNet(UNET) if part == "image" else TextEncoder(TextConfig(**CONFIG["text"]))
+    state = {f"{part}.{key}": value for key, value in network.state_dict().items()}
+    save_file(state, path, metadata_for(f"a {part}", config, **extra))
     return path
 
 
@@ -137,11 +146,11 @@ def test_metadata_is_for_other_tools_and_for_us():
 def test_parts_come_from_several_files(tmp_path):
     files = [
         save_part(tmp_path, "text", CONFIG, step="1"),
-        save_part(tmp_path, "image", {"unet": {"model_channels": 32}, "schedule": {"kind": "cosine"}}),
+        save_part(tmp_path, "image", {"unet": UNET.to_dict(), "schedule": {"kind": "cosine"}}),
     ]
     parts = load_parts(files)
-    assert list(parts.text) == list(parts.image) == ["w"] and parts.temporal is None
-    assert parts.text_config.width == 32 and parts.unet_config.model_channels == 32
+    assert "out.2.bias" in parts.image and "out.2.bias" not in parts.text and parts.temporal is None
+    assert parts.text_config.width == 32 and parts.unet_config == UNET
     assert parts.schedule == {"kind": "cosine"}
     assert parts.sha256 == {file.name: sha256(file) for file in files}
     assert parts.metadata["lumiere.step"] == "1"
@@ -168,7 +177,7 @@ def test_a_file_is_hashed_again_only_when_it_was_written(tmp_path, monkeypatch):
 
 def test_parts_come_from_one_file(tmp_path):
     path = tmp_path / "all.safetensors"
-    save_file({"text.a": torch.ones(1), "temporal.b": torch.ones(1)}, path, metadata_for("all", CONFIG))
+    save_file({"text.a": torch.ones(1), "temporal.b": torch.ones(1)}, path, metadata_for("all", {}))
     parts = load_parts(str(path))
     assert list(parts.text) == ["a"] and list(parts.temporal) == ["b"] and parts.image is None
 
@@ -196,9 +205,8 @@ def test_a_missing_configuration_is_named(tmp_path):
 
 
 def test_a_configuration_of_a_newer_version_is_refused(tmp_path):
-    parts = load_parts(save_part(tmp_path, "text", {"text": {"width": 32, "wings": 2}}))
     with pytest.raises(ValueError, match=r"TextConfig does not know \['wings'\].*[Uu]pdate"):
-        parts.text_config  # noqa: B018
+        load_parts(save_part(tmp_path, "text", {"text": {"width": 32, "wings": 2}}))
 
 
 def test_bundled_files_are_found_by_name(tmp_path):
@@ -257,3 +265,49 @@ def test_the_real_writer_reports_a_full_disk_as_an_os_error(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert os.listdir(tmp_path) == []
+
+
+# ---- what a file says is not trusted
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["unet"].update(model_channels=4096), "the image weights of image.* do not fit this architecture"),
+        (lambda c: c["unet"].update(model_channels="64"), "model_channels of UNetConfig is '64'; wanted: a whole"),
+        (lambda c: c["unet"].update(channel_mult=[1] * 4000), "channel_mult of UNetConfig is .*; wanted: whole"),
+        (lambda c: c.update(unet=[]), '"unet" in the lumiere.config of .* is no JSON object'),
+        (lambda c: c.update(size=[16, 1e300]), r'"size" in the lumiere.config of .* is \[16, 1e\+300\]'),
+        (lambda c: c["schedule"].update(steps=10**9), "the schedule has 1000000000 steps"),
+        (lambda c: c["schedule"].update(sigma_max=float("nan")), "sigma_max is nan"),
+        (lambda c: c["schedule"].update(wings=2), r"does not know \['wings'\]"),
+    ],
+)
+def test_a_damaged_configuration_is_named(weights, change, message):
+    """And is found before any memory is asked for."""
+    file = weights / "image.safetensors"
+    state, metadata = load_file(file)
+    config = json.loads(metadata["lumiere.config"])
+    change(config)
+    save_file(state, file, metadata | {"lumiere.config": json.dumps(config)})
+    with pytest.raises(ValueError, match=message):
+        Schedule(**load_parts(file).schedule)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (lambda v: v.long(), "are no weights: 1 tensors are of another type than floating point: out.2.bias is int64"),
+        (lambda v: v > 0, "out.2.bias is bool"),
+        (lambda v: v.to(torch.complex64), "out.2.bias is complex64"),
+        (lambda v: v * float("nan"), "hold NaN or infinite numbers in 1 tensors: out.2.bias"),
+        (lambda v: v - float("inf"), "hold NaN or infinite numbers"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers_are_named(weights, value, message):
+    file = weights / "image.safetensors"
+    state, metadata = load_file(file)
+    state["image.out.2.bias"] = value(state["image.out.2.bias"])
+    save_file(state, file, metadata)
+    with pytest.raises(ValueError, match=message):
+        load_parts(file)

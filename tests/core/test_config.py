@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lumiere_core.nets.config import TemporalConfig, TextConfig, UNetConfig
+from lumiere_core.nets.config import SSRConfig, TemporalConfig, TextConfig, UNetConfig
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,24 @@ def test_the_host_is_told_the_patched_channels():
     assert kwargs["in_channels"] == kwargs["out_channels"] == 48
     assert (kwargs["num_classes"], kwargs["adm_in_channels"]) == ("sequential", 16)
     assert UNetConfig().host_kwargs()["num_classes"] is None
+
+
+# ---- damaged files
+
+
+@pytest.mark.parametrize("kind", [UNetConfig, TemporalConfig, TextConfig, SSRConfig])
+def test_every_value_has_its_type_and_its_limits(kind):
+    """Whatever a damaged file holds: a configuration, or a ValueError that names the field."""
+    damaged = [None, True, 0, -1, 1.5, 1e9, 10**30, float("nan"), "x", [], [0], [10**6] * 3, {}]
+    for name in kind().to_dict():
+        accepted = []
+        for value in damaged:
+            try:
+                kind.from_dict({name: value})
+                accepted.append(value)
+            except ValueError as error:
+                assert name in str(error) or "entries" in str(error)
+        assert not {"x", 10**30} & {v for v in accepted if isinstance(v, (str, int))}, name
+    for values in ([], None, "x"):
+        with pytest.raises(ValueError, match="is read from names and values"):
+            kind.from_dict(values)
