@@ -4,17 +4,19 @@
     CACHE/index.jsonl       a line for each video: what became of it, and its clips
     CACHE/empty/*.safetensors   the empty prompt for each size
     CACHE/clips/KEY.safetensors  latents, context, y
+    CACHE/shards/NUMBER.tar  instead of single files: see `shards`
     CACHE/report.csv, preview.mp4
 
 A key is a hash of the video's bytes, its caption, the settings, the backbone and the place in the video, so that a
-stale clip can never be taken for a new one.
+stale clip can never be taken for a new one. Each clip carries a hash of its content. What is read is checked first.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,58 +24,26 @@ import torch
 from torch import Tensor
 
 from ..files import write_text
-from ..nets.checkpoint import load_file, save_file
+from ..lock import NAME as LOCK
+from ..nets.checkpoint import save_file
+from .index import KEY, MOST_CHANNELS, MOST_TEXT, VERSION, Clip, Entry, Settings, parse_clip, parse_dataset, parse_index
+from .place import Damaged, Place, inside
 
 DATASET, INDEX = "dataset.json", "index.jsonl"
-VERSION = 1
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The one rule that makes clips of all videos alike."""
-
-    fps: float = 16.0
-    frames: int = 16  # of a clip
-    size: int = 512  # pixels; clips have about size x size, in the aspect ratio of their video
-
-    def __post_init__(self) -> None:
-        if not self.fps > 0 or self.frames < 1 or self.size < 1:
-            raise ValueError(
-                f"got {self.fps:g} frames a second, {self.frames} frames and size {self.size}; all must be above 0."
-            )
-
-
-@dataclass
-class Clip:
-    """One training clip in the index."""
-
-    key: str
-    caption: str
-    start: int  # frame of the resampled video
-    shape: list[int]  # of the latents: c, t, h, w
-    shard: str = ""  # tar file that holds it; "" = clips/KEY.safetensors
-
-
-@dataclass
-class Entry:
-    """What became of one video."""
-
-    id: str  # hash of bytes, caption, settings and backbone
-    source: str
-    clips: list[Clip] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)  # why something, or all of it, was left out
-    notes: list[str] = field(default_factory=list)
-    decoded: int = 0
-    seconds: float = 0.0
-    size: str = ""
+MOST_DATASET, MOST_INDEX = 64 * 2**20, 2**30  # bytes
+DIGEST = "digest"  # metadata field of a clip: see `digest`
 
 
 class Cache:
     """Reads and writes the files of one cache; every file appears whole or not at all."""
 
-    def __init__(self, folder: Path, dataset: dict[str, Any]) -> None:
-        self.folder, self.dataset = Path(folder), dataset
+    def __init__(self, place: Place | str | Path, dataset: dict[str, Any]) -> None:
+        self.place = place if isinstance(place, Place) else Place(place)
+        self.dataset = dataset
         self.entries: dict[str, Entry] = {}
+        self.wrong: list[str] = []  # lines of the index that cannot be used, and why
+        self.written = 0  # clips, by this object
+        self.earlier: dict[str, Clip] = {}  # that another run wrote, by key: see `find`
 
     @classmethod
     def create(cls, folder: Path, settings: Settings, backbone: dict[str, Any]) -> Cache:
@@ -86,7 +56,7 @@ class Cache:
         wanted = json.loads(json.dumps(wanted))
         folder = Path(folder)
         if (folder / DATASET).is_file():
-            cache = cls.open(folder)
+            cache = cls.open(folder, whole=False)
             found = {k: v for k, v in cache.dataset.items() if k in wanted}
             if found != wanted:
                 raise ValueError(
@@ -94,31 +64,44 @@ class Cache:
                     "Give the same ones, choose another --output, or delete that folder."
                 )
             return cache
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(file.name != LOCK for file in folder.iterdir()):
             raise ValueError(f"{folder} holds other files. Give a new folder, or a cache.")
         cache = cls(folder, wanted)
         cache.write_dataset()
         return cache
 
     @classmethod
-    def open(cls, folder: Path) -> Cache:
+    def open(cls, place: Place | str | Path, whole: bool = True) -> Cache:
         """Open the cache for reading.
 
+        Args:
+            whole: refuse an index with lines that cannot be used; else they are in `wrong`.
+
         Raises:
-            ValueError: the folder is no cache, or of another version.
+            ValueError: there is no cache, or one of another version, or a damaged one.
         """
-        folder = Path(folder)
+        place = place if isinstance(place, Place) else Place(place)
         try:
-            dataset = json.loads((folder / DATASET).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            dataset = parse_dataset(place.read(DATASET, MOST_DATASET), str(place))
+        except FileNotFoundError as error:
+            raise ValueError(f"{place} is no cache of clips: it has no {DATASET}. Make one with `prepare`.") from error
+        cache = cls(place, dataset)
+        try:
+            entries, cache.wrong = parse_index(place.read(INDEX, MOST_INDEX), dataset)
+        except FileNotFoundError:
+            entries, cache.wrong = [], ["there is none"]
+        cache.entries = {entry.id: entry for entry in entries}
+        if whole and cache.wrong:
             raise ValueError(
-                f"{folder} is no cache of clips ({error}). Make one with `python -m lumiere_core prepare`."
-            ) from error
-        if dataset.get("version") != VERSION:
-            raise ValueError(f"{folder} is of version {dataset.get('version')}, wanted {VERSION}. Prepare it again.")
-        cache = cls(folder, dataset)
-        cache.entries = {entry.id: entry for entry in cache._read_index()}
+                f"the {INDEX} of {place} is damaged ({'; '.join(cache.wrong[:3])}). Run `prepare` again: it makes the "
+                "index anew from the clips."
+            )
         return cache
+
+    @property
+    def folder(self) -> Path:
+        """Of a cache that is no address."""
+        return Path(self.place.base)
 
     @property
     def backbone(self) -> dict[str, Any]:
@@ -144,41 +127,157 @@ class Cache:
         return digest.hexdigest()[:24]
 
     def clip_path(self, key: str) -> Path:
-        return self.folder / "clips" / f"{key}.safetensors"
+        return inside(self.folder, f"clips/{key}.safetensors")
 
     def write_clip(self, clip: Clip, tensors: dict[str, Tensor]) -> None:
         """Store a clip; float16 is finer than the 256 levels of the pixels that it came from."""
-        save_file(_half(tensors), self.clip_path(clip.key), {"caption": clip.caption})
+        tensors = _half(tensors)
+        save_file(tensors, self.clip_path(clip.key), {"caption": clip.caption, DIGEST: digest(tensors)})
+        self.written += 1
 
-    def holds(self, entry: Entry) -> bool:
-        """Whether every clip of an entry is on disk."""
-        return all(clip.shard or self.clip_path(clip.key).is_file() for clip in entry.clips)
+    def read_clip(self, clip: Clip) -> dict[str, Tensor]:
+        """Return the tensors of a clip that lies in a single file.
+
+        Raises:
+            ValueError: it is damaged, or is not this clip.
+            OSError: it cannot be read.
+        """
+        return check_clip(self.place.read(f"clips/{clip.key}.safetensors", clip.most_bytes), clip, self.backbone)
+
+    def is_intact(self, clip: Clip) -> bool:
+        """Whether a single file holds this clip, down to the last bit."""
+        try:
+            self.read_clip(clip)
+        except (FileNotFoundError, ValueError):
+            return False
+        return True
+
+    def find(self, key: str, caption: str, size: tuple[int, int, int]) -> Clip | None:
+        """Return the clip of a key if it is stored whole, so that it need not be encoded again.
+
+        Args:
+            size: frames, height and width of its latents.
+        """
+        clip = self.earlier.get(key)
+        if clip is None or not clip.shard:  # shards were looked through before
+            try:
+                most = 4 * MOST_CHANNELS * math.prod(size) + MOST_TEXT
+                clip = self.clip_of(key, self.place.read(f"clips/{key}.safetensors", most))
+            except (FileNotFoundError, ValueError):
+                return None
+        return clip if (clip.caption, tuple(clip.shape[1:])) == (caption, size) else None
+
+    def clip_of(self, key: str, data: bytes, shard: str = "") -> Clip:
+        """Return what the index says of a clip, from the clip's own file.
+
+        Raises:
+            ValueError: it is damaged, or carries no hash of its content.
+        """
+        tensors, metadata = parse_tensors(data, key)
+        match = KEY.fullmatch(key)
+        if match is None or DIGEST not in metadata or "latents" not in tensors:
+            raise Damaged(f"{key} carries no hash of its content")
+        shape = list(tensors["latents"].shape)
+        row = {"key": key, "caption": metadata.get("caption"), "start": int(match[2]), "shape": shape, "shard": shard}
+        clip = parse_clip(row, match[1], self.dataset)
+        check_clip(data, clip, self.backbone)
+        return clip
 
     def write_empty(self, height: int, width: int, tensors: dict[str, Tensor]) -> None:
-        save_file(_half(tensors), self._empty_path(height, width), {})
+        tensors = _half(tensors)
+        save_file(tensors, inside(self.folder, _empty_name(height, width)), {DIGEST: digest(tensors)})
 
     def has_empty(self, height: int, width: int) -> bool:
-        return self._empty_path(height, width).is_file()
+        """Whether the embedding of the empty prompt is there, down to the last bit."""
+        try:
+            self.read_empty(height, width)
+        except (FileNotFoundError, ValueError):
+            return False
+        return True
 
     def read_empty(self, height: int, width: int) -> dict[str, Tensor]:
-        """Return the embedding of the empty prompt for latents of a size."""
-        return load_file(self._empty_path(height, width))[0]
+        """Return the embedding of the empty prompt for latents of a size.
+
+        Raises:
+            ValueError: the file is damaged.
+            OSError: it cannot be read.
+        """
+        name = _empty_name(height, width)
+        tensors, _ = parse_tensors(self.place.read(name, MOST_TEXT), name)
+        check_text(tensors, self.backbone, name)
+        return tensors
 
     def write_dataset(self) -> None:
         write_text(self.folder / DATASET, json.dumps(self.dataset, indent=1, sort_keys=True))
 
     def write_index(self) -> None:
-        lines = (json.dumps(asdict(entry), ensure_ascii=False) for entry in self.entries.values())
-        write_text(self.folder / INDEX, "".join(line + "\n" for line in lines))
+        write_text(self.folder / INDEX, "".join(entry.line() for entry in self.entries.values()))
 
-    def _read_index(self) -> list[Entry]:
-        path = self.folder / INDEX
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-        rows = [json.loads(line) for line in lines]
-        return [Entry(**{**row, "clips": [Clip(**clip) for clip in row["clips"]]}) for row in rows]
 
-    def _empty_path(self, height: int, width: int) -> Path:
-        return self.folder / "empty" / f"{height}x{width}.safetensors"
+def _empty_name(height: int, width: int) -> str:
+    return f"empty/{height:d}x{width:d}.safetensors"
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """Return a hash of names, types, shapes and values."""
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        value = value.detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def parse_tensors(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file, whose own hash of them must be right.
+
+    Raises:
+        Damaged: it is no whole file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
+        raise Damaged(f"{name} is no whole safetensors file ({error})") from error
+    # Caches of earlier versions have no hash.
+    if metadata.get(DIGEST, None) not in (None, digest(tensors)):
+        raise Damaged(f"{name} is damaged: its content is not what was written")
+    return tensors, metadata
+
+
+def check_clip(data: bytes, clip: Clip, backbone: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a clip's file.
+
+    Raises:
+        Damaged: the file is damaged, or holds another clip.
+    """
+    tensors, metadata = parse_tensors(data, clip.key)
+    latents = tensors.get("latents")
+    if latents is None or list(latents.shape) != clip.shape or not latents.is_floating_point():
+        found = None if latents is None else (tuple(latents.shape), str(latents.dtype))
+        raise Damaged(f"{clip.key} holds latents {found}, wanted {tuple(clip.shape)}")
+    if not torch.isfinite(latents).all():
+        raise Damaged(f"{clip.key} holds latents that are NaN or infinite")
+    if metadata.get("caption") != clip.caption:
+        raise Damaged(f"{clip.key} is of another caption: {metadata.get('caption')!r:.60}")
+    check_text(tensors, backbone, clip.key)
+    return tensors
+
+
+def check_text(tensors: dict[str, Tensor], backbone: dict[str, Any], name: str) -> None:
+    """Raise Damaged unless there are text states (l, d) and perhaps `y` (adm,) for the backbone."""
+    unet = backbone["unet"]
+    for key, dimensions, width in (("context", 2, unet.get("context_dim")), ("y", 1, unet.get("adm_in_channels"))):
+        value = tensors.get(key)
+        if value is None and (key == "y" and not width):
+            continue
+        fits = value is not None and value.ndim == dimensions and value.is_floating_point()
+        if not fits or (width and value.shape[-1] != width) or not torch.isfinite(value).all():
+            raise Damaged(f"{name} holds no {key} of {dimensions} dimensions and width {width} in finite numbers")
 
 
 def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

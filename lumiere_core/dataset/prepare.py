@@ -16,15 +16,20 @@ from torch import Tensor
 
 from ..clips.media import save_image, write_mp4
 from ..files import atomic
-from .cache import Cache, Clip, Entry, Settings
+from ..lock import only_writer
+from ..text_files import shown
+from .cache import Cache
 from .decode import Report, Unusable, frames_at
 from .encoders import Encoders
+from .heal import heal
+from .index import Clip, Entry, Settings
 from .segments import Leftover, Segment, buckets, split
 from .shards import pack
 from .sources import Source, find_sources
 
 INDEX_EVERY = 10.0  # seconds between writes of the index
 PREVIEWED = 9  # clips in the contact preview
+MOST_SHARD = 65_536.0  # megabytes
 
 
 @dataclass
@@ -68,69 +73,124 @@ def prepare(
 ) -> Summary:
     """Bring the cache in `folder` up to date with the videos at `where`.
 
+    What is there is checked down to the last bit, and made again where it is damaged; an interruption loses nothing
+    that was encoded.
+
     Args:
         caption: for videos without one; None drops them.
         shards: megabytes of a tar file; 0 keeps single files.
 
     Raises:
-        ValueError: nothing to prepare, or the cache was made with other settings.
+        ValueError: nothing to prepare, the cache was made with other settings, or another process is writing it.
     """
-    from tqdm import tqdm
-
+    if not 0 <= shards <= MOST_SHARD:
+        raise ValueError(f"shards of {shards} megabytes; 0 (single files) to {MOST_SHARD:g} are possible.")
     sources = find_sources(where, caption)
-    cache = Cache.create(folder, settings, encoders.backbone)
     sizes = buckets(settings.size, encoders.backbone["multiple"])
-    before, cache.entries = cache.entries, {}
-    entries, made, written = [], 0, time.monotonic()
-    for source in tqdm(sources, disable=not progress, unit="video", file=sys.stderr):
-        entry = _known(cache, before, source)
-        if entry is None:
-            entry = _make(cache, encoders, source, sizes)
-            made += len(entry.clips)
-        entry.source = str(source.path)
-        entries.append(entry)
-        if entry.id in cache.entries:
-            other = cache.entries[entry.id].source
-            entry.reasons, entry.clips = [f"the same video and caption as {other}"], []
-            continue
-        cache.entries[entry.id] = entry
-        if time.monotonic() - written > INDEX_EVERY:
-            _keep_also(cache, before)
-            written = time.monotonic()
-    forgotten = _forget(cache, before)
-    linear_preview(cache, encoders)
-    cache.write_index()
-    if shards:
-        pack(cache, shards)
-    summary = Summary(cache, entries, made, forgotten)
-    _write_report(cache.folder / "report.csv", entries)
-    if made or forgotten or not (cache.folder / "preview.mp4").exists():
-        _write_preview(cache, encoders)
+    with only_writer(folder, "prepare"):
+        cache = Cache.create(folder, settings, encoders.backbone)
+        heal(cache)
+        before, cache.entries = cache.entries, {}
+        cache.earlier = {clip.key: clip for entry in before.values() for clip in entry.clips}
+        try:
+            entries = _look_at(cache, encoders, sources, sizes, before=before, progress=progress)
+        except BaseException:  # Ctrl-C too: what was encoded stays known
+            cache.entries = {**before, **cache.entries}
+            cache.write_index()
+            raise
+        forgotten = _forget(cache, before)
+        linear_preview(cache, encoders)
+        cache.write_index()
+        if shards:
+            pack(cache, shards)
+        summary = Summary(cache, entries, cache.written, forgotten)
+        _write_report(cache.folder / "report.csv", entries)
+        if cache.written or forgotten or not (cache.folder / "preview.mp4").exists():
+            _write_preview(cache, encoders)
     return summary
 
 
-def _known(cache: Cache, before: dict[str, Entry], source: Source) -> Entry | None:
-    """Return what an earlier run made of the same video, if it is all there."""
-    if source.problem:
-        return Entry(id=f"unused {source.path}", source="", reasons=[source.problem])
-    entry = before.get(cache.identity(source.path, source.caption))
-    return entry if entry is not None and cache.holds(entry) else None
+def _look_at(
+    cache: Cache,
+    encoders: Encoders,
+    sources: list[Source],
+    sizes: list[tuple[int, int]],
+    before: dict[str, Entry],
+    progress: bool,
+) -> list[Entry]:
+    """Make an entry for each source, from what an earlier run made or from the video; returns those of the table."""
+    from tqdm import tqdm
+
+    entries, written = [], time.monotonic()
+    for source in tqdm(sources, disable=not progress, unit="video", file=sys.stderr):
+        name = shown(source.path)
+        if source.problem:
+            entries.append(Entry(id="", source=name, reasons=[source.problem]))
+            if source.passing:
+                _keep_earlier(cache, before, name)
+            continue
+        try:
+            entry = _known(cache, before, source)
+        except OSError as error:
+            entries.append(Entry(id="", source=name, reasons=[f"cannot be read ({error.strerror or error})"]))
+            _keep_earlier(cache, before, name)
+            continue
+        if entry.id in cache.entries:
+            words = f"the same video and caption as {cache.entries[entry.id].source}"
+            entries.append(Entry(id="", source=name, reasons=[words]))
+            continue
+        entry.source = name
+        cache.entries[entry.id] = entry
+        entries.append(entry)
+        if entry.again:
+            _make(cache, encoders, source, entry, sizes)
+        if time.monotonic() - written > INDEX_EVERY:
+            _keep_also(cache, before)
+            written = time.monotonic()
+    return entries
 
 
-def _make(cache: Cache, encoders: Encoders, source: Source, sizes: list[tuple[int, int]]) -> Entry:
-    """Decode, cut, resize, encode and store one video; whatever is wrong with it becomes a reason."""
-    entry = Entry(id=cache.identity(source.path, source.caption), source="")
+def _known(cache: Cache, before: dict[str, Entry], source: Source) -> Entry:
+    """Return what an earlier run made of the same video, if it is all there; else a new entry, to be made."""
+    identity = cache.identity(source.path, source.caption)
+    entry = before.get(identity)
+    if entry is not None and not entry.again:
+        if all(clip.shard or cache.is_intact(clip) for clip in entry.clips):
+            if all(cache.has_empty(*size) for size in {_pixels(cache, clip) for clip in entry.clips}):
+                return entry
+    return Entry(id=identity, source="", again=True)
+
+
+def _pixels(cache: Cache, clip: Clip) -> tuple[int, int]:
+    ratio = cache.backbone["ratio"]
+    return clip.shape[2] * ratio, clip.shape[3] * ratio
+
+
+def _keep_earlier(cache: Cache, before: dict[str, Entry], name: str) -> None:
+    """Keep what was made of a file that cannot be read just now."""
+    for entry in before.values():
+        if entry.source == name:
+            cache.entries.setdefault(entry.id, entry)
+
+
+def _make(cache: Cache, encoders: Encoders, source: Source, entry: Entry, sizes: list[tuple[int, int]]) -> None:
+    """Decode, cut, resize, encode and store one video; whatever is wrong with it becomes a reason.
+
+    Only what is wrong with the video itself is remembered. A full disk, a missing permission, a VAE that fails: the
+    next run tries again, and finds the clips that were stored.
+    """
     settings, report = cache.settings, Report()
     try:
         pieces = split(frames_at(source.path, settings.fps, report), settings.frames, sizes)
         store_pieces(cache, encoders, source.caption, entry, pieces)
+        entry.again = False
     except Unusable as error:
+        entry.again = False
         entry.reasons.append(str(error))
-    except (OSError, ValueError, ArithmeticError) as error:
+    except (OSError, EOFError, ValueError, ArithmeticError, MemoryError) as error:
         # One video must not end the preparation of a thousand; a defect of ours keeps its traceback.
-        entry.reasons.append(f"failed: {error}")
+        entry.reasons.append(f"failed, and is tried again the next time: {error}")
     entry.notes, entry.decoded, entry.seconds = report.notes, report.decoded, report.seconds
-    return entry
 
 
 def store_pieces(
@@ -148,14 +208,19 @@ def store_pieces(
 
 
 def _store(cache: Cache, encoders: Encoders, caption: str, identity: str, start: int, frames: np.ndarray) -> Clip:
+    """Return the clip of some frames, encoded unless it lies there whole."""
     height, width = frames.shape[1:3]
+    if not cache.has_empty(height, width):
+        cache.write_empty(height, width, encoders.embed("", height, width))
+    ratio, key = encoders.backbone["ratio"], f"{identity}-{start:06d}"
+    there = cache.find(key, caption, (len(frames), height // ratio, width // ratio))
+    if there is not None:
+        return there
     latents = encoders.encode(torch.from_numpy(frames))
     if not torch.isfinite(latents).all():
         raise ValueError(f"the VAE gave NaN or infinite values for the clip at frame {start}")
-    clip = Clip(f"{identity}-{start:06d}", caption, start, list(latents.shape))
+    clip = Clip(key, caption, start, list(latents.shape))
     cache.write_clip(clip, {"latents": latents, **encoders.embed(caption, height, width)})
-    if not cache.has_empty(height, width):
-        cache.write_empty(height, width, encoders.embed("", height, width))
     return clip
 
 
@@ -170,9 +235,9 @@ def _keep_also(cache: Cache, before: dict[str, Entry]) -> None:
 def _forget(cache: Cache, before: dict[str, Entry]) -> int:
     """Delete the clips of videos that are gone; those in shards stay in the tar and are not used."""
     kept = {clip.key for clip in cache.clips()}
-    gone = [c for e in before.values() for c in e.clips if c.key not in kept]
-    for clip in gone:
-        cache.clip_path(clip.key).unlink(missing_ok=True)
+    gone = {clip.key for entry in before.values() for clip in entry.clips} - kept
+    for key in gone:
+        cache.clip_path(key).unlink(missing_ok=True)
     return len(gone)
 
 
@@ -183,11 +248,12 @@ def linear_preview(cache: Cache, encoders: Encoders) -> None:
     if encoders.backbone["ratio"] == 1:
         cache.dataset["rgb"] = {"matrix": torch.eye(3).tolist(), "bias": [0.0] * 3}
     else:
-        from ..nets.checkpoint import load_file
+        from .reader import Clips
 
         rows, colours = [], []
-        for clip in [c for c in cache.clips() if not c.shard][:8]:
-            latents = load_file(cache.clip_path(clip.key))[0]["latents"].float()
+        clips = Clips(cache)
+        for number in range(min(8, len(clips))):
+            latents = clips[number].tensors["latents"].float()
             latents = latents[:, :: max(1, latents.shape[1] // 2)]
             pixels = encoders.decode(latents).float().permute(0, 3, 1, 2) / 127.5 - 1
             small = torch.nn.functional.adaptive_avg_pool2d(pixels, latents.shape[-2:])

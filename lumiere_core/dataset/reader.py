@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..diffusion.noise import mixed_seed
-from ..nets.checkpoint import load_file
-from .cache import DATASET, INDEX, Cache, Clip
-from .shards import FOLDER, read
+from .cache import Cache
+from .index import Clip
+from .shards import read
 
 KEPT = 64  # clips of single files that are held in memory
 
@@ -31,8 +31,8 @@ class Loaded:
 class Clips:
     """All clips of a cache; single files or shards, on disk or behind an address."""
 
-    def __init__(self, cache: Cache, base: str) -> None:
-        self.cache, self.base = cache, base
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
         groups: dict[str, list[Clip]] = {}
         for clip in cache.clips():
             groups.setdefault(clip.shard, []).append(clip)
@@ -52,18 +52,15 @@ class Clips:
         if clip.key not in self._kept:
             if len(self._kept) >= KEPT:
                 self._kept.pop(next(iter(self._kept)))
-            tensors = load_file(self.cache.clip_path(clip.key))[0]
-            self._kept[clip.key] = Loaded(clip.caption, tensors)
+            self._kept[clip.key] = Loaded(clip.caption, self.cache.read_clip(clip))
         return self._kept[clip.key]
 
     def _from_shard(self, clip: Clip) -> dict[str, Tensor]:
         name, held = self._shard
         if name != clip.shard:
             self._shard = ("", {})  # the last one goes before the next one comes
-            held = dict(read(f"{self.base}/{FOLDER}/{clip.shard}"))
+            held = read(self.cache, clip.shard)
             self._shard = (clip.shard, held)
-        if clip.key not in held:
-            raise ValueError(f"{clip.shard} holds no clip {clip.key}; prepare the cache again.")
         return held[clip.key]
 
     def at(self, sample: int, seed: int) -> int:
@@ -80,38 +77,16 @@ class Clips:
 
 
 def open_clips(data: str | Path) -> Clips:
-    """Open a cache: a folder, or an http(s) address of one (its index is read now, shards one by one).
+    """Open a cache: a folder, or an address of one that fsspec knows, such as https:// (its shards are read one by one).
 
     Raises:
-        ValueError: there is no cache, or it holds no clip.
+        ValueError: there is no cache, it is damaged, or one behind an address has no shards.
+        OSError: it cannot be read.
     """
-    if str(data).startswith(("http://", "https://")):
-        clips = Clips(_remote(str(data).rstrip("/")), str(data).rstrip("/"))
-    else:
-        clips = Clips(Cache.open(Path(data)), str(data))
-    return clips
-
-
-def _remote(address: str) -> Cache:
-    """Fetch the small files of a cache into a temporary folder; the clips must be in shards."""
-    import tempfile
-    from urllib.request import urlopen
-
-    folder = Path(tempfile.mkdtemp(prefix="lumiere-cache-"))
-    names = [DATASET, INDEX]
-    for name in names:
-        with urlopen(f"{address}/{name}", timeout=60) as answer:
-            (folder / name).write_bytes(answer.read())
-    cache = Cache.open(folder)
+    cache = Cache.open(data)
     loose = [clip for clip in cache.clips() if not clip.shard]
-    if loose:
+    if loose and cache.place.is_remote:
         raise ValueError(
-            f"{len(loose)} clips of {address} lie in single files; run `prepare --shards 256` to stream them."
+            f"{len(loose)} clips of {data} lie in single files; run `prepare --shards 256` to stream them."
         )
-    ratio = cache.backbone["ratio"]
-    for height, width in {(c.shape[2] * ratio, c.shape[3] * ratio) for c in cache.clips()}:
-        name = f"empty/{height}x{width}.safetensors"
-        (folder / "empty").mkdir(exist_ok=True)
-        with urlopen(f"{address}/{name}", timeout=60) as answer:
-            (folder / name).write_bytes(answer.read())
-    return cache
+    return Clips(cache)

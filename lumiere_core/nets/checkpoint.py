@@ -284,18 +284,21 @@ def _check_parts(parts: Parts) -> None:
     from .text_encoder import TextEncoder
     from .unet import UNet
 
-    makers = {
-        "text": (("text",), lambda: TextEncoder(parts.text_config)),
-        "image": (("unet",), lambda: UNet(parts.unet_config)),
-        "temporal": (("unet", "temporal"), lambda: TemporalLayers(parts.unet_config, parts.temporal_config)),
-    }
-    for part, (sections, make) in makers.items():
-        state = getattr(parts, part)
+    makers = [
+        (parts.text, ("text",), "text encoder weights", lambda: TextEncoder(parts.text_config)),
+        (parts.image, ("unet",), "image U-Net weights", lambda: UNet(parts.unet_config)),
+        (
+            parts.temporal,
+            ("unet", "temporal"),
+            "the temporal layers",
+            lambda: TemporalLayers(parts.unet_config, parts.temporal_config),
+        ),
+    ]
+    for state, sections, title, make in makers:
         if state is not None and set(sections) <= parts.config.keys():
-            what = f"the {part} weights of {parts._names()}"
             with torch.device("meta"):
                 network = make()
-            check_state(network.state_dict(), state, what)
+            check_state(network.state_dict(), state, f"{title} of {parts._names()}")
 
 
 def _parse_config(text: str, name: str) -> dict[str, Any]:

@@ -273,7 +273,10 @@ def test_the_real_writer_reports_a_full_disk_as_an_os_error(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["unet"].update(model_channels=4096), "the image weights of image.* do not fit this architecture"),
+        (
+            lambda c: c["unet"].update(model_channels=4096),
+            "image U-Net weights of image.* do not fit this architecture",
+        ),
         (lambda c: c["unet"].update(model_channels="64"), "model_channels of UNetConfig is '64'; wanted: a whole"),
         (lambda c: c["unet"].update(channel_mult=[1] * 4000), "channel_mult of UNetConfig is .*; wanted: whole"),
         (lambda c: c.update(unet=[]), '"unet" in the lumiere.config of .* is no JSON object'),

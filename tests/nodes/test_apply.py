@@ -119,7 +119,7 @@ def test_temporal_layers_of_another_family_are_refused_by_name(
 
     from lumiere_core.nets import checkpoint
 
-    config = {"unet": full(trained, **trained_values).to_dict(), "temporal": {}}
+    config = {"unet": full(trained, **trained_values).to_dict()}
     path = host.base / "models" / "lumiere" / "other.safetensors"
     checkpoint.save_file({"temporal.x": torch.zeros(1)}, path, checkpoint.metadata_for("other", config))
     monkeypatch.setattr(module, "unet_config_of", lambda model: full(got))

@@ -78,7 +78,7 @@ def test_rotation_is_applied(make_video, balls, tmp_path, monkeypatch):
             return getattr(self.frame, name)
 
     original = module._picture
-    monkeypatch.setattr(module, "_picture", lambda frame, report: original(Turned(frame), report))
+    monkeypatch.setattr(module, "_picture", lambda frame, size, report: original(Turned(frame), size, report))
     frames, report = decode(path)
     assert frames[0].shape == (64, 48, 3) and "turned by 90 degrees" in report.notes
     assert np.array_equal(frames[0], np.rot90(upright[0]))

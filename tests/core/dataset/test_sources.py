@@ -23,13 +23,16 @@ def test_a_folder_with_captions_beside_the_videos(folder):
     assert found["b.mp4"] == ("a boat at sea", "")
     assert found["ünï code.webm"] == ("ein Schiff – 舟", "")
     assert found["a.MOV"][1].startswith("no caption")
-    assert [s.path.name for s in sources] == ["a.MOV", "b.mp4", "ünï code.webm"]
+    assert found["notes.txt"][1] == "a caption without a video of the same name"
+    assert found["picture.png"][1] == "not a known kind of video (.png), and it has no caption"
+    assert len(found) == 5  # nothing is dropped in silence
 
 
 def test_one_caption_for_those_without(folder):
     found = {s.path.name: (s.caption, s.problem) for s in find_sources(folder, "something")}
     assert found["a.MOV"] == ("something", "") and found["b.mp4"] == ("a boat at sea", "")
-    assert {s.problem for s in find_sources(folder, "")} == {""}  # an empty one is a choice
+    videos = [s for s in find_sources(folder, "") if s.path.suffix not in (".png", ".txt")]
+    assert len(videos) == 3 and {s.problem for s in videos} == {""}  # an empty one is a choice
 
 
 def test_jsonl(folder):
@@ -59,7 +62,7 @@ def test_csv(folder):
 
 
 def test_nothing_to_find(tmp_path):
-    with pytest.raises(ValueError, match="holds no video; wanted are files that end in .mp4"):
+    with pytest.raises(ValueError, match="holds no video; wanted is a folder of video files"):
         find_sources(tmp_path)
     with pytest.raises(ValueError, match="no folder of videos and no .jsonl or .csv list"):
         find_sources(tmp_path / "nothing")
@@ -68,4 +71,4 @@ def test_nothing_to_find(tmp_path):
 def test_a_caption_in_another_encoding_is_named(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"x")
     (tmp_path / "a.txt").write_bytes("ein Schläfer".encode("latin-1"))
-    assert find_sources(tmp_path, "x")[0].problem == "a.txt is not UTF-8 text"
+    assert find_sources(tmp_path, "x")[0].problem.startswith("a.txt line 1 is not UTF-8 text")
