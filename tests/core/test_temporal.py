@@ -168,9 +168,9 @@ def places_seen(tiny, monkeypatch):
         net = tiny.spacetime(temporal={"coordinates": True, "frames_per_clip": trained_length})
         begin, kept = net.temporal.begin, []
 
-        def spy(*args):
+        def spy(*args, **options):
             kept.append(args[-1])
-            return begin(*args)
+            return begin(*args, **options)
 
         monkeypatch.setattr(net.temporal, "begin", spy)
         net(*tiny.inputs(clips=clips, frames=frames), **options)
