@@ -16,7 +16,9 @@ from ..lumiere_core.nets import checkpoint as weights
 from ..lumiere_core.nets.backbones import check_backbone
 from ..lumiere_core.nets.config import TemporalConfig, UNetConfig
 from ..lumiere_core.nets.motion_files import Training
+from ..lumiere_core.nets.motion_module import KIND as MOTION_MODULE
 from .host import models, motion
+from .host.clip_norms import NORMS
 from .host.inflate import image_hashes, inflate, unet_config_of
 from .host.keys import WINDOWS
 from .host.windows import Windows, with_windows
@@ -24,7 +26,7 @@ from .loaders import loadable
 
 UNTRAINED = "untrained"
 LONG_CLIPS = ("windows", "stretch")
-GROUP_NORMS = ("auto", "frame", "clip")
+GROUP_NORMS = ("auto", *NORMS)
 BETAS = ("auto", "keep")
 
 
@@ -80,8 +82,9 @@ class LumiereApplyTemporal(io.ComfyNode):
                     default=GROUP_NORMS[0],
                     optional=True,
                     advanced=True,
-                    tooltip="For motion modules: what the U-Net's group norms see. frame: one frame at a time. clip: all frames of a "
-                    "clip. auto: clip for AnimateDiff v1 and HotshotXL, whose U-Net was so in training, else frame.",
+                    tooltip="For motion modules: which group norms see all frames of a clip at once. frame: none. module: the modules' "
+                    "own, as in diffusers. clip: the U-Net's too. auto: clip for AnimateDiff v1 and HotshotXL, whose U-Net was so "
+                    "in training, else frame.",
                 ),
                 io.Combo.Input(
                     "beta_schedule",
@@ -117,6 +120,14 @@ class LumiereApplyTemporal(io.ComfyNode):
         image = image_hashes(model)
         layers = _load(temporal, unet_config_of(model))
         training = layers.training
+        norms = group_norm
+        if group_norm == "auto":
+            norms = "clip" if training is not None and training.clip_norms else "frame"
+        elif layers.config.kind != MOTION_MODULE:
+            raise ValueError(
+                f"group_norm is {group_norm}, but {temporal} is no motion module, and Lumiere's layers were trained with norms of "
+                "one frame at a time. Set group_norm to auto."
+            )
         inflated = inflate(
             model,
             layers.state,
@@ -127,10 +138,10 @@ class LumiereApplyTemporal(io.ComfyNode):
             image_recorded=bool(image),
             trained_size=layers.size,
             training=training,
-            clip_norms=group_norm == "clip" or (group_norm == "auto" and training is not None and training.clip_norms),
+            norms=norms,
             reload=layers.reload,
         )
-        if layers.config.kind != "motion_module":
+        if layers.config.kind != MOTION_MODULE:
             return io.NodeOutput(inflated)
         text = [f"{temporal}: {training.title if training else 'a motion module of this pack'}."]
         if training is not None:

@@ -73,7 +73,7 @@ def diffusers(state):
 def one_table(state):
     """Return a file whose two attention layers of a module have the same table, as those of the public files have."""
     tables = {k: v for k, v in state.items() if "attention_blocks.0.pos_encoder" in k}
-    return state | {k.replace("blocks.0.pos", "blocks.1.pos"): v for k, v in tables.items()}
+    return state | {k.replace("blocks.0.pos", "blocks.1.pos"): v.clone() for k, v in tables.items()}
 
 
 def renamed(state, swaps):

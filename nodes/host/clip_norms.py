@@ -1,21 +1,27 @@
 """Group norms over whole clips, as the first motion modules were trained with.
 
-The U-Net of AnimateDiff v1 and of HotshotXL had its frames as an axis of the picture, so their norms saw all frames at
-once; AnimateDiff-Evolved does the same for them. The host's U-Net has frames as a batch.
+The U-Net of AnimateDiff v1 and of HotshotXL had its frames as an axis of the picture, so its norms saw all frames at
+once. AnimateDiff-Evolved does the same for such files, with every norm; diffusers does it with the modules' own norms, for
+every file. The host's U-Net has frames as a batch.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+NORMS = ("frame", "module", "clip")  # which see whole clips: none, those of the temporal layers, all
+
 
 @contextlib.contextmanager
-def clip_norms(networks: Iterable[torch.nn.Module], frames: int) -> Iterator[None]:
-    """Let the group norms of networks take `frames` pictures of the batch as one while this context lasts.
+def clip_norms(which: str, unet: torch.nn.Module, layers: torch.nn.Module, frames: int) -> Iterator[None]:
+    """Let group norms take `frames` pictures of the batch as one while this context lasts.
+
+    Args:
+        which: one of `NORMS`.
 
     They are hooks around the layers' own calls, so weights that the host casts or moves are none of our business.
     """
@@ -29,7 +35,7 @@ def clip_norms(networks: Iterable[torch.nn.Module], frames: int) -> Iterator[Non
 
     handles = []
     try:
-        for network in networks:
+        for network in {"frame": (), "module": (layers,), "clip": (unet, layers)}[which]:
             for module in network.modules():
                 if isinstance(module, torch.nn.GroupNorm):
                     handles += [module.register_forward_pre_hook(joined), module.register_forward_hook(parted)]

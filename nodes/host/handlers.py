@@ -7,7 +7,6 @@ of them, both in the batch axis.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import weakref
 from collections.abc import Callable
@@ -112,11 +111,11 @@ class Clips:
 
     Args:
         frames_per_clip: 0 = the whole batch is one clip.
-        clip_norms: the U-Net's group norms see all frames of a clip.
+        norms: which group norms see all frames of a clip; see `clip_norms.NORMS`.
     """
 
-    def __init__(self, frames_per_clip: int, clip_norms: bool = False) -> None:
-        self.frames_per_clip, self.clip_norms = frames_per_clip, clip_norms
+    def __init__(self, frames_per_clip: int, norms: str = "frame") -> None:
+        self.frames_per_clip, self.norms = frames_per_clip, norms
 
     def __call__(
         self, executor, x, timesteps=None, context=None, y=None, control=None, transformer_options=None, **kwargs
@@ -159,8 +158,7 @@ class Clips:
 
         steps, text, pooled = padded(timesteps), padded(context), padded(y)
         unet = executor.class_obj
-        norms = clip_norms((unet, layers), length) if self.clip_norms else contextlib.nullcontext()
-        with models.attention_options(options), norms:
+        with models.attention_options(options), clip_norms(self.norms, unet, layers, length):
             places = layers.places(rows.numbers, rows.clip_frames).repeat(clips // len(rows.numbers), 1)
             state = layers.begin(length, steps, text, pooled, x.dtype, places)
             if strength is not None:

@@ -71,7 +71,7 @@ def inflate(
     image_recorded: bool = False,
     trained_size: tuple[int, int] | None = None,
     training: Training | None = None,
-    clip_norms: bool = False,
+    norms: str = "frame",
     reload: Callable[[], StateDict] | None = None,
 ) -> comfy.model_patcher.ModelPatcher:
     """Return a MODEL that generates clips: a clone of an image MODEL with temporal layers.
@@ -85,7 +85,7 @@ def inflate(
         image_recorded: whether `sha256` names the files of the image weights too; see `image_hashes`.
         trained_size: width and height in pixels, for a warning outside it.
         training: of a public motion module, to be kept with the MODEL.
-        clip_norms: the U-Net's group norms see all frames of a clip at once.
+        norms: which group norms see all frames of a clip at once; see `clip_norms.NORMS`.
         reload: reads `state` again, where a copy of the MODEL is needed; without it `state` is kept.
 
     Raises:
@@ -123,7 +123,7 @@ def inflate(
         (WrappersMP.OUTER_SAMPLE, warn_of_hidden_handlers),
         (WrappersMP.PREPARE_SAMPLING, budget),
         (WrappersMP.APPLY_MODEL, find_layers),
-        (WrappersMP.DIFFUSION_MODEL, Clips(frames_per_clip, clip_norms)),
+        (WrappersMP.DIFFUSION_MODEL, Clips(frames_per_clip, norms)),
     ):
         inflated.remove_wrappers_with_key(kind, KEY)
         inflated.add_wrapper_with_key(kind, KEY, wrapper)

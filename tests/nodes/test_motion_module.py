@@ -54,7 +54,7 @@ def apply(host):
     return run
 
 
-def referenced(public_motion, model, state, frames, whole_clip=False):
+def referenced(public_motion, model, state, frames, norms="frame"):
     """A clone of an image MODEL whose U-Net is walked layer by layer here, with the file's modules in between."""
     from comfy.ldm.modules.attention import SpatialTransformer
     from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, Upsample
@@ -96,11 +96,11 @@ def referenced(public_motion, model, state, frames, whole_clip=False):
                     h = layer(h)
                 place = places.get(layer)
                 if place and f"{place}.temporal_transformer.norm.weight" in state:
-                    h = public_motion.reference(state, place, h, frames, whole_clip)
+                    h = public_motion.reference(state, place, h, frames, norms != "frame")
             return h
 
         hooks = []
-        if whole_clip:
+        if norms == "clip":
             for norm in (m for m in unet.modules() if isinstance(m, torch.nn.GroupNorm)):
                 seen = lambda m, i, o: public_motion.clip_norm(i[0], frames, m.weight, m.bias, m.eps)  # noqa: E731
                 hooks.append(norm.register_forward_hook(seen))
@@ -122,14 +122,14 @@ def referenced(public_motion, model, state, frames, whole_clip=False):
     return model
 
 
-@pytest.mark.parametrize("norms", ["frame", "clip"])
+@pytest.mark.parametrize("norms", ["frame", "module", "clip"])
 @pytest.mark.parametrize("version", FILES)
 def test_the_clip_is_the_reference_s(public_motion, backbones, module, apply, version, norms):
     """Two steps with guidance; 1e-4 of the largest value, in float32."""
     name, state = module(version)
     plain = backbones(FILES[version][0])
     ours = apply(plain, name, group_norm=norms)
-    theirs = referenced(public_motion, plain, state, 6, norms == "clip")
+    theirs = referenced(public_motion, plain, state, 6, norms)
     theirs.add_object_patch("model_sampling", ours.get_model_object("model_sampling"))
     options = {"frames": 6, "latent": {"samples": torch.zeros(6, 4, 4, 4)}}
     got, wanted = backbones.sample(ours, **options), backbones.sample(theirs, **options)
