@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..measures.walk import change
+
 
 def levels(video: Tensor) -> Tensor:
     """(1, 3, t, h, w) in [-1, 1] -> (3, t, h, w) in levels of 255."""
@@ -35,7 +37,7 @@ def seam(video: Tensor, known: Tensor) -> float:
 
 def jump(video: Tensor, frame: int) -> float:
     """Mean change from a frame to the next; (3, t, h, w)."""
-    return (video[:, frame + 1] - video[:, frame]).abs().mean().item()
+    return change(video[:, frame], video[:, frame + 1])
 
 
 def motion_inside(video: Tensor, region: Tensor) -> float:

@@ -17,7 +17,6 @@ import time
 from datetime import datetime, timezone
 from statistics import mean
 
-import torch
 from torch import Tensor
 
 from ..clips.video import from_uint8, to_uint8
@@ -25,6 +24,8 @@ from ..diffusion.models import load_upscaler
 from ..diffusion.multidiffusion import OVERLAP, plan_windows
 from ..diffusion.upscale import NOISES, UpscaleRequest, upscale
 from ..files import Record
+from ..measures.reference import decibels
+from ..measures.steadiness import changes, seam_ratios
 from ..nets.ssr import BUNDLED, upsample
 from ..world import render_clip
 from .cases import Case, mini_cases
@@ -38,9 +39,6 @@ SEAM_FRAMES, SEAM_SIDE = 32, 24  # of the small clip of the seams: what matters 
 TRUTH_FRAMES, TRUTH_SIDE = 14, 64
 LENGTH = 8  # frames of a window: short, so that a clip has several seams
 STEPS = 2
-# A mean change of fewer levels cannot be seen: where all stands still, there is no change to compare a border with.
-LEAST_CHANGE = 0.25
-NEAR = 4  # frames on each side of a border that its change is compared with
 LEAST_GAIN = 2.0  # dB over bicubic
 LARGEST_SEAM = 1.10
 KINDS = {  # name -> overlap, weighting; None: the host's
@@ -181,44 +179,30 @@ class Seams:
 
 
 def seam_ratio(frames: Tensor, overlap: int) -> float:
-    """Return the mean change of (t, h, w, c) uint8 frames at window borders over its local median.
+    """Return the mean seam (`steadiness.seam_ratios`) of (t, h, w, c) uint8 frames at the borders of their windows.
 
-    A border is where the set of windows that hold a frame changes. The median is of up to 2 `NEAR` changes
-    around it that are no borders themselves, or of all changes of the clip if there are none.
+    A border is where the set of windows that hold a frame changes; 1 without borders.
     """
-    change = frames.float().diff(dim=0).abs().flatten(1).mean(dim=1)
     windows = plan_windows(len(frames), LENGTH, overlap)
-    member = torch.tensor([[f in window for window in windows] for f in range(len(frames))])
-    border = (member[1:] != member[:-1]).any(dim=1)
-    ratios = []
-    for i in border.nonzero().flatten().tolist():
-        near = slice(max(0, i - NEAR), i + NEAR + 1)
-        inner = change[near][~border[near]]
-        middle = (inner if len(inner) else change).median()
-        ratios.append(float(change[i].clamp(min=LEAST_CHANGE) / middle.clamp(min=LEAST_CHANGE)))
+    member = [{number for number, window in enumerate(windows) if frame in window} for frame in range(len(frames))]
+    borders = [frame for frame in range(1, len(frames)) if member[frame] != member[frame - 1]]
+    ratios = seam_ratios(changes(frames), borders)
     return mean(ratios) if ratios else 1.0
 
 
 def distances(made: Tensor, true: Tensor) -> dict[str, float]:
-    """Return PSNR in dB of uint8 clips and of their changes between neighbouring frames.
-
-    Clips are (t, h, w, 3).
-    """
-    made, true = made.double(), true.double()
-    changes = made.diff(dim=0) - true.diff(dim=0)
-    return {"psnr": _decibels(made - true), "change_psnr": _decibels(changes)}
+    """Return PSNR in dB of uint8 clips and of their changes between neighbouring frames."""
+    error = made.double() - true.double()
+    errors = {"psnr": error, "change_psnr": error.diff(dim=0)}
+    return {name: round(decibels(float(value.square().mean())), 3) for name, value in errors.items()}
 
 
-def of_mean_error(decibels: list[float]) -> float:
+def of_mean_error(decibels_of: list[float]) -> float:
     """Return the PSNR in dB of the squared error averaged over clips of these PSNRs.
 
     Not their mean: where all stands still, the bicubic clip's changes have no error, and no mean of dB holds that.
     """
-    return -10 * math.log10(mean(10 ** (-value / 10) for value in decibels))
-
-
-def _decibels(error: Tensor) -> float:
-    return round(float(10 * torch.log10(255**2 / error.square().mean().clamp(min=1e-6))), 3)
+    return -10 * math.log10(mean(10 ** (-value / 10) for value in decibels_of))
 
 
 def _clip(case: Case, frames: int, side: int) -> Tensor:

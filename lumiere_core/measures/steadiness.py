@@ -178,6 +178,11 @@ def changes(frames: Tensor, where: Tensor | None = None) -> list[float]:
     return [change(a.float(), b.float(), where) for a, b in zip(frames[:-1], frames[1:], strict=True)]
 
 
+def flicker(frames: Tensor, where: Tensor | None = None) -> float:
+    """Return the mean of `changes`: the flicker of a clip, or of a region of it."""
+    return mean(changes(frames, where))
+
+
 def seam_ratios(all_changes: Iterable[float], borders: Iterable[int]) -> list[float]:
     """Return the change at each border over the median change around it.
 

@@ -22,7 +22,7 @@ sys.path.remove(str(Path(__file__).resolve().parent))
 TRAINED = "overfit_one_clip"
 # Steps of TRAINED that the help page shows; the README has the first and the last.
 SAMPLES = (50, 100, 200)
-CLOSE = {"style_alpha_sweep", "super_resolution"}  # four frames of 256 pixels, not 16 of 128
+CLOSE = {"compare_models", "style_alpha_sweep", "super_resolution"}  # four frames of 256 pixels, not 16 of 128
 SOURCE = "lumiere_clip.mp4"  # what super_resolution loads: the clip of text_to_video
 
 

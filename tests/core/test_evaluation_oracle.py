@@ -8,7 +8,7 @@ import torch
 
 from lumiere_core.evaluation.cases import mini_cases
 from lumiere_core.evaluation.oracle import judge, oracle_version
-from lumiere_core.evaluation.oracle.flicker import flicker, flicker_ratio
+from lumiere_core.evaluation.oracle.judge import flicker_ratio
 from lumiere_core.evaluation.oracle.periodic import LOST, fit_period, phase_error
 from lumiere_core.evaluation.oracle.silhouette import outline
 from lumiere_core.evaluation.oracle.track import _track
@@ -21,6 +21,7 @@ from lumiere_core.evaluation.oracle_check import (
     real_clip,
     spoil,
 )
+from lumiere_core.measures.steadiness import flicker
 from lumiere_core.world import SHAPES, scene_from_caption
 
 

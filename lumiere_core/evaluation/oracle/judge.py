@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from ...clips.video import to_uint8
+from ...measures.steadiness import flicker
 from ...world import FAMILIES, Scene, render_clip
 from .appearance import appearance_of
 from .families import name_family
-from .flicker import flicker, flicker_ratio
 from .gait import RANGES, signal_of
 from .motion import direction_of, name_motion
 from .periodic import LOST, phase_error
@@ -23,6 +23,7 @@ from .track import NONE, Track, follow, outside
 
 FITS = 0.85  # overlap with a template from which on an object is of the shape family by its outline
 SCATTERED = ("fireworks", "swaying flowers")  # families whose object is many pieces
+LEVEL = 1.0  # levels of 255: what rounding to bytes may change in a background that stands still
 BRIGHTER = 0.08  # change of the mean level, in shares of white, that a rising sun makes at least
 
 
@@ -99,6 +100,11 @@ def _judge_flicker(verdict: Verdict, frames: Tensor, track: Track, scene: Scene,
         "real_flicker": round(real, 3),
         "flicker_ratio": round(flicker_ratio(own, real), 3),
     }
+
+
+def flicker_ratio(generated: float, real: float) -> float:
+    """Flicker against the real clip's; most real backgrounds are exactly still, hence the floor."""
+    return generated / max(real, LEVEL)
 
 
 def _phase_error(kind: str, track: Track) -> float:
