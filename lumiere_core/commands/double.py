@@ -10,16 +10,18 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="lumiere-mini", help="a bundled model, a file or a folder of part files")
     parser.add_argument("--output", required=True, type=Path, help="folder for image.safetensors and the other parts")
+    parser.add_argument("--scenes", type=int, help="scenes of the world that the components are found on")
     parser.add_argument("--components", type=int, help="channels of a patch beside the means of 2x2 pixels")
 
 
 def main(options: argparse.Namespace) -> int:
     from ..diffusion.models import weight_files
     from ..nets.checkpoint import PREFIXES, load_parts, metadata_for, save_file
-    from ..training.double import COMPONENTS, doubled
+    from ..training.double import COMPONENTS, SCENES, doubled
 
     before = load_parts(weight_files(options.weights))
-    after = doubled(before, COMPONENTS if options.components is None else options.components)
+    components = COMPONENTS if options.components is None else options.components
+    after = doubled(before, components, scenes=options.scenes or SCENES)
     sections = {"text": ("text",), "image": ("unet", "schedule", "size"), "temporal": ("unet", "temporal")}
     for part in PREFIXES:
         state = getattr(after, part)

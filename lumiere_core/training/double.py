@@ -22,12 +22,13 @@ SCENES = 2048  # of the training split; a frame of each says which components le
 MEAN = 0.5  # a row of the basis has unit length: four pixels of a half each
 
 
-def doubled(parts: Parts, components: int = COMPONENTS, frames: Tensor | None = None) -> Parts:
+def doubled(parts: Parts, components: int = COMPONENTS, frames: Tensor | None = None, scenes: int = SCENES) -> Parts:
     """Return the image model, and temporal layers if there are any, for twice the size.
 
     Args:
         components: channels beside the means.
         frames: (n, c, 2 h, 2 w) pictures that the components are found on; None = of the world.
+        scenes: of the world, a picture each.
 
     Raises:
         ValueError: the parts hold no image model.
@@ -37,7 +38,7 @@ def doubled(parts: Parts, components: int = COMPONENTS, frames: Tensor | None = 
     if old.patch_channels:
         raise ValueError("these weights were doubled before; double a model whose patches are plain pixels.")
     height, width = (2 * side for side in parts.config.get("size", (64, 64)))
-    frames = world_frames(height, width) if frames is None else frames
+    frames = world_frames(height, width, scenes) if frames is None else frames
     basis = patch_basis(frames, 2 * old.patch_size, components)
     new = dataclasses.replace(old, patch_size=2 * old.patch_size, patch_channels=len(basis))
     schedule = parts.schedule
@@ -51,7 +52,7 @@ def doubled(parts: Parts, components: int = COMPONENTS, frames: Tensor | None = 
     return dataclasses.replace(parts, config=config, image=_with_basis(parts.image, basis), temporal=temporal)
 
 
-def world_frames(height: int, width: int, count: int = SCENES) -> Tensor:
+def world_frames(height: int, width: int, count: int) -> Tensor:
     """Return (n, 3, height, width): one moment of each of `count` training scenes."""
     scenes = [world.sample_scene(seed, split="train") for seed in range(count)]
     moments = torch.rand(count, generator=torch.Generator().manual_seed(0)) * world.CLIP_SECONDS

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("plan", "bench", "pack", "gpu")
+MODULES = ("plan", "bench", "pack", "gpu", "train")
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +100,58 @@ def test_the_command_writes_figures_and_their_table(gpu, tmp_path, monkeypatch):
     assert "gpu.matrix_peak" in (tmp_path / "bench.md").read_text()
     assert list(json.loads((tmp_path / "bench.json").read_text())["tasks"]) == ["peak"]
     assert gpu.gpu.main(["bench", "--small", "--output", str(tmp_path / "b"), "--device", "cpu", "--minutes", "0"]) == 1
+
+
+def test_training_runs_every_stage_and_puts_down_what_it_learnt(gpu, tmp_path, capsys):
+    from lumiere_core.nets.checkpoint import load_parts
+
+    arguments = ["train", "--small", "--minutes", "60", "--device", "cpu", "--output", str(tmp_path)]
+    assert gpu.gpu.main(arguments) == 0
+    files = {file.stem: file for file in tmp_path.glob("*.safetensors")}
+    assert set(files) == {stage.name for stage in gpu.train.STAGES}
+    assert all(file.stat().st_size <= gpu.train.LARGEST for file in files.values())
+    assert len(list(tmp_path.glob("*.*"))) <= 8  # files that come back
+    clips = load_parts([files["image128"], files["clips128"]])
+    assert clips.temporal_config.repeat_ends and clips.unet_config.patch_channels == 64
+    assert clips.schedule["sigma_data"] == 2
+    shipped = load_parts(gpu.train.WEIGHTS / "mini-ssr.safetensors")
+    enlarging = load_parts(files["ssr_clips"])
+    assert enlarging.temporal.keys() == shipped.temporal.keys()  # trained further, not afresh
+    assert "steps" in capsys.readouterr().out
+
+
+def test_a_stage_goes_on_and_its_rate_falls_at_the_end(gpu, tmp_path, monkeypatch):
+    """A leg of a minute makes 50 steps here."""
+    train, legs, now = gpu.train, [], [0.0]
+    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
+
+    def leg(stage, output, device, more, small):
+        made = legs[-1][0] if legs else 0
+        minutes = more["minutes"]
+        now[0] += 60 * minutes
+        legs.append((min(made + round(50 * minutes), more.get("steps", 10**9)), more))
+        return legs[-1][0]
+
+    monkeypatch.setattr(train, "one_leg", leg)
+    assert train.learn(train.STAGES[0], tmp_path, "cpu", 4.0, small=False) == 200
+    flat = [more for _, more in legs if "steps" not in more]
+    falling = [more for _, more in legs if "steps" in more]
+    assert sum(more["minutes"] for more in flat) == pytest.approx(2.6) and len(falling) == 2
+    assert {more["steps"] for more in falling} == {200}
+    assert falling[0]["decay_from"] == pytest.approx(130 / 200)
+
+
+def test_what_came_back_is_gone_on_from(gpu, tmp_path):
+    train = gpu.train
+    image, clips = train.STAGES[:2]
+    start = tmp_path / "state" / "doubled"
+    assert train.files(clips, tmp_path).init_from == start / "temporal.safetensors"
+    assert train.files(clips, tmp_path).image == start / "image.safetensors"
+    for name in ("image128", "clips128"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    assert (
+        train.files(image, tmp_path).init_from
+        == train.files(clips, tmp_path).image
+        == tmp_path / "image128.safetensors"
+    )
+    assert train.files(clips, tmp_path).init_from == tmp_path / "clips128.safetensors"
