@@ -77,15 +77,37 @@ class LumiereTemporalMultidiffusion(io.ComfyNode):
                     default=False,
                     tooltip="Windows also span the end and the beginning of the clip, for clips that loop.",
                 ),
+                io.Boolean.Input(
+                    "anchor_frame",
+                    default=False,
+                    optional=True,
+                    tooltip="A window that begins mid-clip also sees the frame before it, whose answer is left out. For models "
+                    "with causal VAEs (Wan, Hunyuan, LTX, Cosmos), whose first latent is unlike the rest: without it every "
+                    "window looks like the start of a scene.",
+                ),
+                io.Boolean.Input(
+                    "retain_first",
+                    default=False,
+                    optional=True,
+                    tooltip="A window that begins mid-clip also sees the clip's first frame, instead of the frame before it, and "
+                    "what its prompts say of that frame. For image-to-video models, whose start image is in the first frame.",
+                ),
             ],
             outputs=[io.Model.Output()],
         )
 
     @classmethod
     def execute(
-        cls, model, context_length: int, context_overlap: int, weighting: str, closed_loop: bool
+        cls,
+        model,
+        context_length: int,
+        context_overlap: int,
+        weighting: str,
+        closed_loop: bool,
+        anchor_frame: bool = False,
+        retain_first: bool = False,
     ) -> io.NodeOutput:
-        windows = Windows(context_length, context_overlap, weighting, closed_loop)
+        windows = Windows(context_length, context_overlap, weighting, closed_loop, anchor_frame, retain_first)
         return io.NodeOutput(with_windows(model, windows))
 
 

@@ -11,6 +11,7 @@ import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import comfy.model_patcher
 import torch
@@ -21,8 +22,9 @@ from torch import Tensor
 from ...lumiere_core.clips.video import padded_frames, take_frames
 from ...lumiere_core.nets.block_plan import BlockPlan, LayerKinds, plan_blocks
 from ...lumiere_core.nets.temporal import TemporalLayers, TemporalState
-from . import models
+from . import features, models
 from .clip_norms import clip_norms
+from .features import FullRate
 from .frames import Rows, rows_of_call
 from .keys import CONDITION, FRAMES, KEY, LAYERS, RUN
 from .keys import HANDLERS as PATCH
@@ -131,6 +133,8 @@ class Clips:
                 f"the temporal layers were not found for a call with clips of {frames} frames: the model was "
                 f"called outside of a sampler. Put them into transformer_options[{LAYERS!r}]."
             )
+        if rows.rows.numel() < rows.total:
+            features.refuse_in_windows(options)
         strength = strength_of_call(options, rows, x)
         still = still_rows(strength) if layers.total_stride > 1 else None
         images = None
@@ -144,7 +148,7 @@ class Clips:
             return images
         clips = x.shape[0] // frames  # of all prompts
         padding = padded_frames(frames, layers.total_stride)
-        rows = rows.padded(padding)
+        unpadded, rows = rows, rows.padded(padding)
         length = padding.numel()
 
         def padded(value: Tensor | None) -> Tensor | None:
@@ -167,6 +171,7 @@ class Clips:
             if known is not None:
                 clip, mask = known.to(x).split([known.shape[1] - 1, 1], dim=1)
                 known = layers.known_features(torch.cat([clip * mask, mask], dim=1))
+            options = features.at_full_rate(options, partial(FullRate, state, padding, frames, unpadded))
             plans = _plans_of(unet, layers)
             options[KEY] = _Call(layers, state, plans.places, unet.input_blocks[0][0], rows, known)
             control = control_at_levels(control, plans.plans, state, clips, padded)

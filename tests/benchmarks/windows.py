@@ -151,7 +151,7 @@ def _memory(stage: Stage, frames: int, side: int = SIDE, steps: int = 1) -> dict
         "peak": _peak(),
         "seconds": time.monotonic() - began,
         "shape": list(out.shape),
-        "predicted": sum(windows.predicted_peak(stage.model, shape, LENGTH).values()),
+        "predicted": sum(windows.predicted_peak(stage.model, shape, [LENGTH, *shape[1:]]).values()),
     }
 
 

@@ -236,7 +236,7 @@ def test_the_host_is_asked_for_the_memory_of_a_window(studio, apply, windows):
     studio.sample(model, frames=12)
     assert asked and asked[0] <= 5  # the temporal layers' share on top
     shape = torch.Size((40, 3, 16, 16))
-    short, long = (windows.predicted_peak(model, shape, length) for length in (4, 8))
+    short, long = (windows.predicted_peak(model, shape, [length, *shape[1:]]) for length in (4, 8))
     assert long["one window"] == 2 * short["one window"]
     assert short["clip"] == long["clip"] == windows.CLIP_COPIES * 4 * shape.numel()
 

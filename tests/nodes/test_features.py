@@ -1,0 +1,190 @@
+"""What others put on a U-Net MODEL or into a conditioning, on an inflated MODEL: every feature of the host by name.
+
+At their initialisation the temporal layers leave the key frames to the image model alone, so a feature that reaches
+every level with the right rows gives key frames that are those of the image model with the same feature.
+"""
+
+import pytest
+import torch
+
+FRAMES, SIZE = 5, 16
+SMALL = {
+    "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2],
+    "transformer_depth": [1, 1],
+    "transformer_depth_output": [1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+}
+EXACT = {
+    "SelfAttentionGuidance": {"scale": 0.5, "blur_sigma": 2.0},
+    "PerturbedAttentionGuidance": {"scale": 3.0},
+    "NAGuidance": {"nag_scale": 5.0, "nag_alpha": 0.5, "nag_tau": 1.5},
+    "FreeU": {"b1": 1.1, "b2": 1.2, "s1": 0.9, "s2": 0.2},
+    "FreeU_V2": {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2},
+    "PatchModelAddDownscale": {
+        "block_number": 1,
+        "downscale_factor": 2.0,
+        "start_percent": 0.0,
+        "end_percent": 1.0,
+        "downscale_after_skip": True,
+        "downscale_method": "bilinear",
+        "upscale_method": "bilinear",
+    },
+    "UNetSelfAttentionMultiply": {"q": 1.1, "k": 1.0, "v": 0.9, "out": 1.0},
+    "UNetCrossAttentionMultiply": {"q": 1.1, "k": 1.0, "v": 0.9, "out": 1.0},
+    "UNetTemporalAttentionMultiply": {
+        "self_structural": 1.0,
+        "self_temporal": 1.0,
+        "cross_structural": 1.0,
+        "cross_temporal": 1.0,
+    },
+    "RescaleCFG": {"multiplier": 0.7},
+    "TCFG": {},
+    "APG": {"eta": 0.5, "norm_threshold": 5.0, "momentum": 0.0},
+    "CFGZeroStar": {},
+    "FreSca": {"scale_low": 1.0, "scale_high": 1.25, "freq_cutoff": 4},
+    "Epsilon Scaling": {"scaling_factor": 1.01},
+}
+COUPLED = {  # they draw by the batch's shape which tokens they merge or tile, or look at a mean over the batch
+    "Mahiro": {},
+    "TomePatchModel": {"ratio": 0.3},
+    "HyperTile": {"tile_size": 64, "swap_size": 2, "max_depth": 0, "scale_depth": False},
+    "EasyCache": {"reuse_threshold": 0.2, "start_percent": 0.15, "end_percent": 0.95, "verbose": False},
+}
+
+
+@pytest.fixture(scope="module")
+def pair(host, backbones):
+    """A function width -> (image MODEL, the same with temporal layers at their initialisation)."""
+    inflate = host.module("nodes.host.inflate")
+    config = host.module("lumiere_core.nets.config").TemporalConfig(depth=1, num_head_channels=32)
+
+    def make(width=32):
+        model = backbones("SD15", model_channels=width, **SMALL)
+        return model, inflate.inflate(model.clone(), None, config)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def key_frames(backbones):
+    """A function MODELs -> the samples of their key frames, by the same noise."""
+
+    def run(*models, frames=FRAMES, **options):
+        latent = {"samples": torch.zeros(frames, 4, SIZE, SIZE)}
+        return [backbones.sample(model, latent=latent, seed=4, **{"steps": 1, **options})[::2] for model in models]
+
+    return run
+
+
+def test_without_a_feature_key_frames_are_the_image_models(pair, key_frames):
+    image, clip = key_frames(*pair())
+    assert torch.allclose(image, clip, atol=1e-4)
+
+
+@pytest.mark.parametrize("node", EXACT)
+def test_key_frames_are_the_image_models_with_the_same_feature(host, pair, key_frames, node):
+    patched = [host.call(node, model=model, **EXACT[node])[0] for model in pair()]
+    image, clip = key_frames(*patched)
+    assert torch.allclose(image, clip, atol=1e-3)
+    if node != "UNetTemporalAttentionMultiply":  # patches layers that only video models have
+        assert not torch.allclose(image, key_frames(pair()[0])[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("node", COUPLED)
+def test_features_that_look_at_the_whole_batch_run(host, pair, key_frames, node):
+    (model,) = host.call(node, model=pair()[1], **COUPLED[node])
+    assert key_frames(model)[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("width", "frames"), [(32, 8), (128, 5)])
+def test_self_attention_guidance_blurs_each_frame_by_its_own_map(host, pair, key_frames, width, frames):
+    """With 2 heads its maps did not fit the batch, with 8 they fitted by mixing frames and heads."""
+    patched = [host.call("SelfAttentionGuidance", model=m, **EXACT["SelfAttentionGuidance"])[0] for m in pair(width)]
+    image, clip = key_frames(*patched, frames=frames)
+    assert torch.allclose(image, clip, atol=1e-3)
+
+
+def test_self_attention_guidance_in_windows_is_refused(host, pair, key_frames):
+    windows = {"context_length": 4, "context_overlap": 2, "weighting": "uniform", "closed_loop": False}
+    for model in pair():
+        (model,) = host.call("SelfAttentionGuidance", model=model, **EXACT["SelfAttentionGuidance"])
+        (model,) = host.call("LumiereTemporalMultidiffusion", model=model, **windows)
+        with pytest.raises(ValueError, match="Self-Attention Guidance keeps the attention of one call"):
+            key_frames(model, frames=8)
+
+
+@pytest.fixture(scope="module")
+def gligen(backbones):
+    """A conditioning with one box, whose GLIGEN model has random weights."""
+    import comfy.gligen
+    import comfy.model_patcher
+
+    torch.manual_seed(5)
+    widths = [32, 64, 64, 64, 64, 32, 32]  # of the attention layers in the order in which they run
+    modules = [comfy.gligen.GatedSelfAttentionDense(w, backbones.WIDTH, w // 32, 32) for w in widths]
+    model = comfy.gligen.Gligen(modules, comfy.gligen.PositionNet(backbones.WIDTH, backbones.WIDTH), backbones.WIDTH)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    cpu = torch.device("cpu")
+    patcher = comfy.model_patcher.ModelPatcher(model, cpu, cpu)
+    ((states, values),) = backbones.text(1)
+    box = (torch.randn(1, backbones.WIDTH), 8, 8, 2, 2)
+    return [[states, {**values, "gligen": ("position", patcher, [box])}]]
+
+
+@pytest.mark.parametrize("frames", [5, 8])
+def test_gligen_boxes_reach_every_level(pair, key_frames, gligen, frames):
+    image, clip = key_frames(*pair(), frames=frames, positive=gligen)
+    assert torch.allclose(image, clip, atol=1e-3)
+    assert not torch.allclose(image, key_frames(pair()[0], frames=frames)[0], atol=1e-3)
+
+
+def test_gligen_in_windows(host, pair, key_frames, gligen):
+    windows = {"context_length": 4, "context_overlap": 2, "weighting": "uniform", "closed_loop": False}
+    cut = [host.call("LumiereTemporalMultidiffusion", model=model, **windows)[0] for model in pair()]
+    image, clip = key_frames(*cut, frames=8, positive=gligen)
+    assert torch.allclose(image, clip, atol=1e-3)
+
+
+class PicturePerFrame:
+    """An attention patch with a picture for each frame, which reads `ad_params` as IPAdapter_plus does."""
+
+    def __init__(self, pictures):
+        self.pictures = pictures
+
+    def __call__(self, q, k, v, options):
+        told = options["ad_params"]
+        pictures = self.pictures[: told["full_length"]][told["sub_idxs"]]
+        assert len(pictures) * len(options["cond_or_uncond"]) == len(q)
+        return q + pictures.repeat(len(options["cond_or_uncond"]), 1)[:, None, :1]
+
+
+def with_pictures(model, pictures):
+    model = model.clone()
+    for block, number in (("input", 1), ("input", 4), ("middle", 0), ("output", 0), ("output", 2)):
+        model.set_model_attn2_replace(PicturePerFrame(pictures), block, number)
+    return model
+
+
+@pytest.mark.parametrize("windows", [None, 4])
+def test_a_picture_for_each_frame_reaches_every_level_and_window(host, backbones, pair, windows):
+    """Frame i of the clip is as the image model makes it with picture i."""
+    pictures = torch.linspace(-2, 2, 8)[:, None]
+    image, clip = (with_pictures(model, pictures) for model in pair())
+    latent = {"samples": torch.zeros(8, 4, SIZE, SIZE)}
+    if windows:
+        settings = {"context_length": windows, "context_overlap": 2, "weighting": "uniform", "closed_loop": False}
+        image, clip = (host.call("LumiereTemporalMultidiffusion", model=m, **settings)[0] for m in (image, clip))
+    else:
+        (image,) = host.call(
+            "LumiereTemporalMultidiffusion",
+            model=image,
+            context_length=7,
+            context_overlap=6,
+            weighting="uniform",
+            closed_loop=False,
+        )
+    wanted, got = (backbones.sample(model, latent=latent, seed=4, steps=1) for model in (image, clip))
+    assert torch.allclose(wanted[::2], got[::2], atol=1e-3)
+    assert (wanted[0] - wanted[6]).abs().mean() > 0.05
