@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from tests.nodes.video_models import KINDS, LTX, WAN, prompt, random_model, video_model
 
+pytestmark = pytest.mark.host
+
+NAMES = ("Wan", "LTX", "Hunyuan", "Cosmos", "Mochi")
 FRAMES, LENGTH, OVERLAP = 8, 4, 2
 SIZE = 4
-AV = LTX | {
+SOUND = {
     "image_model": "ltxav",
     "caption_channels": 24,
     "audio_cross_attention_dim": 32,
@@ -17,6 +19,11 @@ AV = LTX | {
     "connector_num_layers": 1,
     "caption_proj_before_connector": False,
 }
+
+
+def prompt(**values):
+    """A conditioning of random text states."""
+    return [[torch.randn(1, 4, 24, generator=torch.Generator().manual_seed(1)), values]]
 
 
 @pytest.fixture
@@ -55,12 +62,12 @@ def denoised(model, start, positive=None, latent=None, mask=None):
 
 
 @pytest.fixture(scope="module")
-def models(host):
-    return {name: video_model(name) for name in KINDS}
+def models(video_models):
+    return {name: video_models.video_model(name) for name in NAMES}
 
 
 @pytest.mark.parametrize("anchor", [False, True])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_latents_are_cut_as_the_host_cuts_them(models, ours, name, anchor):
     """With and without the frame before each window."""
     model, channels = models[name]
@@ -71,9 +78,9 @@ def test_latents_are_cut_as_the_host_cuts_them(models, ours, name, anchor):
 
 
 @pytest.fixture(scope="module")
-def image_to_video(host):
-    config = WAN | {"model_type": "i2v", "in_dim": 36}
-    return random_model("WAN21_I2V", config)
+def image_to_video(video_models):
+    config = video_models.WAN | {"model_type": "i2v", "in_dim": 36}
+    return video_models.random_model("WAN21_I2V", config)
 
 
 def test_every_window_sees_the_first_frame_of_an_image_to_video_model(image_to_video, ours):
@@ -136,9 +143,9 @@ def without_guide(start, latent):
 
 
 @pytest.fixture(scope="module")
-def audio_video(host):
+def audio_video(video_models):
     """MODEL of LTX-2, whose latents are those of frames and of sound, packed."""
-    return random_model("LTXAV", AV)
+    return video_models.random_model("LTXAV", video_models.LTX | SOUND)
 
 
 def with_sound(video, scale=1.0, frames=16):
