@@ -299,6 +299,8 @@ def moving_picture(frame: Frame, length: int, images: Tensor, region: Tensor) ->
     """A region of a still picture moves."""
     if length < 1:
         raise ValueError("length is 0, but a still picture has none of its own. Set it, for example to 80.")
+    if region.ndim == 3 and len(region) == len(images):  # of a moving picture, such as a GIF: the first of both
+        region = region[:1]
     clip, still = frame.place(images[:1], region_of(images[:1], region))
     _, first = frame.place(images[:1])
     check_share(still)
@@ -319,7 +321,7 @@ def colours(images: Tensor) -> Tensor:
             f"the image has {images.shape[-1]} channel(s); red, green and blue are wanted. If this is a mask or an "
             "alpha channel, connect it to region, and the picture here."
         )
-    return images[..., :3]
+    return images[..., :3].float()  # a host may keep images in half precision
 
 
 def region_of(images: Tensor, region: Tensor) -> Tensor:
@@ -328,7 +330,7 @@ def region_of(images: Tensor, region: Tensor) -> Tensor:
     Raises:
         ValueError: it belongs to other images.
     """
-    region = region.reshape(-1, *region.shape[-2:])
+    region = region.float().reshape(-1, *region.shape[-2:])
     (count, height, width), masks = images.shape[:3], len(region)
     if masks not in (1, count):
         raise ValueError(

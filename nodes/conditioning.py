@@ -95,12 +95,14 @@ def begun(samples: Tensor, latent: dict, known: Tensor, size: torch.Size) -> Ten
         ValueError: the other clip has another length or size.
     """
     other = latent["samples"]
-    empty = "downscale_ratio_spacial" in latent  # zeros in pixels: the sampler would bring them to the model's size
+    pixels = latent.get("downscale_ratio_spacial")  # an empty clip, which the sampler would bring to the model's size
+    empty, ratio = pixels is not None, pixels or 1
     height, width = size if empty else samples.shape[2:]
-    if other.ndim != 4 or (len(other), *other.shape[2:]) != (len(samples), height, width):
+    found = [side * ratio for side in other.shape[2:]]
+    if other.ndim != 4 or (len(other), *found) != (len(samples), height, width):
         unit = "pixels" if empty else "latent pixels"
         raise ValueError(
-            f"the latent has {len(other)} frames of {other.shape[-1]}x{other.shape[-2]} {unit} and the condition "
+            f"the latent has {len(other)} frames of {found[-1]}x{found[-2]} {unit} and the condition "
             f"{len(samples)} of {width}x{height}; the same is wanted. Set width, height and length of both nodes alike."
         )
     if empty:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import comfy.model_management as model_management
-import comfy.sample
-import comfy.samplers
-import comfy.utils
-import latent_preview
-import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core.clips.video import clip_count
 from ..lumiere_core.diffusion import guidance
+from .host import sampling
 from .host.inflate import inflation_of
 from .host.keys import OWN_NOISE
 from .host.noise import ClipNoise
@@ -71,9 +66,7 @@ class EmptyLumiereLatentVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, width: int, height: int, length: int, batch_size: int, fps: float = 16.0) -> io.NodeOutput:
-        samples = torch.zeros([batch_size * length, 3, height, width], device=model_management.intermediate_device())
-        # The key tells the host how to turn an empty clip into the latent size of any model.
-        return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": 1}, fps)
+        return io.NodeOutput(sampling.empty_clip(width, height, batch_size * length), fps)
 
 
 class LumiereSampler(io.ComfyNode):
@@ -108,8 +101,8 @@ class LumiereSampler(io.ComfyNode):
                     round=0.01,
                     tooltip="Classifier-free guidance scale: how much the prompt counts. 1 is none and twice as fast.",
                 ),
-                io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES, default="euler"),
-                io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES, default="karras"),
+                io.Combo.Input("sampler_name", options=sampling.SAMPLERS, default="euler"),
+                io.Combo.Input("scheduler", options=sampling.SCHEDULERS, default="karras"),
                 io.Conditioning.Input("positive"),
                 io.Conditioning.Input("negative"),
                 io.Latent.Input("latent_image", tooltip="The clip to denoise; frames in the batch axis."),
@@ -150,41 +143,33 @@ class LumiereSampler(io.ComfyNode):
         denoise: float,
         dynamic_threshold: float,
     ) -> io.NodeOutput:
-        samples = comfy.sample.fix_empty_latent_channels(
-            model,
-            latent_image["samples"],
-            latent_image.get("downscale_ratio_spacial"),
-            latent_image.get("downscale_ratio_temporal"),
-        )
+        samples = sampling.fitted_samples(model, latent_image)
+        out = {k: v for k, v in latent_image.items() if not k.startswith("downscale_ratio")}
+        sigmas = sampling.sigmas_of(model, steps, sampler_name, scheduler, denoise)
+        if not len(sigmas):  # denoise 0: nothing is to be changed
+            return io.NodeOutput({**out, "samples": samples})
         inflation = inflation_of(model)
         frames = (inflation.frames_per_clip if inflation else 0) or samples.shape[0]
-        clips = clip_count(samples.shape[0], frames)
+        clip_count(samples.shape[0], frames)
         share = inflation.temporal_config.shared_noise if inflation and frames > 1 else 0.0
-        noise = ClipNoise(seed, clips, frames, share=share)
+        numbers = latent_image.get("batch_index") or range(samples.shape[0])
+        noise = ClipNoise.of_rows(seed, numbers, samples.shape[0], frames, share)
         model = model.clone()
         model.model_options["transformer_options"][OWN_NOISE] = True
         if 0 < dynamic_threshold < 1:
             model = with_dynamic_threshold(model, dynamic_threshold, frames)
-        sigmas = comfy.samplers.KSampler(
-            model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
-        ).sigmas
-        steps = len(sigmas) - 1
-        preview = latent_preview.prepare_callback(model, steps)
-        result = comfy.sample.sample_custom(
+        result = sampling.sample(
             model,
-            noise.initial(samples),
-            cfg,
-            noise.sampler(sampler_name),
+            noise,
+            sampler_name,
             sigmas,
-            positive,
-            negative,
             samples,
-            noise_mask=latent_image.get("noise_mask"),
-            callback=lambda step, denoised, x, _: preview(step, denoised, x, steps),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            positive=positive,
+            negative=negative,
+            cfg=cfg,
             seed=seed,
+            noise_mask=latent_image.get("noise_mask"),
         )
-        out = {k: v for k, v in latent_image.items() if not k.startswith("downscale_ratio")}
         return io.NodeOutput({**out, "samples": result})
 
 

@@ -8,6 +8,7 @@ from comfy_api.v0_0_2 import io
 
 from ..lumiere_core.nets.checkpoint import check_state
 from ..lumiere_core.nets.interpolate import alphas_by_key, joined_hashes
+from .host.encoders import prediction_of
 from .host.inflate import inflation_of, unet_config_of
 from .host.keys import KEY
 
@@ -66,6 +67,7 @@ class LumiereStyleInterpolate(io.ComfyNode):
         chosen = [value if value >= 0 else None for value in given]
         while chosen and chosen[-1] is None:
             chosen.pop()
+        refuse_predictions(model, style_model)
         own, style = (m.model_state_dict(PREFIX) for m in (model, style_model))
         check_state(own, style, "the weights of style_model")
         patches = style_model.get_key_patches(PREFIX)
@@ -80,6 +82,20 @@ class LumiereStyleInterpolate(io.ComfyNode):
             mixed.add_patches({key: patch}, share, 1.0 - share)
         _remember(mixed, style_model)
         return io.NodeOutput(mixed)
+
+
+def refuse_predictions(model, style_model) -> None:
+    """Raise ValueError if the networks predict different things: weights between them predict neither.
+
+    SD2.x has checkpoints of both kinds, and so have SDXL's fine-tunes.
+    """
+    names = {"eps": "the noise (eps)", "v": "v", "x0": "the clean picture (x0)", None: "a flow"}
+    own, style = prediction_of(model), prediction_of(style_model)
+    if own != style:
+        raise ValueError(
+            f"model predicts {names[own]} and style_model {names[style]}: weights between the two predict neither. Choose a "
+            "style of the same prediction, or correct one with ModelSamplingDiscrete if its file was read wrongly."
+        )
 
 
 def _remember(mixed, style_model) -> None:

@@ -4,13 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import comfy.model_base
-import comfy.model_management as model_management
-import comfy.sample
-import comfy.samplers
-import comfy.utils
-import latent_preview
-import node_helpers
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
@@ -18,10 +11,10 @@ from torch import Tensor
 from ..lumiere_core.clips.video import clip_count
 from ..lumiere_core.diffusion.multidiffusion import OVERLAP, WEIGHTINGS
 from ..lumiere_core.diffusion.upscale import NOISES, noise_numbers
+from .host import sampling, upscaler
 from .host.inflate import inflation_of
 from .host.keys import GRAIN
 from .host.noise import ClipNoise
-from .host.ssr_model import LumiereSSRModel
 from .host.windows import Windows, with_windows
 
 CONTEXT_LENGTH = 16
@@ -149,8 +142,8 @@ class LumiereSuperResolution(io.ComfyNode):
                     round=0.01,
                     tooltip="Classifier-free guidance scale. 1 is none and twice as fast.",
                 ),
-                io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES, default="euler"),
-                io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES, default="karras"),
+                io.Combo.Input("sampler_name", options=sampling.SAMPLERS, default="euler"),
+                io.Combo.Input("scheduler", options=sampling.SCHEDULERS, default="karras"),
                 *_window_inputs(),
                 io.Float.Input(
                     "noise_augmentation",
@@ -198,81 +191,44 @@ class LumiereSuperResolution(io.ComfyNode):
         vae=None,
         noise: str = NOISES[0],
     ) -> io.NodeOutput:
-        scale = _scale(model, vae)
-        windows = Windows(context_length, context_overlap, weighting)
-        model = with_windows(model, windows)
-        low = image[..., :3].movedim(-1, 1) * 2 - 1
+        scale = upscaler.scale_of(model, vae)
+        for name, prompt in (("positive", positive), ("negative", negative)):
+            if not prompt and (name == "positive" or cfg != 1.0):
+                raise ValueError(f"{name} holds no prompt. Connect Lumiere Text Encode; an empty text is a prompt too.")
+        low = pixels(image).movedim(-1, 1) * 2 - 1
         frames, _, height, width = low.shape
+        model = with_windows(model, Windows(context_length, context_overlap, weighting))
         logging.info(
             f"Lumiere: enlarging {frames} frames from {width}x{height} to {width * scale}x{height * scale} pixels."
         )
         inflation = inflation_of(model)
         per_clip = (inflation.frames_per_clip if inflation else 0) or frames
-        drawn = ClipNoise(seed, clip_count(frames, per_clip), per_clip, noise_numbers(noise, per_clip))
-        values = {"concat_image": low, "noise_augmentation": noise_augmentation, GRAIN: drawn.numbers}
-        positive, negative = (node_helpers.conditioning_set_values(c, values) for c in (positive, negative))
+        numbers = noise_numbers(noise, per_clip)
+        drawn = ClipNoise.of_clips(seed, clip_count(frames, per_clip), per_clip, numbers)
+        values = {"concat_image": low, "noise_augmentation": noise_augmentation, GRAIN: numbers}
+        positive, negative = ([[t, {**kept, **values}] for t, kept in prompt] for prompt in (positive, negative))
         # One number stretched to the size: an empty clip needs no memory.
-        latent = torch.zeros(1).expand(_latent_shape(model, low, scale))
-        sigmas = comfy.samplers.KSampler(
-            model, steps, model.load_device, sampler_name, scheduler, 1.0, model.model_options
-        ).sigmas
-        samples = comfy.sample.sample_custom(
-            model,
-            drawn.initial(latent),
-            cfg,
-            drawn.sampler(sampler_name),
-            sigmas,
-            positive,
-            negative,
-            latent,
-            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
+        latent = torch.zeros(1).expand(upscaler.latent_shape(model, low.shape, scale))
+        sigmas = sampling.sigmas_of(model, steps, sampler_name, scheduler)
+        samples = sampling.sample(
+            model, drawn, sampler_name, sigmas, latent, positive=positive, negative=negative, cfg=cfg, seed=seed
         )
         if vae is None:
-            return io.NodeOutput(samples.add_(1).div_(2).clamp_(0, 1).movedim(1, -1))
-        return io.NodeOutput(_decode(vae, samples, context_length))
+            return io.NodeOutput(samples.float().add_(1).div_(2).clamp_(0, 1).movedim(1, -1))
+        return io.NodeOutput(upscaler.decode(vae, samples, context_length))
 
 
-def _scale(model, vae) -> int:
-    """Return how many times larger a MODEL makes a clip.
+def pixels(image: Tensor) -> Tensor:
+    """Return the colours (t, h, w, 3) of an IMAGE in float32: grey for one channel, without alpha for more than three.
 
     Raises:
-        ValueError: it is no super-resolution MODEL, or has not the VAE that it needs.
+        ValueError: it has no frames, no pixels, or two channels.
     """
-    network = model.model
-    if isinstance(network, LumiereSSRModel):
-        if vae is not None:
-            raise ValueError("this super-resolution MODEL works on pixels and needs no vae: disconnect the vae input.")
-        return network.ssr.scale
-    if isinstance(network, comfy.model_base.SD_X4Upscaler):
-        if vae is None:
-            raise ValueError(
-                "this MODEL (SD x4 upscaler) works on latents: connect the VAE of its checkpoint to the vae input."
-            )
-        return 4
-    raise ValueError(
-        f"this MODEL ({type(network).__name__}) makes new clips or images and cannot enlarge one. Connect a "
-        "super-resolution MODEL: that of Load Lumiere with lumiere-mini-ssr, or of a checkpoint that `train ssr` wrote."
-    )
-
-
-def _latent_shape(model, low: Tensor, scale: int) -> tuple[int, ...]:
-    latents = model.get_model_object("latent_format")
-    size = [side * scale for side in low.shape[-2:]]
-    if isinstance(model.model, comfy.model_base.SD_X4Upscaler):
-        size = [side // 4 for side in size]  # its VAE's factor
-    return (low.shape[0], latents.latent_channels, *size)
-
-
-def _decode(vae, samples: Tensor, frames: int) -> Tensor:
-    """Decode latents a few frames at a time into one IMAGE."""
-    result, bar = None, comfy.utils.ProgressBar(samples.shape[0])
-    for start in range(0, samples.shape[0], frames):
-        model_management.throw_exception_if_processing_interrupted()
-        part = vae.decode(samples[start : start + frames])
-        if result is None:
-            result = part.new_empty((samples.shape[0], *part.shape[1:]))
-        result[start : start + frames] = part
-        bar.update(len(part))
-    return result
+    frames, height, width, channels = image.shape
+    if not image.numel():
+        raise ValueError(
+            f"image holds {frames} frames of {width}x{height} pixels; at least one frame of 1x1 is wanted."
+        )
+    if channels == 2:
+        raise ValueError("image has 2 channels; 1 (grey), 3 (RGB) or 4 (RGBA) are wanted.")
+    return image[..., :3].float().expand(-1, -1, -1, 3)

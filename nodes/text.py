@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..lumiere_core.clips.travel import SHAPES, mix_rows, parse_travel, travel_weights
 
+MOST = 100_000  # characters of a prompt: text encoders read some hundreds
 LONGEST = 1024  # tokens of a prompt that is repeated to the length of another
 TEXT_OF_ALL = ("pooled_output",)  # what a text encoder makes besides the text states, and mixes as they do
 
@@ -53,10 +54,15 @@ def encoded(clip, text: str) -> list:
     """Return the CONDITIONING that CLIP Text Encode would.
 
     Raises:
-        ValueError: there is no text encoder.
+        ValueError: there is no text encoder, or the text is a book.
     """
     if clip is None:
         raise ValueError("the clip input is empty: the checkpoint holds no text encoder. Load one with another node.")
+    if len(text) > MOST:
+        raise ValueError(
+            f"the prompt has {len(text):,} characters; at most {MOST:,} are taken, and text encoders read some hundreds. Was "
+            "a file connected to it?"
+        )
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 

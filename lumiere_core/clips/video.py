@@ -93,7 +93,7 @@ def from_uint8(frames: Tensor) -> Tensor:
 
 def images_to_video(images: Tensor) -> Tensor:
     """Host IMAGE (t, h, w, c) in [0, 1] -> one clip (1, c, t, h, w) in [-1, 1]."""
-    return rearrange(images * 2 - 1, "t h w c -> 1 c t h w")
+    return rearrange(images.float() * 2 - 1, "t h w c -> 1 c t h w")  # a host may keep images in half precision
 
 
 def video_to_images(video: Tensor) -> Tensor:

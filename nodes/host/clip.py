@@ -88,6 +88,11 @@ class TextModel(torch.nn.Module):
         self.execution_device = None
 
     def set_clip_options(self, options: dict) -> None:
+        if options.get("layer") not in (None, -1):
+            logging.warning(
+                f"Lumiere: CLIP Set Last Layer ({options['layer']}) changes nothing: lumiere-mini's text encoder has one kind "
+                "of output, the one that its U-Net was trained on."
+            )
         self.execution_device = options.get("execution_device", self.execution_device)
 
     def reset_clip_options(self) -> None:

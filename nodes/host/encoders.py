@@ -100,13 +100,7 @@ def schedule_of(model: Any) -> Schedule:
     Raises:
         ValueError: there is none.
     """
-    sampling = model.get_model_object("model_sampling")
-    kinds = (
-        ("v", comfy.model_sampling.V_PREDICTION),
-        ("x0", comfy.model_sampling.X0),
-        ("eps", comfy.model_sampling.EPS),
-    )
-    prediction = next((name for name, kind in kinds if isinstance(sampling, kind)), None)
+    sampling, prediction = model.get_model_object("model_sampling"), prediction_of(model)
     sigmas = getattr(sampling, "sigmas", torch.zeros(0)).float().cpu()
     if prediction is not None and len(sigmas):
         data = float(sampling.sigma_data)
@@ -119,6 +113,17 @@ def schedule_of(model: Any) -> Schedule:
         f"this model's noise schedule ({type(sampling).__mro__[1].__name__}, {len(sigmas)} steps) is none that the "
         "trainer has: Stable Diffusion's scaled-linear betas, or lumiere-mini's cosine."
     )
+
+
+def prediction_of(model: Any) -> str | None:
+    """Return what a MODEL's network predicts, "v", "x0" or "eps", or None for anything else (flows)."""
+    sampling = model.get_model_object("model_sampling")
+    kinds = (
+        ("v", comfy.model_sampling.V_PREDICTION),
+        ("x0", comfy.model_sampling.X0),
+        ("eps", comfy.model_sampling.EPS),
+    )
+    return next((name for name, kind in kinds if isinstance(sampling, kind)), None)
 
 
 def encode_frames(model: Any, vae: Any, images: Tensor) -> Tensor:

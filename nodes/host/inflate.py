@@ -25,7 +25,7 @@ from ...lumiere_core.nets.temporal import TemporalLayers, initial_state
 from . import models
 from .handlers import Clips, add_handlers, find_layers, warn_of_hidden_handlers
 from .keys import EVOLVED, KEY
-from .noise import ShareNoise
+from .noise import ShareNoise, share_added_noise
 from .run import WatchRun, budget
 
 StateDict = dict[str, Tensor]
@@ -129,6 +129,7 @@ def inflate(
         inflated.add_wrapper_with_key(kind, KEY, wrapper)
     inflated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, watch)
     inflated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, ShareNoise(frames_per_clip, config.shared_noise))
+    share_added_noise(inflated, frames_per_clip, config.shared_noise)
     add_handlers(inflated)
     return inflated
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
+import copy
 import functools
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 
+import comfy.model_patcher
 import comfy.samplers
 import torch
 from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler
@@ -24,22 +28,53 @@ class ClipNoise:
     """All noise of one run: that of a frame depends on the seed, the step and the frame's number only.
 
     Args:
-        seed: of the first clip; clip k has seed + k.
-        clips, frames: of the batch, clip-major.
-        numbers: of the frames whose noise each frame of a clip gets; None = its own.
+        rows: (seed of its clip, frame number) whose noise each row of the batch gets.
         share: of the variance, what all frames of a clip have in common.
     """
 
-    def __init__(
-        self, seed: int, clips: int, frames: int, numbers: list[int] | None = None, share: float = 0.0
-    ) -> None:
-        self.seeds, self.numbers = [seed + k for k in range(clips)], numbers or list(range(frames))
-        self.share = share
+    def __init__(self, rows: list[tuple[int, int]], share: float = 0.0) -> None:
+        self.rows, self.share = rows, share
+
+    @classmethod
+    def of_clips(
+        cls, seed: int, clips: int, frames: int, numbers: list[int] | None = None, share: float = 0.0
+    ) -> ClipNoise:
+        """Return the noise of whole clips, clip after clip; clip k has seed + k.
+
+        Args:
+            numbers: of the frames whose noise each frame of a clip gets; None = its own.
+        """
+        numbers = numbers or list(range(frames))
+        return cls([(seed + k, number) for k in range(clips) for number in numbers], share)
+
+    @classmethod
+    def of_rows(cls, seed: int, numbers: Sequence[int], count: int, frames: int, share: float = 0.0) -> ClipNoise:
+        """Return the noise of rows of a batch, such as those that Latent From Batch took.
+
+        Args:
+            seed: of the batch's first clip.
+            numbers: of the rows in the batch that they were in (`batch_index` of a LATENT).
+            count: rows that are sampled. frames: of a clip; all of them are one clip if there is no more than one.
+
+        Raises:
+            ValueError: there is not one number for each row.
+        """
+        if len(numbers) != count:
+            raise ValueError(
+                f"the latent says of {len(numbers)} frames where they are in their batch (batch_index), and has {count}. "
+                "Another node changed its frames: encode them anew, or take them with Latent From Batch."
+            )
+        if frames == count:
+            return cls([(seed, number) for number in numbers], share)
+        return cls([(seed + number // frames, number % frames) for number in numbers], share)
 
     def at_step(self, shape: torch.Size, step: int) -> Tensor:
-        """Return (clips * frames, c, h, w) noise on the CPU; step 0 is the initial noise."""
+        """Return (rows, c, h, w) noise on the CPU; step 0 is the initial noise."""
         size = tuple(shape[1:])
-        return torch.cat([frame_noise(s, self.numbers, size, step, self.share) for s in self.seeds])
+        clips = itertools.groupby(self.rows, key=itemgetter(0))
+        return torch.cat(
+            [frame_noise(seed, [number for _, number in rows], size, step, self.share) for seed, rows in clips]
+        )
 
     def initial(self, samples: Tensor) -> Tensor:
         """Return the noise that the run starts from."""
@@ -66,15 +101,52 @@ class ClipNoise:
 
     def _path(self, x: Tensor, sigmas: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """One random path for each frame, over all noise levels, and one for what a clip's frames have in common."""
-        seeds = [frame_seed(s, frame, 1) for s in self.seeds for frame in self.numbers]
+        seeds = [frame_seed(seed, number, 1) for seed, number in self.rows]
         low, high = sigmas[sigmas > 0].min(), sigmas.max()
         own = BrownianTreeNoiseSampler(x, low, high, seed=seeds, cpu=True)
         if not self.share:
             return own
-        frames = len(self.numbers)
-        seeds = [frame_seed(s, COMMON, 1) for s in self.seeds]
-        common = BrownianTreeNoiseSampler(x[::frames], low, high, seed=seeds, cpu=True)
-        return lambda *sigma: mix_noise(own(*sigma), common(*sigma).repeat_interleave(frames, 0), self.share)
+        clips = sorted({seed for seed, _ in self.rows})
+        of_row = torch.tensor([clips.index(seed) for seed, _ in self.rows])
+        seeds = [frame_seed(seed, COMMON, 1) for seed in clips]
+        common = BrownianTreeNoiseSampler(x[: len(clips)], low, high, seed=seeds, cpu=True)
+        return lambda *sigma: mix_noise(own(*sigma), common(*sigma)[of_row.to(x.device)], self.share)
+
+
+class SharingNoise:
+    """Mixed into a MODEL's `model_sampling`: Add Noise, which has no run, gets the common part too.
+
+    That node asks for the scaled noise by itself; its seed is not known here, so the common part is drawn by a seed from
+    the first frame's noise. In a run the noise has its common part already (`ShareNoise`).
+    """
+
+    lumiere_frames, lumiere_share = 0, 0.0  # frames of a clip, 0 = all; `TemporalConfig.shared_noise`
+
+    def noise_scaling(self, sigma, noise: Tensor, latent_image, *args, **kwargs) -> Tensor:
+        frames = self.lumiere_frames or len(noise)
+        if self.lumiere_share and not _in_run.get() and frames > 1 and noise.ndim == 4 and noise.any():
+            noise = with_common(noise, int(noise[0].double().sum().mul(1 << 40)), frames, self.lumiere_share)
+        return super().noise_scaling(sigma, noise, latent_image, *args, **kwargs)
+
+
+_in_run: contextvars.ContextVar[bool] = contextvars.ContextVar("lumiere_in_run", default=False)
+
+
+def share_added_noise(model: comfy.model_patcher.ModelPatcher, frames_per_clip: int, share: float) -> None:
+    """Let noise that is added before a run (Add Noise) have the frames' common part."""
+    sampling = copy.copy(model.get_model_object("model_sampling"))
+    kind = type(sampling)
+    if not issubclass(kind, SharingNoise):
+        sampling.__class__ = type(kind.__name__, (SharingNoise, kind), {})
+    sampling.lumiere_frames, sampling.lumiere_share = frames_per_clip, share
+    model.add_object_patch("model_sampling", sampling)
+
+
+def with_common(noise: Tensor, seed: int, frames: int, share: float) -> Tensor:
+    """Return a batch's noise (clips * frames, c, h, w) with `share` of its variance common to the frames of a clip."""
+    clips = clip_count(noise.shape[0], frames)
+    common = ClipNoise.of_clips(seed, clips, frames, [COMMON] * frames).initial(noise)
+    return mix_noise(noise, common.to(noise), share)
 
 
 class ShareNoise:
@@ -107,7 +179,9 @@ class ShareNoise:
         frames = self.frames_per_clip or noise.shape[0]
         # Without noise (add_noise: disable) the latent brings what an earlier sampler left.
         if self.share and frames > 1 and not options.get(OWN_NOISE) and noise.any():
-            clips = clip_count(noise.shape[0], frames)
-            common = ClipNoise(seed or 0, clips, frames, [COMMON] * frames).initial(noise)
-            noise = mix_noise(noise, common.to(noise), self.share)
-        return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
+            noise = with_common(noise, seed or 0, frames, self.share)
+        token = _in_run.set(True)
+        try:
+            return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
+        finally:
+            _in_run.reset(token)

@@ -15,6 +15,7 @@ from ...lumiere_core.clips.video import clip_count
 from . import live
 from .keys import NEEDS_CONDITION, RUN, WINDOWS
 from .preview import preview_image
+from .sampling import refuse_axes
 
 PREVIEW_SIZE = 512
 SHORTEST = 0.4  # of the trained length: lumiere-mini was trained on 32 frames too; its clips of 24 and 16 fall apart
@@ -60,6 +61,7 @@ class WatchRun:
         self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *rest, **kwargs
     ):
         guider = executor.class_obj
+        refuse_axes(guider.model_patcher, noise.shape)
         frames = self.frames_per_clip or noise.shape[0]
         clip_count(noise.shape[0], frames)
         latent_format = guider.model_patcher.model.latent_format

@@ -94,7 +94,7 @@ class LumiereSSRModel(LumiereModel):
         if level:
             numbers = kwargs.get(GRAIN) or noise_numbers(NOISES[0], low.shape[0])
             clips = low.shape[0] // len(numbers)
-            noises = ClipNoise(kwargs.get("seed") or 0, clips, len(numbers), numbers)
+            noises = ClipNoise.of_clips(kwargs.get("seed") or 0, clips, len(numbers), numbers)
             grain = noises.at_step(low.shape, NOISE_STREAM)
             low = augment(low, grain.to(low), torch.full((low.shape[0],), level), self.ssr)
         out["c_concat"] = SmallClip(low.to(kwargs["device"]), tuple(noise.shape[-2:]))

@@ -107,7 +107,7 @@ def test_every_sampler_of_the_host_is_known(host):
 
 def test_initial_noise_is_core_s(host, studio):
     nodes_noise, noise = host.module("nodes.host.noise"), host.module("lumiere_core.diffusion.noise")
-    ours = nodes_noise.ClipNoise(9, clips=2, frames=3).initial(torch.zeros(6, 3, 16, 16))
+    ours = nodes_noise.ClipNoise.of_clips(9, clips=2, frames=3).initial(torch.zeros(6, 3, 16, 16))
     assert torch.equal(ours[:3], noise.frame_noise(9, 3, (3, 16, 16)))
     assert torch.equal(ours[3:], noise.frame_noise(10, 3, (3, 16, 16)))
 

@@ -23,7 +23,8 @@ SOUND = {
 
 def prompt(**values):
     """A conditioning of random text states."""
-    return [[torch.randn(1, 4, 24, generator=torch.Generator().manual_seed(1)), values]]
+    states = torch.randn(1, 4, 24, generator=torch.Generator().manual_seed(1))
+    return [[states, {"attention_mask": torch.ones(1, 4), **values}]]
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def received(backbones):
 
         def spy(executor, x, steps, context, y, control, options, **kwargs):
             rows = options.get("ad_params", {}).get("sub_idxs") or range(frames)
-            hints = control["middle"][0][:, 0, 0, 0].tolist() if control else [None] * len(x)
+            hints = control["middle"][0][:, 0, 0, 0].expand(len(x)).tolist()
             for row, text, hint in zip(rows, context[:, 0, 0].tolist(), hints, strict=False):
                 found.setdefault(row, set()).add((text, hint))
             return executor(x, steps, context, y, control, options, **kwargs)
