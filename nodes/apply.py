@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import comfy.model_patcher
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
@@ -204,7 +203,7 @@ def _is_own(path: Path) -> bool:
     return path.suffix == ".safetensors" and "lumiere.config" in weights.load_metadata(path)
 
 
-def _in_windows(model, length: int, text: list[str]) -> comfy.model_patcher.ModelPatcher:
+def _in_windows(model, length: int, text: list[str]):
     """Return the MODEL in windows of the trained length, unless a node before has set windows; say which."""
     windows = model.attachments.get(WINDOWS)
     if windows is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import comfy.model_management as model_management
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from ..lumiere_core.clips import framing
 from ..lumiere_core.clips.conditioning import Condition, cinemagraph, inpaint, key_frames
 from ..lumiere_core.clips.masks import SHARE, is_known
-from .host import live, preview
+from .host import device, live, preview
 
 BLANK = 0.5  # the grey that stands for nothing, here as in the host's own video nodes
 LONGEST = 4096  # frames
@@ -224,7 +223,7 @@ class Frame:
         placed, region = framing.place(
             colours(images).movedim(-1, 1), self.height, self.width, self.policy, borders, region, BLANK
         )
-        stop = model_management.throw_exception_if_processing_interrupted
+        stop = device.stop_if_interrupted
         region = framing.feathered(framing.grown(region, self.grow), self.feather, stop)
         return placed.transpose(0, 1)[None], 1 - region[None, None]
 

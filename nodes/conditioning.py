@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import comfy.model_management as model_management
-import comfy.utils
 import node_helpers
 import torch
 from comfy_api.v0_0_2 import io
@@ -16,6 +14,7 @@ from ..lumiere_core.clips.conditioning import Condition
 from ..lumiere_core.clips.masks import SHARE, is_known
 from ..lumiere_core.clips.video import images_to_video, video_to_images
 from .condition_builder import BLANK, colours
+from .host import device as host_device
 from .host.keys import NEEDS_CONDITION
 from .host.latents import known_in_latent
 
@@ -238,10 +237,10 @@ class LumiereBlendKnown(io.ComfyNode):
                 "enlarged, and the condition that it was made from.".format(*sizes)
             )
         known = known_part(condition, mask)
-        bar = comfy.utils.ProgressBar(max(1, reach))
+        bar = host_device.ProgressBar(max(1, reach))
 
         def on_step(number: int) -> None:
-            model_management.throw_exception_if_processing_interrupted()
+            host_device.stop_if_interrupted()
             bar.update_absolute(number + 1)
 
         def blend(device: torch.device) -> Tensor:
@@ -249,12 +248,10 @@ class LumiereBlendKnown(io.ComfyNode):
             clip = images_to_video(images).to(device)
             return blend_known(clip, given, reach, tolerance, on_step=on_step)
 
-        device = model_management.get_torch_device()
-        model_management.free_memory(BYTES * known.numel(), device)
         try:
-            made = blend(device)
-        except model_management.OOM_EXCEPTION:
+            made = blend(host_device.make_room(BYTES * known.numel()))
+        except host_device.OUT_OF_MEMORY:
             logging.warning("Lumiere: not enough memory to blend on the GPU; it goes on on the CPU.")
-            model_management.soft_empty_cache()
+            host_device.empty_cache()
             made = blend(torch.device("cpu"))
         return io.NodeOutput(video_to_images(made.to(images.device)))

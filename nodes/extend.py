@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core.clips.video import clip_count
 from ..lumiere_core.diffusion.extend import check_overlap, extend
+from .host import sampling
 from .host.inflate import inflation_of
 from .sampling import LumiereSampler
 from .text import encoded
@@ -82,8 +82,8 @@ class LumiereExtend(io.ComfyNode):
                     round=0.01,
                     tooltip="Classifier-free guidance scale: how much the prompt counts.",
                 ),
-                io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES, default="euler"),
-                io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES, default="karras"),
+                io.Combo.Input("sampler_name", options=sampling.SAMPLERS, default="euler"),
+                io.Combo.Input("scheduler", options=sampling.SCHEDULERS, default="karras"),
             ],
             outputs=[io.Latent.Output()],
         )

@@ -6,16 +6,13 @@ import json
 import logging
 from functools import partial
 
-import comfy.model_management as model_management
-import comfy.sd
-import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core.nets import checkpoint as weights
 from ..lumiere_core.nets.config import TextConfig
 from ..lumiere_core.nets.ssr import ssr_config
-from .host import models
+from .host import device, models
 from .host.clip import build_clip, reload_text_patcher
 from .host.handlers import temporal_patcher
 from .host.image_model import build_image_model
@@ -108,9 +105,7 @@ class LumiereLoader(io.ComfyNode):
         if parts.text is not None:
             clip = build_clip(parts.text, parts.text_config, checkpoint)
             clip.patcher.cached_patcher_init = (reload_text_patcher, (partial(_read_text, files),))
-        # float32: bfloat16, which the host may choose, has no room for 256 levels.
-        vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
-        return io.NodeOutput(model, clip, vae)
+        return io.NodeOutput(model, clip, models.pixel_vae())
 
 
 def _image_patcher(files: list, dtype: str, disable_dynamic: bool = False, parts: weights.Parts | None = None):
@@ -166,7 +161,7 @@ class LumiereSaveTemporal(io.ComfyNode):
         inflation, patcher = inflation_of(model), temporal_patcher(model)
         if inflation is None or patcher is None:
             raise ValueError("this MODEL has no temporal layers to save. Connect one that was loaded by Load Lumiere.")
-        model_management.load_models_gpu([patcher], force_full_load=True)
+        device.load_whole(patcher)
         state = {f"temporal.{key}": value for key, value in patcher.model_state_dict_for_saving().items()}
         config = {"unet": inflation.unet_config.to_dict(), "temporal": inflation.temporal_config.to_dict()}
         path, file, subfolder = models.output_path(filename_prefix, ".safetensors")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 
-import comfy.model_management as model_management
-import comfy.utils
 import numpy as np
 import torch
 from comfy_api.v0_0_2 import io, ui
@@ -17,6 +15,7 @@ from ..lumiere_core.measures import measure_clip
 from ..lumiere_core.measures.beside import side_by_side
 from ..lumiere_core.measures.embeddings import Consistency
 from ..lumiere_core.measures.plot import draw_curves
+from .host import device as host_device
 from .host import vision
 
 FIGURES = (  # that have an output of their own
@@ -113,10 +112,10 @@ class LumiereMeasureClip(io.ComfyNode):
             wanted = vision.text_features(clip, text) if text.strip() else None
             more.append(Consistency(vision.image_encoder(clip_vision), wanted))
         numbers = border_frames(borders, len(images))
-        progress = comfy.utils.ProgressBar(len(images))
+        progress = host_device.ProgressBar(len(images))
 
         def on_frame() -> None:
-            model_management.throw_exception_if_processing_interrupted()
+            host_device.stop_if_interrupted()
             progress.update(1)
 
         report = measure_clip(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import comfy.model_management as model_management
-import comfy.utils
 import folder_paths
 from comfy_api.v0_0_2 import io, ui
 
 from ..lumiere_core.measures.features.network import PUBLISHERS, RESIZES
+from .host import device as host_device
 from .host.models import FEATURES
 
 
@@ -71,14 +70,14 @@ class LumiereMeasureSets(io.ComfyNode):
 
         folders = [clip_folder(name) for name in (real, made)]
         path = Path(folder_paths.get_full_path_or_raise(FEATURES, network))
-        device = model_management.get_torch_device()
+        device = host_device.compute_device()
         net = load_network(path.parent if (path.parent / "config.json").is_file() else path, str(device))
         protocol = Protocol(frames, fps, resize)
         files = [videos_in(folder) for folder in folders]
-        progress = comfy.utils.ProgressBar(sum(map(len, files)))
+        progress = host_device.ProgressBar(sum(map(len, files)))
 
         def on_clip(done: int, total: int) -> None:
-            model_management.throw_exception_if_processing_interrupted()
+            host_device.stop_if_interrupted()
             progress.update(1)
 
         cache = Path(folder_paths.get_user_directory()) / "lumiere" / "features.jsonl"

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-import comfy.model_management as model_management
-import comfy.samplers
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from .condition_builder import BLANK
-from .host import live
+from .host import device, live, sampling
 from .sampling import LumiereSampler
 from .style import LumiereStyleInterpolate
 
@@ -61,8 +59,8 @@ class LumiereStyleSweep(io.ComfyNode):
                     round=0.01,
                     tooltip="Classifier-free guidance scale: how much the prompt counts. 1 is none and twice as fast.",
                 ),
-                io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES, default="euler"),
-                io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES, default="karras"),
+                io.Combo.Input("sampler_name", options=sampling.SAMPLERS, default="euler"),
+                io.Combo.Input("scheduler", options=sampling.SCHEDULERS, default="karras"),
             ],
             outputs=[
                 io.Image.Output(
@@ -91,7 +89,7 @@ class LumiereStyleSweep(io.ComfyNode):
         values = parse_alphas(alphas)
         clips = []
         for alpha in values:
-            model_management.throw_exception_if_processing_interrupted()
+            device.stop_if_interrupted()
             (mixed,) = LumiereStyleInterpolate.execute(model, style_model, alpha).args
             (made,) = LumiereSampler.execute(
                 mixed, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, 1.0, 0.0

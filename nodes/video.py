@@ -11,13 +11,13 @@ from io import BytesIO
 from pathlib import Path
 
 import torch
-from comfy.cli_args import args
 from comfy_api.v0_0_2 import Input, InputImpl, Types, io, ui
 
 from ..lumiere_core.files import atomic
 from ..lumiere_core.provenance import generated_by, watermark
 from ..lumiere_core.provenance.credentials import sign_if_wanted, wanted
 from ..lumiere_core.provenance.read import read_origin
+from .host import device
 from .host.inflate import inflation_of
 
 
@@ -36,7 +36,7 @@ class LabelledVideo(Input.Video):
         **kwargs,
     ) -> None:
         """Write the video with the host's metadata and ours."""
-        if not args.disable_metadata:
+        if device.metadata_wanted():
             metadata = {**(metadata or {}), "comment": self.label}
         width, height = self.video.get_dimensions()
         if width % 2 or height % 2:

@@ -14,6 +14,7 @@ from typing import Any
 import comfy.model_management as model_management
 import comfy.model_patcher
 import comfy.ops
+import comfy.sd
 import folder_paths
 import torch
 from comfy.ldm.modules.attention import optimized_attention
@@ -89,6 +90,14 @@ def weight_file(model: comfy.model_patcher.ModelPatcher) -> Path | None:
     arguments = (getattr(model, "cached_patcher_init", None) or (None, ()))[1]
     known = bool(arguments) and isinstance(arguments[0], str) and os.path.isfile(arguments[0])
     return Path(arguments[0]) if known else None
+
+
+def pixel_vae() -> comfy.sd.VAE:
+    """Return the host's VAE that changes nothing but the layout.
+
+    In float32: bfloat16, which the host may choose, has no room for 256 levels.
+    """
+    return comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
 
 
 def choose_dtypes(name: str, parameters: int, load_device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
