@@ -273,7 +273,7 @@ def test_error_in_the_middle_gives_the_memory_back(studio, monkeypatch):
 def test_empty_latent_video(host):
     latent, fps = host.call("EmptyLumiereLatentVideo", width=32, height=24, length=5, batch_size=2, fps=12.5)
     assert fps == 12.5
-    assert latent["samples"].shape == (10, 3, 24, 32)
+    assert latent["samples"].shape == (10, 3, 24 // 8, 32 // 8) and latent["downscale_ratio_spacial"] == 8
 
 
 def test_zero_frames_are_refused_by_the_host(host):
