@@ -136,6 +136,8 @@ def share_added_noise(model: comfy.model_patcher.ModelPatcher, frames_per_clip: 
     """Let noise that is added before a run (Add Noise) have the frames' common part."""
     sampling = copy.copy(model.get_model_object("model_sampling"))
     kind = type(sampling)
+    if not share and not issubclass(kind, SharingNoise):
+        return
     if not issubclass(kind, SharingNoise):
         sampling.__class__ = type(kind.__name__, (SharingNoise, kind), {})
     sampling.lumiere_frames, sampling.lumiere_share = frames_per_clip, share
