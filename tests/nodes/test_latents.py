@@ -103,11 +103,11 @@ def test_empty_latents_are_refused(studio, shape):
 
 @pytest.mark.parametrize("node", ["LatentUpscale", "LatentUpscaleBy"])
 def test_upscaling_an_empty_clip_to_a_size_gives_that_size(host, studio, backbones, node):
-    latent, _ = host.call("EmptyLumiereLatentVideo", width=32, height=16, length=3, batch_size=1)
-    to = {"width": 64, "height": 32, "crop": "disabled"} if node == "LatentUpscale" else {"scale_by": 2.0}
+    latent, _ = host.call("EmptyLumiereLatentVideo", width=64, height=32, length=2, batch_size=1)
+    to = {"width": 128, "height": 64, "crop": "disabled"} if node == "LatentUpscale" else {"scale_by": 2.0}
     (larger,) = host.call(node, samples=latent, upscale_method="nearest-exact", **to)
-    assert run(studio, larger).shape == (3, 3, 32, 64)
-    assert backbones.sample(backbones("SD15"), latent=larger, steps=1).shape == (3, 4, 4, 8)
+    assert run(studio, larger).shape == (2, 3, 64, 128)
+    assert backbones.sample(backbones("SD15"), latent=larger, steps=1).shape == (2, 4, 8, 16)
 
 
 def test_an_empty_clip_of_any_size(host, studio):
