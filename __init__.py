@@ -1,5 +1,9 @@
 """Lumiere for ComfyUI: whole clips in one pass by a Space-Time U-Net (Bar-Tal et al. 2024)."""
 
+from .nodes.host.version import check_host
+
+check_host()  # first: what follows does not even import on an old host
+
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .nodes.apply import LumiereApplyTemporal

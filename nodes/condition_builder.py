@@ -224,7 +224,7 @@ class Frame:
             colours(images).movedim(-1, 1), self.height, self.width, self.policy, borders, region, BLANK
         )
         stop = device.stop_if_interrupted
-        region = framing.feathered(framing.grown(region, self.grow), self.feather, stop)
+        region = framing.feathered(framing.grown(region, self.grow, stop), self.feather, stop)
         return placed.transpose(0, 1)[None], 1 - region[None, None]
 
 

@@ -7,7 +7,9 @@ from comfy_api.v0_0_2 import io
 
 from ..lumiere_core import world
 from ..lumiere_core.clips.video import to_uint8
-from .host import live, preview
+from .host import device, live, preview
+
+COPIES = 3  # of a clip and its mask at once: parts, their sum, levels
 
 
 class LumiereWorldClip(io.ComfyNode):
@@ -60,7 +62,15 @@ class LumiereWorldClip(io.ComfyNode):
     @classmethod
     def execute(cls, prompt: str, seed: int, width: int, height: int, length: int, fps: float) -> io.NodeOutput:
         scene = world.scene_from_caption(prompt, seed)
-        clip, cover = world.render_clip(scene, length, fps, height, width, masks=True)
+        wanted, free = 4 * 4 * COPIES * length * height * width, device.free_memory()
+        if wanted > free:
+            raise ValueError(
+                f"{length} frames of {width}x{height} pixels need about {wanted / 2**30:.0f} GiB while they are drawn; "
+                f"{free / 2**30:.0f} GiB are free. Lower length, width or height."
+            )
+        clip, cover = world.render_clip(
+            scene, length, fps, height, width, masks=True, on_part=device.stop_if_interrupted
+        )
         # Whole levels of 256, as in a file.
         images = to_uint8(clip).to(torch.float32) / 255.0
         return io.NodeOutput(images, cover[0], ui=preview.shown_clip(images, fps) if live.watched() else None)

@@ -130,8 +130,18 @@ def frames_at(count: int, source_fps: float, fps: float) -> Tensor:
     return (times * source_fps + 1e-6).long().clamp(max=count - 1)
 
 
-def grown(region: Tensor, pixels: int) -> Tensor:
-    """Grow a (…, h, w) region in [0, 1] by a square brush of so many pixels to each side; negative shrinks it."""
+def grown(region: Tensor, pixels: int, on_frame: Callable[[], None] | None = None) -> Tensor:
+    """Grow a (…, h, w) region in [0, 1] by a square brush of so many pixels to each side; negative shrinks it.
+
+    Args:
+        on_frame: called before each of the first dimension's frames; it may raise to stop.
+    """
+    if on_frame is not None and pixels:
+        frames = []
+        for frame in region.split(1):
+            on_frame()
+            frames.append(grown(frame, pixels))
+        return torch.cat(frames)
     if pixels < 0:
         return 1 - grown(1 - region, -pixels)
     if pixels == 0:

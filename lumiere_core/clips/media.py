@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Frames = Tensor | np.ndarray
+LEAST_FPS, MOST_FPS = 0.01, 1000.0
 
 
 def write_mp4(
@@ -53,8 +54,8 @@ def check_mp4(height: int, width: int, fps: float) -> None:
     """Raise ValueError unless H.264 can hold frames of this size at this rate."""
     if height % 2 or width % 2:
         raise ValueError(f"frames are {width}x{height} pixels; H.264 needs even sizes. Use an even scale, or pad.")
-    if not fps > 0:
-        raise ValueError(f"fps is {fps}; it must be above 0.")
+    if not LEAST_FPS <= fps <= MOST_FPS:  # not NaN either
+        raise ValueError(f"fps is {fps}; a number from {LEAST_FPS} to {MOST_FPS:g} is wanted.")
 
 
 def read_video(path: str | Path) -> tuple[np.ndarray, Fraction, dict[str, str]]:

@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         if name == verb:
             importlib.import_module(module).add_arguments(command)
+    for stream in (sys.stdout, sys.stderr):  # a console of cp1252 or ASCII must not end the work over a letter
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

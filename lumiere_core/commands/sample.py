@@ -50,6 +50,7 @@ def main(options: argparse.Namespace) -> int:
     from ..clips.media import check_mp4, contact_sheet, evenly_spaced, save_image, write_mp4
     from ..diffusion.generate import Request, generate
     from ..diffusion.models import load_models
+    from ..files import check_target
     from ..provenance import generated_by
     from ..provenance.credentials import sign_if_wanted, wanted
     from .device import check_device
@@ -70,6 +71,7 @@ def main(options: argparse.Namespace) -> int:
     height = trained_height if options.height is None else options.height
     width = trained_width if options.width is None else options.width
     check_mp4(height * options.scale, width * options.scale, options.fps)  # before the work, not after
+    check_target(paths[0])
     stamp = generated_by(parts.sha256)
     requests = [
         Request(
@@ -138,9 +140,11 @@ def _jobs(options: argparse.Namespace) -> tuple[list[str], list[Path]]:
         if options.output.suffix != ".mp4":
             raise ValueError(f"--output is {options.output}; with --prompt it must end in .mp4.")
         return [options.prompt], [options.output]
+    from ..text_files import lines_of, read_text
+
     if not options.prompts.is_file():
         raise ValueError(f"no prompts file at {options.prompts}.")
-    prompts = [line.strip() for line in options.prompts.read_text("utf-8").splitlines() if line.strip()]
+    prompts = [line.strip() for line in lines_of(read_text(options.prompts)) if line.strip()]
     if not prompts:
         raise ValueError(f"{options.prompts} holds no prompt; one a line is wanted.")
     return prompts, [options.output / f"{i:03d}.mp4" for i in range(len(prompts))]

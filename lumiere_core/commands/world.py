@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 SHEET_COLUMNS = 8  # frames of one scene, a row each
+MOST_FRAMES, MOST_SIZE = 4096, 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,12 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from ..clips.media import contact_sheet, save_image, write_mp4
+    from ..clips.media import check_mp4, contact_sheet, save_image, write_mp4
+    from ..files import check_target
     from ..world.scene import sample_scene, scene_from_caption
 
     if options.output is None and options.sheet is None:
         raise ValueError("got neither --output nor --sheet; name a file to draw to, or both")
     width, height = parse_size(options.size)
+    if options.frames > MOST_FRAMES or options.count > MOST_FRAMES or max(width, height) > MOST_SIZE:
+        raise ValueError(
+            f"got {options.frames} frames, {options.count} scenes and {width}x{height} pixels; at most {MOST_FRAMES} "
+            f"frames and scenes, and {MOST_SIZE} pixels to a side, are drawn."
+        )
+    for path in filter(None, (options.output, options.sheet)):  # before the work, not after
+        check_target(path)
+    check_mp4(height * options.scale, width * options.scale, options.fps)
     if options.output is not None:
         if options.caption is None:
             scene = sample_scene(options.seed, "all", options.family)
@@ -67,8 +77,8 @@ def _frames(scene, options: argparse.Namespace, height: int, width: int, picked:
     from ..clips.media import evenly_spaced
     from ..world.render import render_frames, to_uint8
 
-    if options.frames < 1 or options.fps <= 0:
-        raise ValueError(f"got {options.frames} frames at {options.fps} fps, want both above 0")
+    if options.frames < 1:
+        raise ValueError(f"got {options.frames} frames, want at least 1")
     numbers = range(options.frames) if picked is None else evenly_spaced(options.frames, picked)
     times = [number / options.fps for number in numbers]
     return to_uint8(render_frames([scene] * len(times), times, height, width, options.device)).numpy()

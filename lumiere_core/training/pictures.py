@@ -6,18 +6,25 @@ Shapes: n - pictures, b - batch, h, w - height, width.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..text_files import read_text
 from .draws import Draws
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 MOST = 20  # pictures
+logger = logging.getLogger("lumiere")
 ROOM = 1.2  # of the shorter side over a crop's: how far crops of one picture may lie apart
 
 
@@ -38,6 +45,9 @@ def load_pictures(folder: Path, height: int, width: int) -> list[Picture]:
     """
     folder = Path(folder)
     files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)
+    others = [f.name for f in folder.glob("*") if f not in files and f.suffix.lower() != ".txt"]
+    if others:
+        logger.warning(f"not read as pictures in {folder}: {', '.join(sorted(others)[:10])}")
     if not files:
         raise FileNotFoundError(
             f"no pictures in {folder}. Put 1 to {MOST} files ({', '.join(SUFFIXES)}) of one style there."
@@ -55,7 +65,7 @@ def _read(file: Path, height: int, width: int) -> Tensor:
 
     try:
         with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGBA")
+            image = _eight_bits(ImageOps.exif_transpose(opened)).convert("RGBA")
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{file} is not a picture that can be read ({error}).") from error
     paper = Image.new("RGBA", image.size, "white")  # under transparent parts
@@ -67,11 +77,22 @@ def _read(file: Path, height: int, width: int) -> Tensor:
     return x[0].clamp(-1, 1)
 
 
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return a grey picture of 16 bits in 8: Pillow's own conversion cuts everything above 255 off."""
+    import numpy as np
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.float32)
+    return Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
+
+
 def caption_of(file: Path) -> str:
     """Return the text beside a picture, or its name in words."""
     text = file.with_suffix(".txt")
     if text.is_file():
-        return " ".join(text.read_text("utf-8").split())
+        return " ".join(read_text(text).split())
     return " ".join(re.sub(r"[_\-.]+|\d+", " ", file.stem).split())
 
 

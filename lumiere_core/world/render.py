@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -68,8 +68,12 @@ def render_clip(
     width: int = 64,
     device: str | torch.device = "cpu",
     masks: bool = False,
+    on_part: Callable[[], None] | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Draw the first `num_frames` frames of a scene at any frame rate.
+
+    Args:
+        on_part: called before each batch of frames; it may raise to stop.
 
     Returns:
         (3, t, h, w) in [-1, 1], float32, on `device`; with `masks` also the coverage of the main
@@ -85,6 +89,8 @@ def render_clip(
     step = _batch_size(height, width, device)
     images, covers = [], []
     for part in times.split(step):
+        if on_part is not None:
+            on_part()
         image, mask = _draw([scene], part, height, width=width, masked=masks)
         images.append(image.transpose(0, 1))
         if masks:

@@ -28,6 +28,13 @@ class HostError(RuntimeError):
     """The host could not be started, refused a workflow, or failed while running it."""
 
 
+def print_anything() -> None:
+    """Let a console that lacks a letter (cp1252, ASCII) get it spelt out: no work ends over its report."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def find_host() -> Path:
     """Return the host's folder: $COMFYUI_PATH, else the one that the pack lies in, else the one that `make` sets up."""
     given = os.environ.get("COMFYUI_PATH")

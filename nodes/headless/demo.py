@@ -22,7 +22,7 @@ from fractions import Fraction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base  # noqa: E402
+from boot import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
 
@@ -116,6 +116,8 @@ def output_path(wanted: str | None, prompt: str, seed: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DemoError(f"cannot make the folder of OUT={wanted}: {error}") from None
+    if len(os.fsencode(f"{path.stem}_sheet.png")) > 255:
+        raise DemoError(f"the name of OUT={wanted[:60]}… is too long: at most 255 bytes fit with _sheet.png")
     if not os.access(path.parent, os.W_OK):
         raise DemoError(f"cannot write into {path.parent} (OUT={wanted}): no permission")
     return path
@@ -317,6 +319,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
+    print_anything()
     options = read_options()
     try:
         if options.seed is not None:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base  # noqa: E402
+from boot import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
 from demo import BASE, WORKFLOWS, DemoError, read_workflow, saved_clip  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
@@ -72,6 +72,7 @@ def _small(frames, indices: list[int], side: int):
 
 
 def main() -> int:
+    print_anything()
     names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
     names.sort(key=lambda name: name != "text_to_video")  # first: super_resolution needs its clip
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])

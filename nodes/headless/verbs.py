@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base  # noqa: E402
+from boot import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
 
@@ -24,6 +24,7 @@ VERBS = ("prepare", "pictures")
 
 def main(arguments: list[str]) -> int:
     """Run one verb on a host in this process; returns the exit status."""
+    print_anything()
     # Core is imported by itself here, only to read the arguments; the host has its own copy of the pack.
     sys.path.append(str(PACK_ROOT))
     from lumiere_core.commands import pictures, prepare

@@ -26,6 +26,11 @@ def compute_device() -> torch.device:
     return model_management.get_torch_device()
 
 
+def free_memory() -> int:
+    """Return how many bytes of the computer's own memory are free."""
+    return model_management.get_free_memory(torch.device("cpu"))
+
+
 def make_room(size: int) -> torch.device:
     """Return the host's device after it has moved models away until `size` bytes are free there."""
     device = compute_device()
