@@ -28,7 +28,7 @@ sys.path.remove(str(Path(__file__).resolve().parent))
 
 WORKFLOWS = PACK_ROOT / "workflows" / "api"
 BASE = PACK_ROOT / ".host" / "base"
-PROMPT_INPUTS = ("prompt", "text")
+PROMPT_INPUTS = ("prompt", "text", "value", "string")  # the last two: of a primitive that the text comes from
 SEED_INPUTS = ("seed", "noise_seed")
 
 
@@ -63,11 +63,12 @@ def find_prompt(graph: dict) -> tuple[str, str]:
         for name in PROMPT_INPUTS:
             if isinstance(inputs.get(name), str):
                 return node_id, name
-        # A conditioning node in between: its own `positive` leads on, never its `negative`.
+        # A conditioning node in between: its own `positive` leads on, never its `negative`; a text that comes by a link before all else.
         named = {name: link for name, link in inputs.items() if isinstance(link, list)}
-        follow = [named["positive"]] if "positive" in named else list(named.values())
+        leading = [named[name] for name in ("positive", *PROMPT_INPUTS) if name in named]
+        follow = leading[:1] or list(named.values())
         queue.extend(link[0] for link in follow)
-    raise DemoError(f"the workflow has no text ({' or '.join(PROMPT_INPUTS)}) behind a `positive`")
+    raise DemoError(f"the workflow has no text ({', '.join(PROMPT_INPUTS)}) behind a `positive`")
 
 
 def find_seeds(graph: dict) -> list[tuple[str, str]]:
