@@ -8,12 +8,14 @@ variance-preserving form is cos(angle) x0 + sin(angle) eps. Both are of data ove
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-KINDS = ("cosine", "scaled_linear")
+KINDS = ("cosine", "scaled_linear", "linear")
+BETAS = (0.00085, 0.012)  # the first and the last of Stable Diffusion
 PREDICTIONS = ("v", "eps", "x0")
 MOST_SIGMA, MOST_STEPS = 1e5, 100_000  # of a schedule that a file may ask for
 
@@ -23,7 +25,8 @@ class Schedule:
 
     Args:
         kind: "cosine" (angle linear in time, clipped to [sigma_min, sigma_max]) or "scaled_linear"
-            (Stable Diffusion's betas; sigma_min and sigma_max are then what the betas give).
+            (Stable Diffusion's betas; sigma_min and sigma_max are then what the betas give) or "linear"
+            (AnimateDiff's: evenly between the same ends).
         prediction: what the network predicts: "v" (Salimans & Ho 2022), "eps", or "x0", the clean data
             itself. With large patches only the last one spares the network from carrying the noise of
             p x p pixels through its few channels (Li & He 2025, "Back to basics").
@@ -32,6 +35,7 @@ class Schedule:
         sigma_data: what the network sees data and noise divided by (Karras et al. 2022). With 2, a picture of twice
             the height and width keeps as much of what is larger than a pixel at each timestep: the mean of 2x2
             pixels has half of their noise.
+        betas: the first and the last of the two kinds that are told by betas.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Schedule:
         sigma_max: float = 80.0,
         steps: int = 1000,
         sigma_data: float = 1.0,
+        betas: Sequence[float] = BETAS,
     ) -> None:
         if kind not in KINDS or prediction not in PREDICTIONS:
             raise ValueError(
@@ -57,6 +62,7 @@ class Schedule:
         if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
             raise ValueError(f"the schedule has {steps!r:.60} steps; a whole number from 2 to {MOST_STEPS} is wanted.")
         self.kind, self.prediction, self.steps, self.sigma_data = kind, prediction, steps, sigma_data
+        self.ends = tuple(betas)
         if kind == "cosine":
             ends = math.atan(sigma_min), math.atan(sigma_max)
             angles = torch.linspace(*ends, steps, dtype=torch.float64)
@@ -64,7 +70,13 @@ class Schedule:
             before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
             self.betas = 1 - alphas_cumprod / before
         else:
-            self.betas = torch.linspace(0.00085**0.5, 0.012**0.5, steps, dtype=torch.float64) ** 2
+            if len(betas) != 2 or not 0 < betas[0] < betas[1] < 1:
+                raise ValueError(
+                    f"betas are {betas!r:.60}; two numbers between 0 and 1, the smaller first, are wanted."
+                )
+            power = 0.5 if kind == "scaled_linear" else 1.0
+            first, last = (beta**power for beta in betas)
+            self.betas = torch.linspace(first, last, steps, dtype=torch.float64) ** (1 / power)
             alphas_cumprod = torch.cumprod(1 - self.betas, dim=0)
         self.sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().float() * sigma_data  # ascending
         self.log_sigmas = self.sigmas.log()
@@ -76,6 +88,8 @@ class Schedule:
         if self.kind == "cosine":
             ends = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
             values |= {name: round(end / self.sigma_data, 6) for name, end in ends.items()}
+        elif self.ends != BETAS:
+            values["betas"] = list(self.ends)
         return values if self.sigma_data == 1 else values | {"sigma_data": self.sigma_data}
 
     def timestep(self, sigma: Tensor) -> Tensor:

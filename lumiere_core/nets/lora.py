@@ -9,6 +9,8 @@ Keys are kohya's: `lora_unet_` and the LDM name with underscores, then `.lora_up
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -28,12 +30,20 @@ class LowRank(nn.Module):
         layers: "all" linear layers and 2-D convolutions with their biases, or those inside "attention"
             blocks without their biases (the custom for SD1.5, smaller files).
         seed: of the `down` matrices; `up` and the biases begin at zero.
+        chosen: function of a layer's name that says whether it is changed, in place of `layers`; without biases.
 
     Raises:
         ValueError: the rank is not positive, `layers` is unknown, or the network has no such layer.
     """
 
-    def __init__(self, network: nn.Module, rank: int, layers: str = "all", seed: int = 0) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        rank: int,
+        layers: str = "all",
+        seed: int = 0,
+        chosen: Callable[[str], bool] | None = None,
+    ) -> None:
         super().__init__()
         if rank < 1 or layers not in LORA_LAYERS:
             raise ValueError(f"got rank {rank} of {layers!r} layers; at least 1, of {LORA_LAYERS}.")
@@ -43,7 +53,8 @@ class LowRank(nn.Module):
         for name, layer in network.named_modules():
             if not isinstance(layer, (nn.Linear, nn.Conv2d)):
                 continue
-            if layers == "attention" and ".transformer_blocks." not in name:
+            wanted = chosen(name) if chosen else layers == "all" or ".transformer_blocks." in name
+            if not wanted:
                 continue
             key, shape = key_of(name), layer.weight.shape
             self.names[key] = name
@@ -51,7 +62,7 @@ class LowRank(nn.Module):
             down = torch.randn(own, *shape[1:], generator=generator) * shape[1:].numel() ** -0.5
             self.down[key] = nn.Parameter(down)
             self.up[key] = nn.Parameter(torch.zeros(shape[0], own, *(1,) * (len(shape) - 2)))
-            if layers == "all" and layer.bias is not None:
+            if layers == "all" and chosen is None and layer.bias is not None:
                 self.bias[key] = nn.Parameter(torch.zeros_like(layer.bias, device="cpu"))
         if not self.names:
             raise ValueError(f"{type(network).__name__} has no {layers} layers to adapt.")

@@ -29,6 +29,7 @@ SOURCES = {
     "crops": "large crops of the world with their small ones",
     "styled-stills": "single frames of the world in another style",
     "cached-clips": "your own clips, out of a cache of `prepare`",
+    "cached-clips-lora": "your own clips, for a motion LoRA",
     "cached-crops": "your own clips with their small frames, for the SD x4 upscaler",
     "pictures": "your own pictures",
     "encoded-pictures": "your own pictures in the latents of a checkpoint",
@@ -36,8 +37,9 @@ SOURCES = {
 EVERY = tuple(SOURCES)
 NOISED = tuple(name for name in EVERY if name != "captions")
 WORLD = ("captions", "stills", "clips", "crops", "styled-stills")
-MOVING = ("clips", "crops", "cached-clips", "cached-crops")
-CACHED = ("cached-clips", "cached-crops")
+MOVING = ("clips", "crops", "cached-clips", "cached-clips-lora", "cached-crops")
+WHOLE = tuple(name for name in MOVING if name != "cached-clips-lora")  # all of the temporal layers may train
+CACHED = ("cached-clips", "cached-clips-lora", "cached-crops")
 STYLED = ("styled-stills", "pictures", "encoded-pictures")
 DRAWN = ("stills", "clips", "crops", *STYLED)  # at a size that is asked for
 # Without a second frame these do nothing.
@@ -150,7 +152,7 @@ class TrainOptions:
         0.0,
         "share of the clips that are one frame, repeated: keeps single frames sharp",
         "",
-        ("cached-clips",),
+        ("cached-clips", "cached-clips-lora"),
         least=0,
         most=1,
     )
@@ -158,7 +160,7 @@ class TrainOptions:
         0.5,
         "share of the clips that are told where in their video they are; the others are told they are whole",
         "",
-        ("cached-clips",),
+        ("cached-clips", "cached-clips-lora"),
         least=0,
         most=1,
     )
@@ -170,13 +172,20 @@ class TrainOptions:
         least=0,
         most=1,
     )
-    only: str = option("", "train only temporal parameters with one of these words in their name", "", MOVING)
+    only: str = option("", "train only temporal parameters with one of these words in their name", "", WHOLE)
     strides: str = option(
-        "", "temporal stride of each resize of new layers, such as 2,1,1; empty = by the clip's length", "", MOVING
+        "", "temporal stride of each resize of new layers, such as 2,1,1; empty = by the clip's length", "", WHOLE
     )
     style: str = option("", "a style of the world; of your own pictures the name that the file is given", "", STYLED)
     words: str = option("", 'how captions name the style, for example "in oils"', "", STYLED)
-    rank: int = option(8, "of the low-rank deltas (LoRA); 0 = fine-tune all weights", "", STYLED, least=0, most=4096)
+    rank: int = option(
+        8,
+        "of the low-rank deltas (LoRA); 0 = fine-tune all weights",
+        "",
+        (*STYLED, "cached-clips-lora"),
+        least=0,
+        most=4096,
+    )
     layers: str = option(
         AUTO,
         "that the deltas change; auto = all of a Lumiere, the attention of other models",
@@ -243,6 +252,10 @@ class TrainOptions:
                 )
         if source == "encoded-pictures" and not self.rank:
             raise ValueError("--rank is 0; for this kind of checkpoint a LoRA is trained: give 4 to 64.")
+        if source == "cached-clips-lora" and not self.rank:
+            raise ValueError(
+                "--rank is 0; a motion LoRA has one: give 1 to 64, or train all weights: `train temporal`."
+            )
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:

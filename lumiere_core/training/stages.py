@@ -28,10 +28,11 @@ from .backbone import load_backbone
 from .defaults import STAGES
 from .layers import own_config, start_layers
 from .memory import predicted_bytes, readable
-from .options import TrainOptions
+from .motion_lora import MotionLoRAPart, layers_of
+from .options import CACHED, TrainOptions
 from .parts import DeltasPart, ImagePart, Part, TemporalPart, TextPart, UpscalerPart, new_unet
 from .run import ReadingRun, Run
-from .sources.cached import CachedClips
+from .sources.cached import CachedClips, CachedClipsForLoRA
 from .sources.captions import Captions
 from .sources.crops import WorldCrops
 from .sources.pictures import EncodedPictures, Pictures
@@ -64,7 +65,7 @@ class Files:
             name = next((name for name in STAGES[stage] if name.startswith("cached")), "")
         else:
             name = next(iter(STAGES[stage]))
-        needed = {"cached-clips": ("data", "checkpoint"), "cached-crops": ("data", "checkpoint")}
+        needed = {name: ("data", "checkpoint") for name in CACHED}
         needed |= {"pictures": ("images",), "encoded-pictures": ("images", "checkpoint")}
         for field in ("data", "checkpoint", "images"):
             given, wanted = getattr(self, field) is not None, field in needed.get(name, ())
@@ -72,7 +73,8 @@ class Files:
                 more = "give --images with a folder of pictures" if stage == "style" else "leave it out"
                 raise ValueError(f"--{field} is of no use for `train {stage}`{' here' * bool(name)}: {more}.")
             if wanted and not given:
-                raise ValueError(f"--{field} is missing: give the model that the cache was prepared with.")
+                what = "a cache of `prepare`" if field == "data" else "the model that the cache was prepared with"
+                raise ValueError(f"--{field} is missing: give {what if field != 'images' else 'a folder of pictures'}.")
         return name
 
     def start(self, part: str) -> Parts | None:
@@ -173,6 +175,26 @@ def cached_clips_run(stage: str, models: Models, clips: Clips, options: TrainOpt
     return Run(stage, options, source, part, sheet, _about(models, clips, source, options))
 
 
+def motion_lora_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
+    """Return the run of a motion LoRA: low-rank changes of temporal layers, or of a motion module, on clips of a cache."""
+    if files.init_from is None:
+        raise ValueError(
+            "--init-from is missing: give the temporal layers or the motion module that the motion LoRA is for, as safetensors."
+        )
+    clips = open_clips(files.data)
+    unet, schedule = load_backbone(files.checkpoint, clips.cache.backbone, _frozen_dtype(options))
+    layers, schedule = layers_of(files.init_from, unet.config, schedule)
+    return lora_clips_run(stage, Models(None, unet, layers, schedule), clips, options)
+
+
+def lora_clips_run(stage: str, models: Models, clips: Clips, options: TrainOptions) -> Run:
+    """Return the run of a motion LoRA for temporal layers that are there, on clips of a cache."""
+    source = CachedClipsForLoRA(options, clips, models.temporal.total_stride)
+    about = _about(models, clips, source, options)
+    part = MotionLoRAPart(models, options)
+    return Run(stage, options, source, part, partial(previews.clips_sheet, models, source, options.device), about)
+
+
 def ssr_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
     """Return the run of the spatial part of super-resolution (one frame), or of its temporal layers (more frames).
 
@@ -238,6 +260,7 @@ _BUILDERS: dict[str, Callable[[str, Files, TrainOptions, Config], Run]] = {
     "temporal": temporal_run,
     "ssr": ssr_run,
     "condition": temporal_run,
+    "motion-lora": motion_lora_run,
     "style": style_run,
 }
 

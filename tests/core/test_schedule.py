@@ -134,9 +134,21 @@ def test_data_and_noise_of_twice_the_strength_look_the_same(kind, prediction, da
 
 
 def test_unknown_kinds_are_named():
-    with pytest.raises(ValueError, match="kind 'linear'.*kinds are.*cosine"):
-        Schedule("linear")
+    with pytest.raises(ValueError, match="kind 'square'.*kinds are.*cosine"):
+        Schedule("square")
     with pytest.raises(ValueError, match="prediction 'flow'.*predictions are.*eps"):
         Schedule("cosine", "flow")
     with pytest.raises(ValueError, match="sigma_data is 0"):
         Schedule(sigma_data=0)
+
+
+def test_animatediff_s_betas_are_linear():
+    """And SDXL's motion module has Stable Diffusion's, to another end; both come back from their description."""
+    linear, sdxl = Schedule("linear", "eps"), Schedule("scaled_linear", "eps", betas=(0.00085, 0.020))
+    assert torch.allclose(linear.betas, torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64))
+    assert torch.allclose(sdxl.betas.sqrt(), torch.linspace(0.00085**0.5, 0.020**0.5, 1000, dtype=torch.float64))
+    for schedule in (linear, sdxl):
+        assert torch.equal(Schedule(**schedule.to_dict()).sigmas, schedule.sigmas)
+    for wrong in ((0.5, 0.1), (0.0, 0.1), (0.1,)):
+        with pytest.raises(ValueError, match="the smaller first, are wanted"):
+            Schedule("linear", "eps", betas=wrong)

@@ -114,6 +114,12 @@ class CachedClips(Source):
         return Condition(clips, known[:, None].to(clips)).tensor()
 
 
+class CachedClipsForLoRA(CachedClips):
+    """The same clips for a motion LoRA, which has other options."""
+
+    name = "cached-clips-lora"
+
+
 class _Sample:
     """One clip with all but its noise."""
 
