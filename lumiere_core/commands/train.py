@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("your own clips and pictures")
     own.add_argument("--data", help="cache made by `prepare`: a folder, or an address of one (temporal, condition)")
     own.add_argument("--checkpoint", help="the model that the cache was prepared with; an SD-type model (style)")
-    own.add_argument("--images", help="folder of 1 to 20 pictures, with captions in .txt files (style)")
+    own.add_argument(
+        "--images", help="folder of 1 to 20 pictures, with captions in .txt files (style); of photographs (ssr)"
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--strategy", default="ddp", help="with torchrun: ddp, or fsdp to spread the weights too")
     machine.add_argument("--threads", type=int, help="CPU threads; default: all")

@@ -6,11 +6,11 @@ compressed alike; the noise is new in each frame. Blur and JPEG are kornia's, H.
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..clips.h264 import SMALLEST, encode_video
 
 CLEAN = 0.6  # share of clips that are only averaged, as the world draws small clips
 MAX_BLUR = 3.0  # std of the Gaussian in pixels of the large clip
@@ -21,7 +21,6 @@ COMPRESSED = 0.7  # share of the degraded clips that are compressed
 VIDEO = 0.6  # share of those that are compressed as H.264; the others as JPEG
 QUALITY = (40.0, 95.0)  # of JPEG
 CRF = (18.0, 35.0)  # of H.264, the lower the better
-SMALLEST = 16  # pixels that a side must have for H.264
 
 
 def degrade(frames: Tensor, scale: int, generator: torch.Generator) -> Tensor:
@@ -60,40 +59,6 @@ def degrade(frames: Tensor, scale: int, generator: torch.Generator) -> Tensor:
         quality = torch.tensor([QUALITY[0] + chance[5] * (QUALITY[1] - QUALITY[0])])
         low = compress((low + 1) / 2, quality.to(low)) * 2 - 1
     return low.clamp(-1, 1)
-
-
-def encode_video(frames: Tensor, crf: float) -> Tensor:
-    """Return (t, 3, h, w) frames in [-1, 1] after H.264 compression, colour at half the size as in most videos.
-
-    Args:
-        crf: of x264, 0 to 51; 23 is its default.
-
-    Raises:
-        ValueError: a side is shorter than `SMALLEST` pixels, or there are not three channels.
-    """
-    import av
-
-    count, channels, height, width = frames.shape
-    if min(height, width) < SMALLEST or channels != 3:
-        raise ValueError(
-            f"frames are {channels} x {height} x {width}; three channels of {SMALLEST} pixels or more a side are wanted."
-        )
-    even = F.pad(frames, (0, width % 2, 0, height % 2), mode="replicate")
-    levels = ((even + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).cpu().numpy()
-    encoder = av.CodecContext.create("libx264", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = even.shape[-1], even.shape[-2], "yuv420p"
-    encoder.time_base = Fraction(1, 16)
-    # One thread: with more, a frame's bits depend on their number.
-    encoder.options = {"crf": f"{crf:g}", "preset": "veryfast", "threads": "1"}
-    packets = [packet for image in levels for packet in encoder.encode(av.VideoFrame.from_ndarray(image, "rgb24"))]
-    decoder = av.CodecContext.create("h264", "r")
-    seen = [image for packet in [*packets, *encoder.encode(None)] for image in decoder.decode(packet)]
-    seen += decoder.decode(None)
-    # Reordered frames come in the order in which they are shown.
-    back = torch.stack([torch.from_numpy(image.to_ndarray(format="rgb24")) for image in seen])
-    if len(back) != count:
-        raise RuntimeError(f"{count} frames were encoded and {len(back)} came back.")
-    return (back.movedim(-1, 1)[..., :height, :width].to(frames) / 127.5 - 1).contiguous()
 
 
 def compress(images: Tensor, quality: Tensor) -> Tensor:

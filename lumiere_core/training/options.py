@@ -164,6 +164,14 @@ class TrainOptions:
         least=0,
         most=1,
     )
+    photographs: float = option(
+        0.0,
+        "share of the clips that are photographs of the folder --images under a moving camera",
+        "",
+        ("crops",),
+        least=0,
+        most=1,
+    )
     fresh_noise: float = option(
         0.0,
         "share of the clips whose noise is new in each frame; the others have the same in all",

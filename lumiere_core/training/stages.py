@@ -31,6 +31,7 @@ from .memory import predicted_bytes, readable
 from .motion_lora import MotionLoRAPart, layers_of
 from .options import CACHED, TrainOptions
 from .parts import DeltasPart, ImagePart, Part, TemporalPart, TextPart, UpscalerPart, new_unet
+from .photographs import Photographs
 from .run import ReadingRun, Run
 from .sources.cached import CachedClips, CachedClipsForLoRA
 from .sources.captions import Captions
@@ -69,6 +70,8 @@ class Files:
         needed |= {"pictures": ("images",), "encoded-pictures": ("images", "checkpoint")}
         for field in ("data", "checkpoint", "images"):
             given, wanted = getattr(self, field) is not None, field in needed.get(name, ())
+            if field == "images" and stage == "ssr":
+                continue  # a part of what is trained on, as --photographs says
             if given and not wanted:
                 more = "give --images with a folder of pictures" if stage == "style" else "leave it out"
                 raise ValueError(f"--{field} is of no use for `train {stage}`{' here' * bool(name)}: {more}.")
@@ -217,7 +220,8 @@ def ssr_run(stage: str, files: Files, options: TrainOptions, config: Config) -> 
         temporal = start_layers(unet_config, config.get("temporal", {}), options, has)
     models = Models(text, unet, temporal, Schedule(**(start.schedule if start else config.get("schedule", {}))), ssr)
     size = tuple(config.get("size", (256, 256)))
-    source, part = WorldCrops(options, models.encode, ssr, size), UpscalerPart(models, options)
+    photographs = None if files.images is None else Photographs(Path(files.images))
+    source, part = WorldCrops(options, models.encode, ssr, size, photographs), UpscalerPart(models, options)
     return Run(stage, options, source, part, partial(previews.enlarged_sheet, models, size, options.num_frames))
 
 

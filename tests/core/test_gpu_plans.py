@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("plan", "bench", "pack", "gpu", "train")
@@ -87,6 +88,21 @@ def test_the_pack_leaves_out_what_would_not_fit(gpu, tmp_path, capsys):
     assert gpu.pack.tracked_bytes() <= gpu.pack.TREE
 
 
+def test_the_pack_s_photographs_are_small(gpu, tmp_path, monkeypatch):
+    from lumiere_core.dataset import public
+
+    def gathered(name, target):
+        target.mkdir(parents=True)
+        Image.new("RGB", (3000, 1000)).save(target / "a.png")
+        return [target / "a.png"]
+
+    monkeypatch.setattr(public, "gather", gathered)
+    assert gpu.pack.main(["--photographs", "--target", str(tmp_path / "out")]) == 0
+    with Image.open(tmp_path / "out" / "photographs" / "a.jpg") as picture:
+        assert picture.size[0] == gpu.pack.WIDEST
+    assert not (tmp_path / "out" / "photographs" / "a.png").exists()
+
+
 def test_the_pack_says_when_it_is_too_large(gpu, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu.pack, "LIMIT", 10)
     assert gpu.pack.main(["--target", str(tmp_path)]) == 1
@@ -102,9 +118,13 @@ def test_the_command_writes_figures_and_their_table(gpu, tmp_path, monkeypatch):
     assert gpu.gpu.main(["bench", "--small", "--output", str(tmp_path / "b"), "--device", "cpu", "--minutes", "0"]) == 1
 
 
-def test_training_runs_every_stage_and_puts_down_what_it_learnt(gpu, tmp_path, capsys):
+def test_training_runs_every_stage_and_puts_down_what_it_learnt(gpu, tmp_path, capsys, monkeypatch):
     from lumiere_core.nets.checkpoint import load_parts
 
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    Image.new("RGB", (300, 280), "red").save(photographs / "red.png")
+    monkeypatch.setattr(gpu.train, "PHOTOGRAPHS", photographs)
     arguments = ["train", "--small", "--minutes", "60", "--device", "cpu", "--output", str(tmp_path)]
     assert gpu.gpu.main(arguments) == 0
     files = {file.stem: file for file in tmp_path.glob("*.safetensors")}

@@ -1,6 +1,7 @@
 """Gather what a bare machine lacks: `python tests/gpu/pack.py [--wheels NAME …] [--host]` makes .gpu/, to travel with the tree.
 
     .gpu/site      packages, to be put on PYTHONPATH
+    .gpu/photographs, for the plan train (`lumiere_core gather photographs`, made smaller)
     .gpu/ComfyUI   the host without its tests, blueprints and the tokenizers of other models; give it as COMFYUI_PATH
 
 A GPU for a quarter of an hour has seldom a network. Tree and .gpu together must stay below 64 MiB; it says what they weigh.
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / ".gpu"
 LIMIT = 64 << 20  # bytes
 TREE = 48 << 20  # of them at most for what git tracks
+WIDEST = 1600  # pixels of a photograph
 LEFT_OUT = ("tests", "tests-unit", "blueprints", "models", "input", "output", ".github", "__pycache__")
 TOKENIZERS = ("comfy/text_encoders",)  # folders of vocabularies in it; its modules are kept
 LIKE_A_CARD = ["--only-binary=:all:", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64"]
@@ -31,10 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--python", default="3.12", help="of the machine")
     parser.add_argument("--host", type=Path, nargs="?", const=ROOT / ".host" / "ComfyUI", help="the host's folder")
+    parser.add_argument("--photographs", action="store_true", help="gather what super-resolution learns from")
     parser.add_argument("--target", type=Path, default=TARGET)
     options = parser.parse_args(arguments)
     if options.wheels:
         install(options.wheels, options.python, options.target / "site")
+    if options.photographs:
+        photographs(options.target / "photographs")
     if options.host:
         copy_host(options.host, options.target / "ComfyUI")
     tracked, packed = tracked_bytes(), weight(options.target)
@@ -51,6 +56,21 @@ def install(names: list[str], python: str, target: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--upgrade"]
     command += ["--target", str(target), "--python-version", python, *LIKE_A_CARD, *platforms, *names]
     subprocess.run(command, check=True)
+
+
+def photographs(target: Path) -> None:
+    """Gather photographs and make them small enough to travel; CREDITS.txt stays with them."""
+    from PIL import Image
+
+    sys.path.insert(0, str(ROOT))
+    from lumiere_core.dataset.public import gather
+
+    for file in gather("photographs", target):
+        with Image.open(file) as image:
+            small = image.convert("RGB")
+        small.thumbnail((WIDEST, WIDEST))
+        file.unlink()
+        small.save(file.with_suffix(".jpg"), quality=92)
 
 
 def copy_host(source: Path, target: Path) -> None:

@@ -86,6 +86,7 @@ STAGES = (
         | {"fresh_noise": 0.3, "ema_decay": 0.98, "seed": 103},
     ),
 )
+PHOTOGRAPHS, SHARE = plan.ROOT / ".gpu" / "photographs", 0.6  # share of the clips that super-resolution learns from
 SMALL = {"batch_size": 2, "precision": "float32", "steps": 2, "height": 16, "width": 16}
 SHORT = {"clips128": {"num_frames": 5}, "ssr_clips": {"num_frames": 2}}  # frames, small
 
@@ -141,6 +142,8 @@ def one_leg(stage: Stage, output: Path, device: str, more: dict[str, Any], small
     given = {**COMMON, **stage.options, "device": device, "steps": 10**6, **more}
     if small:
         given |= SMALL | SHORT.get(stage.name, {})
+    if stage.stage == "ssr" and PHOTOGRAPHS.is_dir():
+        given["photographs"] = SHARE
     resume = (folder / "state.safetensors").is_file()
     options = options_for(stage.stage, stage.source, given)
     stages = build(stage.stage, files(stage, output), options, architecture(stage))
@@ -166,7 +169,8 @@ def files(stage: Stage, output: Path) -> Files:
         first = WEIGHTS / "mini-ssr.safetensors"
         if stage.name == "ssr_clips" and spatial.is_file() and not came_back.is_file():
             first = with_layers(spatial, first, together)
-        return Files(text=text, init_from=came_back if came_back.is_file() else first)
+        images = str(PHOTOGRAPHS) if PHOTOGRAPHS.is_dir() else None
+        return Files(text=text, images=images, init_from=came_back if came_back.is_file() else first)
     image = output / f"{stage.image}.safetensors" if stage.image else None
     return Files(
         text=text,

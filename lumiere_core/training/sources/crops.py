@@ -15,8 +15,9 @@ from ...nets.ssr import augment, pooled_with_level, upsample
 from ...nets.text_encoder import Text
 from ..batch import Batch
 from ..degrade import degrade
-from ..draws import CROP, LEVEL, MOMENT, Draws
+from ..draws import CROP, LEVEL, MOMENT, PHOTO, Draws
 from ..options import TrainOptions
+from ..photographs import Photographs
 from .worlds import Encode, WorldSource
 
 CROPS_TRIED = 8  # the one that loses most when it is made small is taken: most of a frame is plain
@@ -28,15 +29,28 @@ class WorldCrops(WorldSource):
 
     Args:
         size: (height, width) in pixels of the frames that are drawn; crops have the size of the options.
+        photographs: that the share `options.photographs` of the clips shows.
 
     Raises:
-        ValueError: the crops are larger than the frames, or no multiples of the scale.
+        ValueError: the crops are larger than the frames, or no multiples of the scale; photographs are missing.
     """
 
     name = "crops"
 
-    def __init__(self, options: TrainOptions, encode: Encode, config: SSRConfig, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        options: TrainOptions,
+        encode: Encode,
+        config: SSRConfig,
+        size: tuple[int, int],
+        photographs: Photographs | None = None,
+    ) -> None:
         super().__init__(options, encode)
+        if options.photographs and photographs is None:
+            raise ValueError(
+                "--photographs is a share of the clips, but there are none: give their folder with --images."
+            )
+        self.photographs = photographs
         for name, crop, full in zip(("height", "width"), (options.height, options.width), size, strict=True):
             if crop % config.scale or crop > full:
                 raise ValueError(
@@ -55,10 +69,24 @@ class WorldCrops(WorldSource):
         slack = max(0.0, world.CLIP_SECONDS * options.fps - t)
         places = [Draws(options.seed, samples, MOMENT).uniform() * slack + torch.arange(t) for samples in batches]
         clips = self.render(scenes, [place / options.fps for place in places], False, self.size)
+        captions = [[scene.caption for scene in chosen] for chosen in scenes]
+        if options.photographs:
+            for samples, words, (frames, _) in zip(batches, captions, clips, strict=True):
+                self._put_photographs(samples, words, frames)
         return [
-            self._batch(number, samples, frames, place, self.text([scene.caption for scene in chosen], samples))
-            for number, samples, chosen, place, (frames, _) in zip(numbers, batches, scenes, places, clips, strict=True)
+            self._batch(number, samples, frames, place, self.text(words, samples))
+            for number, samples, words, place, (frames, _) in zip(
+                numbers, batches, captions, places, clips, strict=True
+            )
         ]
+
+    def _put_photographs(self, samples: Sequence[int], captions: list[str], frames: Tensor) -> None:
+        """Put photographs, which have no caption, in the place of some of the clips (b, 3, t, H, W)."""
+        random = Draws(self.options.seed, samples, PHOTO)
+        for row, share in enumerate(random.uniform()[:, 0].tolist()):
+            if share < self.options.photographs:
+                clip = self.photographs.clip(random.generators[row], frames.shape[2], *self.size)
+                frames[row], captions[row] = clip.to(frames), ""
 
     def _batch(self, number: int, samples: range, frames: Tensor, place: Tensor, text: Text) -> Batch:
         options, scale = self.options, self.config.scale
