@@ -25,7 +25,7 @@ else # not cmd.exe's own PROMPT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-core test-browser bench gpu evaluate pictures train lint clean
+.PHONY: help setup demo test test-core test-browser bench gpu evaluate pictures locales train lint clean
 
 help: ## Show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s%s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ evaluate: setup ## Measure the shipped weights against the procedural world's or
 
 pictures: setup ## Run the templates and draw their pictures anew; ARGS="text_to_video" for some
 	@$(VENV_PYTHON) nodes/headless/pictures.py $(ARGS)
+
+locales: setup ## Write locales/en anew from the nodes' schemas
+	@$(VENV_PYTHON) nodes/headless/locales.py
 
 train: setup ## Train lumiere-mini again, in runs/mini (days on a CPU; the same command goes on); ARGS="--device cuda"
 	$(VENV_PYTHON) -m lumiere_core train --recipe mini $(ARGS)

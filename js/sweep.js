@@ -17,7 +17,7 @@ class Grid extends Player {
 
   clicked(event) {
     super.clicked(event);
-    if (!this.sheet || this.view !== "clip") return;
+    if (!this.sheet?.alphas || this.view !== "clip") return;
     const { alphas, across, width, height } = this.sheet;
     const box = this.canvas.getBoundingClientRect();
     const scale = Math.min(box.width / width, box.height / height); // object-fit: contain
@@ -64,8 +64,8 @@ app.registerExtension({
   name: "Lumiere.Sweep",
   nodeCreated(node) {
     if (node.comfyClass !== "LumiereStyleSweep") return;
-    onExecuted(node, ({ lumiere_sweep: shown }) => {
-      if (shown) ourWidget(node, "lumiere_sweep", HEIGHT, () => new Grid(node)).set(shown[0]);
-    });
+    // The same player shows the clips while they are sampled (live.js) and the grid when all are there.
+    const grid = ourWidget(node, "lumiere_live", HEIGHT, () => new Grid(node));
+    onExecuted(node, ({ lumiere_sweep: shown }) => shown && grid.set(shown[0]));
   },
 });

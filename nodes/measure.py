@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import torch
-from comfy_api.v0_0_2 import io, ui
+from comfy_api.v0_0_2 import Input, io, ui
 from torch import Tensor
 
 from ..lumiere_core.clips.media import line_over_time
@@ -16,7 +16,7 @@ from ..lumiere_core.measures.beside import side_by_side
 from ..lumiere_core.measures.embeddings import Consistency
 from ..lumiere_core.measures.plot import draw_curves
 from .host import device as host_device
-from .host import vision
+from .host import live, vision
 
 FIGURES = (  # that have an output of their own
     "flicker",
@@ -178,10 +178,16 @@ class LumiereCompareClips(io.ComfyNode):
             display_name="Compare Clips (Lumiere)",
             category="lumiere/measure",
             description="Lays two clips side by side with labels above and what differs between them at the right.",
-            search_aliases=["side by side", "ab test", "difference"],
+            search_aliases=["side by side", "ab test", "difference", "video compare"],
+            has_intermediate_output=True,
             inputs=[
-                io.Image.Input("images_a", tooltip="The clip at the left."),
-                io.Image.Input("images_b", tooltip="The clip at its right, scaled to the same height."),
+                io.MultiType.Input(
+                    io.Image.Input("images_a", tooltip="The clip at the left: images or a video."), [io.Image, io.Video]
+                ),
+                io.MultiType.Input(
+                    io.Image.Input("images_b", tooltip="The clip at its right, scaled to the same height."),
+                    [io.Image, io.Video],
+                ),
                 io.String.Input("label_a", default="A"),
                 io.String.Input("label_b", default="B"),
                 io.Float.Input(
@@ -198,10 +204,18 @@ class LumiereCompareClips(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images_a: Tensor, images_b: Tensor, label_a: str, label_b: str, difference: float
+        cls,
+        images_a: Tensor | Input.Video,
+        images_b: Tensor | Input.Video,
+        label_a: str,
+        label_b: str,
+        difference: float,
     ) -> io.NodeOutput:
-        frames = side_by_side(_bytes(images_a), _bytes(images_b), (label_a, label_b), difference)
-        return io.NodeOutput(torch.stack([torch.from_numpy(frame).float() / 255.0 for frame in frames]))
+        a, b = (clip if torch.is_tensor(clip) else clip.get_components().images for clip in (images_a, images_b))
+        frames = side_by_side(_bytes(a), _bytes(b), (label_a, label_b), difference)
+        shown = {"a": live.sheet_of(a), "b": live.sheet_of(b), "labels": [label_a, label_b]} if live.watched() else None
+        images = torch.stack([torch.from_numpy(frame).float() / 255.0 for frame in frames])
+        return io.NodeOutput(images, ui=shown and {"lumiere_compare": (shown,)})
 
 
 def border_frames(text: str, length: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""`make demo`: run workflows/text_to_video on the real host, without a browser, and show what came out.
+"""`make demo`: run the template Text to Video on the real host, without a browser, and show what came out.
 
     python nodes/headless/demo.py --prompt "a red ball bouncing on grass" --seed 7 --output clip.mp4
 
@@ -47,6 +47,17 @@ def read_workflow(path: Path) -> dict:
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DemoError(f"cannot read the workflow {path}: {error}") from None
     raise DemoError(f"{path} is not an API-format workflow (use File > Export (API) in ComfyUI)")
+
+
+def short_names() -> dict[str, str]:
+    """Return {short name: name} of the pack's templates: text_to_video for "Lumiere 01 – Text to Video"."""
+    names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    return {re.sub(r"\W+", "_", name.split(" – ")[-1].lower()): name for name in names}
+
+
+def template(short: str) -> Path:
+    """Return the API-format twin of a template by its short name."""
+    return WORKFLOWS / f"{short_names()[short]}.json"
 
 
 def find_prompt(graph: dict) -> tuple[str, str]:
@@ -259,8 +270,8 @@ def run(options: argparse.Namespace) -> None:
     began = time.monotonic()
     graph = read_workflow(options.workflow)
     prompt, seed = fill_in(graph, options.prompt, options.seed)
-    frames = find_node(graph, "EmptyLumiereLatentVideo")["length"]
-    fps = find_node(graph, "CreateVideo")["fps"]
+    empty = find_node(graph, "EmptyLumiereLatentVideo")
+    frames, fps = empty["length"], empty["fps"]
     output = output_path(options.output, prompt, seed)
 
     print(f'"{prompt}", seed {seed}: {frames} frames at {fps:g} a second', flush=True)
@@ -315,7 +326,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cpu", action="store_true", help="do not use an accelerator")
     options = parser.parse_args(arguments)
     if options.workflow is None:
-        options.workflow = WORKFLOWS / f"text_to_video{'_hd' if options.hd else ''}.json"
+        options.workflow = template(f"text_to_video{'_hd' if options.hd else ''}")
     return options
 
 

@@ -2,8 +2,9 @@
 
     python nodes/headless/pictures.py [NAME …]
 
-Writes workflows/NAME.jpg, frames of the clip in reading order; for text_to_video also workflows/pictures/demo.png, the
-README's; for overfit_one_clip the samples of its training run, there and in the help page of Lumiere Train Temporal.
+Writes the picture that the template browser shows, which plays the clip; for text_to_video also
+workflows/pictures/demo.png, the README's; for train_on_one_clip the samples of its training run, there and in the help
+page of Lumiere Train Temporal. NAME is a template's title, such as text_to_video.
 """
 
 from __future__ import annotations
@@ -15,35 +16,42 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
 from boot import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
-from demo import BASE, WORKFLOWS, DemoError, read_workflow, saved_clip  # noqa: E402
+from demo import BASE, DemoError, read_workflow, saved_clip, short_names, template  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
 
-TRAINED = "overfit_one_clip"
+TRAINED = "train_on_one_clip"
+RUN = "overfit_one_clip"  # the folder that its training run writes to
 # Steps of TRAINED that the help page shows; the README has the first and the last.
 SAMPLES = (50, 100, 200)
-CLOSE = {"compare_models", "style_alpha_sweep", "super_resolution"}  # four frames of 256 pixels, not 16 of 128
-SOURCE = "lumiere_clip.mp4"  # what super_resolution loads: the clip of text_to_video
+SIDE, FRAMES, QUALITY = 192, 40, 60  # of the moving pictures
 
 
 def draw(host: HeadlessHost, name: str) -> None:
     """Run one template and write its picture."""
     media, workflows = host.module("lumiere_core.clips.media"), PACK_ROOT / "workflows"
-    graph = read_workflow(WORKFLOWS / f"{name}.json")
+    graph = read_workflow(template(name))
     with saved_clip(host, graph, BASE) as clip:
         if name == TRAINED:
-            _draw_training(media, BASE / "output" / "lumiere" / TRAINED / "samples")
+            _draw_training(media, BASE / "output" / "lumiere" / RUN / "samples")
             return
         frames, _, _ = media.read_video(clip)
     if name == "text_to_video":
-        (BASE / "input").mkdir(parents=True, exist_ok=True)
-        # As the pixels were before the workflow enlarged them.
-        media.write_mp4(BASE / "input" / SOURCE, frames[:, 2::4, 2::4], crf=0)
         row = media.contact_sheet(_small(frames, media.evenly_spaced(len(frames), 16), 128), 8)
         media.save_image(row, workflows / "pictures" / "demo.png")
-    count, columns, side = (4, 2, 256) if name in CLOSE else (16, 4, 128)
-    shown = _small(frames, media.evenly_spaced(len(frames), count), side)
-    media.save_image(media.contact_sheet(shown, columns), workflows / f"{name}.jpg")
+    shown = _small(frames, media.evenly_spaced(len(frames), FRAMES), SIDE)
+    _save_moving(shown, workflows / f"{short_names()[name]}.jpg", len(frames) * 62 // len(shown))
+
+
+def _save_moving(frames, path: Path, milliseconds: int) -> None:
+    """Write a WebP that plays, under the only name that the host asks for: browsers go by the bytes, not by the name."""
+    from PIL import Image
+
+    first, *rest = [Image.fromarray(frame) for frame in frames]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial.webp")
+    first.save(partial, save_all=True, append_images=rest, duration=milliseconds, loop=0, quality=QUALITY, method=6)
+    partial.replace(path)
 
 
 def _draw_training(media, samples: Path) -> None:
@@ -57,7 +65,7 @@ def _draw_training(media, samples: Path) -> None:
         if step in (SAMPLES[0], SAMPLES[-1]):
             targets.append(PACK_ROOT / "workflows" / "pictures" / f"overfit_{step:04d}.png")
         if step == SAMPLES[-1]:
-            targets.append(PACK_ROOT / "workflows" / f"{TRAINED}.jpg")
+            targets.append(PACK_ROOT / "workflows" / f"{short_names()[TRAINED]}.jpg")
         for target in targets:
             media.save_image(sheet, target)
 
@@ -73,8 +81,7 @@ def _small(frames, indices: list[int], side: int):
 
 def main() -> int:
     print_anything()
-    names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-    names.sort(key=lambda name: name != "text_to_video")  # first: super_resolution needs its clip
+    names = list(short_names())
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="of templates; default: all")
     chosen = parser.parse_args().names or names
@@ -88,7 +95,7 @@ def main() -> int:
         for name in chosen:
             began = time.monotonic()
             draw(host, name)
-            print(f"workflows/{name}.jpg  ({time.monotonic() - began:.0f} s)", flush=True)
+            print(f"workflows/{short_names()[name]}.jpg  ({time.monotonic() - began:.0f} s)", flush=True)
     except (DemoError, HostError, OSError) as error:
         print(f"pictures failed: {error}", file=sys.stderr)
         return 1

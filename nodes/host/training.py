@@ -39,6 +39,7 @@ from . import models
 from .encoders import HostEncoders
 from .handlers import temporal_patcher
 from .inflate import image_hashes, inflate, inflation_of, unet_config_of
+from .live_training import TrainingNews
 
 PREFIX = "diffusion_model."
 PREVIEW_SIZE = 512
@@ -111,6 +112,7 @@ class _Watch:
         self.losses: list[float] = []
         self.bar = comfy.utils.ProgressBar(steps)
         self.shown = ""
+        self.news = TrainingNews(folder.name, steps)
 
     def __call__(self, step: int, record: dict[str, float]) -> bool:
         """Return whether to stop; the state and the weights are saved then."""
@@ -122,6 +124,7 @@ class _Watch:
 
     def _show(self, step: int) -> None:
         sheets = sorted((self.folder / "samples").glob("*.png"))
+        self.news(step, self.losses[-1], sheets[-1] if sheets else None)
         preview = None
         if sheets and sheets[-1].name != self.shown:
             from PIL import Image

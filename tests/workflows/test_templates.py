@@ -65,16 +65,46 @@ def take(key, spec, values, inputs):
 
 def test_every_template_has_a_twin_and_a_picture():
     assert TEMPLATES and [p.stem for p in TEMPLATES] == [p.stem for p in TWINS]
-    for template in TEMPLATES:
-        assert template.with_suffix(".jpg").read_bytes().startswith(b"\xff\xd8")
+    for number, template in enumerate(TEMPLATES, 1):
+        assert template.stem.startswith(f"Lumiere {number:02d} – "), "the browser shows them by name: keep the order"
+        picture = template.with_suffix(".jpg").read_bytes()
+        moves = picture[:4] == b"RIFF" and picture[8:12] == b"WEBP"  # browsers go by the bytes, not by the name
+        assert moves or picture.startswith(b"\xff\xd8")
+        assert len(picture) < 400_000
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=name)
+def test_template_says_in_a_few_words_what_it_is(path):
+    nodes = json.loads(path.read_text())["nodes"]
+    (note,) = (node["widgets_values"][0] for node in nodes if node["type"] in SHOWN_ONLY)
+    assert len([line for line in note.splitlines() if line.strip()]) <= 8 and "`" not in note
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=name)
+def test_template_lies_from_left_to_right_in_steps(path):
+    """No two boxes as saved intersect; links go to the right; every node is in a step (tests/browser measures runs)."""
+    template = json.loads(path.read_text())
+    boxes = {n["id"]: (*n["pos"], *n["size"]) for n in template["nodes"]}
+    for a, (x, y, w, h) in boxes.items():
+        for b, (x2, y2, w2, h2) in boxes.items():
+            assert a >= b or x + w <= x2 or x2 + w2 <= x or y + h + 30 <= y2 or y2 + h2 + 30 <= y, (a, b)
+    for _, source, _, target, *_ in template["links"]:
+        assert boxes[source][0] < boxes[target][0], (source, target)
+    steps = [group["bounding"] for group in template["groups"]]
+    assert [g["title"].split(" – ")[0] for g in template["groups"]] == [f"Step {i + 1}" for i in range(len(steps))]
+    for node in template["nodes"]:
+        x, y, w, h = boxes[node["id"]]
+        inside = [s[0] <= x and s[1] <= y and x + w <= s[0] + s[2] and y + h <= s[1] + s[3] for s in steps]
+        assert sum(inside) == (node["type"] not in SHOWN_ONLY), node["type"]
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=name)
 def test_template_browser_lists_and_serves_it(server, path):
+    import urllib.parse
     import urllib.request
 
     assert path.stem in server.call("/workflow_templates")["lumiere"]
-    address = f"/api/workflow_templates/lumiere/{path.stem}"
+    address = f"/api/workflow_templates/lumiere/{urllib.parse.quote(path.stem)}"
     assert server.call(f"{address}.json") == json.loads(path.read_text())
     with urllib.request.urlopen(f"{server.url}{address}.jpg", timeout=60) as answer:
         assert answer.headers["Content-Type"] == "image/jpeg"
@@ -181,7 +211,7 @@ def test_twin_runs_and_its_clip_is_labelled(tiny_server, path):
 
 
 def test_zero_frames_are_refused_with_the_input_s_name(tiny_server):
-    graph = small(json.loads((ROOT / "workflows/api/text_to_video.json").read_text()), "test/zero")
+    graph = small(json.loads((ROOT / "workflows/api/Lumiere 01 – Text to Video.json").read_text()), "test/zero")
     graph["3"]["inputs"]["length"] = 0
     with pytest.raises(Exception, match="400") as caught:
         tiny_server.run(graph)
@@ -192,7 +222,7 @@ def test_second_run_after_an_error(tiny_server, write_tiny):
     """A broken checkpoint names itself, writes nothing, and the next run works."""
     path = tiny_server.base / "models" / "lumiere" / "broken.safetensors"
     path.write_bytes(write_tiny(path).read_bytes()[:5000])
-    graph = small(json.loads((ROOT / "workflows/api/text_to_video.json").read_text()), "broken/clip")
+    graph = small(json.loads((ROOT / "workflows/api/Lumiere 01 – Text to Video.json").read_text()), "broken/clip")
     graph["1"]["inputs"]["checkpoint"] = "broken.safetensors"
     with pytest.raises(Exception, match="broken.safetensors.*not a complete safetensors file"):
         tiny_server.run(graph)
@@ -205,7 +235,7 @@ def test_interrupt_in_the_middle(tiny_server):
     """The run ends without a file, and the next one works."""
     import time
 
-    graph = small(json.loads((ROOT / "workflows/api/text_to_video.json").read_text()), "stopped/clip")
+    graph = small(json.loads((ROOT / "workflows/api/Lumiere 01 – Text to Video.json").read_text()), "stopped/clip")
     graph["4"]["inputs"] |= {"steps": 5000, "seed": 11}
     prompt_id = tiny_server.queue(graph)
     end = time.monotonic() + 60
