@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..measures.walk import change
@@ -54,3 +55,10 @@ def change_outside(video: Tensor, region: Tensor) -> float:
 def mean_error(video: Tensor, clip: Tensor, where: Tensor) -> float:
     """Mean absolute difference of two (3, t, h, w) clips where a (t, h, w) mask is true."""
     return (video - clip).abs().mean(0)[where].mean().item()
+
+
+def detail(frame: Tensor, region: Tensor | None = None) -> float:
+    """Mean squared difference of a (3, h, w) frame from its own 3x3 means, in a (h, w) region or everywhere."""
+    smooth = F.avg_pool2d(F.pad(frame[None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0]
+    fine = (frame - smooth).square().mean(0)
+    return (fine if region is None else fine[region]).mean().item()

@@ -28,6 +28,9 @@ LEAST_STEP = 4.0  # levels: the truth's step counts as this much at least, for o
 JUMP = 2.0  # change after a given frame over the truth's
 LEAST_CHANGE = 1.0  # levels: as much as the truth's change counts at least, where nothing moves
 FLOOR = 2.0  # levels of motion inside a cinemagraph's region
+INSIDE = 0.7  # deviation over time inside a cinemagraph's region over the real clip's
+DETAIL, LEAST_DETAIL = 0.6, 4.0  # of the middle frame over the given one's; squared levels that count at least
+HALO = 8.0  # levels that the background next to an inpainted object may be off
 BORDER_ERROR = 16.0  # levels that an outpainted background may be off
 RIGHT = {"colour": 0.90, "shape": 0.80, "motion": 0.85}
 KEPT, TAKEN = 0.90, 0.90  # motion kept at the lowest strengths, colour taken at the highest
@@ -125,7 +128,8 @@ def numbers_of(
         return {}
     known = condition.known[0, 0] > 0.5
     if case.task == "first frame":
-        return {"jump": ratio(measures.jump(made, 0), measures.jump(real, 0), LEAST_CHANGE)}
+        jump = ratio(measures.jump(made, 0), measures.jump(real, 0), LEAST_CHANGE)
+        return {"jump": jump, "detail": detail_kept(made)}
     if case.task == "first and last":
         ends = (0, made.shape[1] - 2)
         steps = [ratio(measures.jump(made, n), measures.jump(real, n), LEAST_CHANGE) for n in ends]
@@ -136,11 +140,17 @@ def numbers_of(
             "inside": measures.motion_inside(made, region),
             "real_inside": measures.motion_inside(real, region),
             "outside": measures.change_outside(made, region),
+            "detail": detail_kept(made, region),
         }
     numbers = {"seam": ratio(measures.seam(made, known), measures.seam(real, known), LEAST_STEP)}
-    if case.task == "outpaint":
-        numbers["border_error"] = measures.mean_error(made, real, ~known & (cover < 0.01))
-    return numbers
+    beside = measures.mean_error(made, real, ~known & (cover < 0.01))
+    return numbers | {"border_error" if case.task == "outpaint" else "halo": beside}
+
+
+def detail_kept(made: Tensor, region: Tensor | None = None) -> float:
+    """Fine detail of the middle frame over that of the given first one, in a (h, w) region or everywhere."""
+    middle = measures.detail(made[:, made.shape[1] // 2], region)
+    return ratio(middle, measures.detail(made[:, 0], region), LEAST_DETAIL)
 
 
 def ratio(value: float, real: float, least: float) -> float:
@@ -155,12 +165,18 @@ def task_bars(task: str, records: list[Record]) -> list[Bar]:
         bars.append(median_bar(f"  {task}: change after it over real", records, "jump", JUMP))
     if task in ("inpaint", "outpaint"):
         bars.append(median_bar(f"  {task}: step across the border over real", records, "seam", SEAM))
+    if task == "inpaint":
+        bars += later_bar(f"  {task}: halo around the object, levels", records, "halo", most=HALO)
+    if task in ("first frame", "cinemagraph"):
+        bars += later_bar(f"  {task}: detail kept in the middle", records, "detail", least=DETAIL)
     if task == "outpaint":
         bars.append(median_bar(f"  {task}: background error, levels", records, "border_error", BORDER_ERROR))
     if task == "cinemagraph":
         moves = [float(r["inside"]) >= FLOOR for r in records]
         note = means(records, "inside", "real_inside")
         bars.append(share_bar(f"  {task}: moves inside by {FLOOR} levels", moves, 0.95, note))
+        shares = [{"share": float(r["inside"]) / max(float(r["real_inside"]), LEAST_CHANGE)} for r in records]
+        bars += later_bar(f"  {task}: deviation inside over real", shares, "share", least=INSIDE)
         still = [float(r["outside"]) == 0 for r in records]
         return [*bars, share_bar(f"  {task}: nothing changes outside", still, 1.0)]
     return bars + [share_bar(f"  {task}: {name} right", answers(records, name), least) for name, least in RIGHT.items()]
@@ -186,6 +202,17 @@ def sdedit_bars(records: list[Record]) -> list[Bar]:
 
 def answers(records: Iterable[Record], name: str) -> list[bool]:
     return [bool(r["right"][name]) for r in records if name in r["right"]]
+
+
+def later_bar(name: str, records: list[Record], key: str, most: float | None = None, least: float = 0.0) -> list[Bar]:
+    """A bar on the median of what not every stored line holds: lines of before it was measured do not count."""
+    values = sorted(float(r[key]) for r in records if key in r)
+    if not values:
+        return []
+    middle = statistics.median(values)
+    wanted, holds = (f"<= {most}", middle <= most) if most is not None else (f">= {least}", middle >= least)
+    note = f"mean {statistics.fmean(values):.2f}, worst {values[0] if most is None else values[-1]:.2f}"
+    return [Bar(name, wanted, f"{middle:6.2f} (median of {len(values)})", holds, note)]
 
 
 def means(records: list[Record], *names: str) -> str:

@@ -108,6 +108,37 @@ def test_cinemagraphs_move_inside_only(cases):
     assert still["real_inside"] > 0
 
 
+def test_a_halo_shows_around_an_inpainted_object(cases):
+    """Only next to the object: the object itself may have any colour."""
+
+    def recoloured(clip, known):
+        cover = truth(case_of(cases, "inpaint", 3), 8, 32, 32)[1]
+        return torch.where(cover >= 0.01, 255 - clip, clip)
+
+    def glowing(clip, known):
+        return torch.where(known, clip, 255 - clip)
+
+    assert levels("inpaint", cases)["halo"] == levels("inpaint", cases, recoloured)["halo"] == 0
+    assert levels("inpaint", cases, glowing)["halo"] > conditioning.HALO
+
+
+@pytest.mark.parametrize("task", ["first frame", "cinemagraph"])
+def test_lost_detail_shows(cases, task):
+    def blurred(clip, known):
+        soft = torch.nn.functional.avg_pool2d(clip, 5, stride=1, padding=2, count_include_pad=False)
+        return torch.cat([clip[:, :1], soft[:, 1:]], dim=1)
+
+    assert levels(task, cases)["detail"] > 0.8
+    assert levels(task, cases, blurred)["detail"] < conditioning.DETAIL
+
+
+def test_lines_of_before_a_measure_was_made_have_no_bar_for_it():
+    bars = conditioning.task_bars("inpaint", [{"copy_error": 1.0, "seam": 1.0, "right": {}}])
+    assert not any("halo" in bar.name for bar in bars)
+    (bar,) = conditioning.later_bar("x", [{"y": 1.0}, {"y": 3.0}, {}], "y", least=1.5)
+    assert bar.held and "median of 2" in bar.got
+
+
 def test_the_copy_is_measured_where_it_is_known():
     clip, known = torch.zeros(1, 3, 2, 4, 4), torch.zeros(1, 1, 2, 4, 4)
     known[:, :, 0] = 1
@@ -125,7 +156,9 @@ def test_bars_hold_for_good_records_only(cases):
             "jump": 1.0,
             "seam": 1.0,
             "border_error": 1.0,
-            "inside": 5.0,
+            "halo": 1.0,
+            "detail": 0.9,
+            "inside": 8.0,
             "real_inside": 9.0,
             "outside": 0.0,
             "right": dict.fromkeys(("colour", "shape", "motion"), right),
@@ -141,6 +174,9 @@ def test_bars_hold_for_good_records_only(cases):
         {"seam": 2.0},
         {"border_error": 30.0},
         {"inside": 0.5},
+        {"inside": 6.0},
+        {"halo": 9.0},
+        {"detail": 0.5},
         {"outside": 1.0},
         {"right": False},
     ):
