@@ -68,25 +68,36 @@ class WorldCrops(WorldSource):
         scenes, t = self.scenes(batches), options.num_frames
         slack = max(0.0, world.CLIP_SECONDS * options.fps - t)
         places = [Draws(options.seed, samples, MOMENT).uniform() * slack + torch.arange(t) for samples in batches]
-        clips = self.render(scenes, [place / options.fps for place in places], False, self.size)
-        captions = [[scene.caption for scene in chosen] for chosen in scenes]
-        if options.photographs:
-            for samples, words, (frames, _) in zip(batches, captions, clips, strict=True):
-                self._put_photographs(samples, words, frames)
-        return [
-            self._batch(number, samples, frames, place, self.text(words, samples))
-            for number, samples, words, place, (frames, _) in zip(
-                numbers, batches, captions, places, clips, strict=True
+        shown = [self._photographs(samples, t) for samples in batches]
+        # Scenes whose place a photograph takes are not drawn.
+        drawn = [
+            (
+                [scene for row, scene in enumerate(chosen) if row not in mine],
+                place[[r for r in range(len(place)) if r not in mine]],
             )
+            for chosen, place, mine in zip(scenes, places, shown, strict=True)
         ]
+        parts = [(chosen, place / options.fps) for chosen, place in drawn if chosen]
+        rendered = iter(self.render(*map(list, zip(*parts, strict=True)), False, self.size)) if parts else iter(())
+        found = []
+        for number, samples, chosen, place, mine, (left, _) in zip(
+            numbers, batches, scenes, places, shown, drawn, strict=True
+        ):
+            clips = iter(next(rendered)[0] if left else ())
+            frames = torch.stack(
+                [mine[row].to(options.device) if row in mine else next(clips) for row in range(len(chosen))]
+            )
+            captions = ["" if row in mine else scene.caption for row, scene in enumerate(chosen)]
+            found.append(self._batch(number, samples, frames, place, self.text(captions, samples)))
+        return found
 
-    def _put_photographs(self, samples: Sequence[int], captions: list[str], frames: Tensor) -> None:
-        """Put photographs, which have no caption, in the place of some of the clips (b, 3, t, H, W)."""
+    def _photographs(self, samples: Sequence[int], frames: int) -> dict[int, Tensor]:
+        """Return by row the clips (3, t, H, W) of photographs, which have no caption, that take a scene's place."""
+        if not self.options.photographs:
+            return {}
         random = Draws(self.options.seed, samples, PHOTO)
-        for row, share in enumerate(random.uniform()[:, 0].tolist()):
-            if share < self.options.photographs:
-                clip = self.photographs.clip(random.generators[row], frames.shape[2], *self.size)
-                frames[row], captions[row] = clip.to(frames), ""
+        chosen = (random.uniform()[:, 0] < self.options.photographs).nonzero().flatten().tolist()
+        return {row: self.photographs.clip(random.generators[row], frames, *self.size) for row in chosen}
 
     def _batch(self, number: int, samples: range, frames: Tensor, place: Tensor, text: Text) -> Batch:
         options, scale = self.options, self.config.scale
