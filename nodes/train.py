@@ -2,7 +2,55 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.v0_0_2 import io
+
+from ..lumiere_core.training.options import AUTO, FIELDS, described
+
+STAGES = ("temporal", "condition", "style")
+# Options of the trainer with the values that they have here if nobody says otherwise.
+FIRST = {
+    "steps": 200,
+    "batch_size": 1,
+    "learning_rate": 0.001,
+    "seed": 0,
+    "stills": 0.1,
+    "precision": "float32",
+    "checkpointing": True,
+    "sample_every": 50,
+}
+LATER = {
+    "sigma_shift": 2.0,
+    "pure_noise": 0.0,
+    "text_dropout": 0.1,
+    "change_weight": 0.0,
+    "motion_weight": 0.0,
+    "num_frames": 0,
+    "placed": 0.5,
+    "only": "",
+    "strides": "",
+    "optimizer": "AdamW",
+    "accumulate": 1,
+    "warmup": 0,
+    "decay_from": 1.0,
+    "weight_decay": 0.01,
+    "gradient_clip": 1.0,
+    "ema_decay": 0.999,
+    "minutes": 0.0,
+    "save_every": 300.0,
+    "words": "",
+    "rank": 8,
+    "layers": AUTO,
+}
+HINTS = {
+    "warmup": "0: a tenth of them all, at most 100",
+    "minutes": "0: no limit",
+    "pure_noise": "0.1 suits new layers",
+    "words": "Stage style",
+    "rank": "Stage style",
+    "layers": "Stage style",
+}
 
 
 class LumiereTrainTemporal(io.ComfyNode):
@@ -15,7 +63,8 @@ class LumiereTrainTemporal(io.ComfyNode):
             display_name="Train Lumiere Temporal Layers",
             category="lumiere/training",
             description="Trains the temporal layers of a MODEL on captioned clips; the image model stays as it is. The "
-            "file goes to models/lumiere, for Apply Lumiere Temporal Layers. Stop saves what was trained so far.",
+            "file goes to models/lumiere, for Apply Lumiere Temporal Layers. Stop saves what was trained so far; after a "
+            "crash the same graph goes on where it was. Stage style makes a LoRA from pictures instead.",
             search_aliases=["train motion", "motion lora", "fine-tune video", "overfit"],
             is_input_list=True,  # the dataset loaders hand over lists
             is_output_node=True,
@@ -50,53 +99,30 @@ class LumiereTrainTemporal(io.ComfyNode):
                     tooltip="Clips have about size x size pixels, in their own aspect ratio: 64 for lumiere-mini, 512 "
                     "for SD1.x.",
                 ),
-                io.Int.Input("steps", default=200, min=1, max=1_000_000, tooltip="Optimiser steps."),
-                io.Int.Input("batch_size", default=1, min=1, max=256, tooltip="Clips a step."),
-                io.Float.Input(
+                widget("steps", 200, least=1, most=1_000_000),
+                widget("batch_size", 1, most=256),
+                widget(
                     "learning_rate",
-                    default=0.001,
-                    min=0.0,
-                    max=1.0,
+                    0.001,
+                    most=1.0,
                     step=0.00001,
-                    tooltip="Of AdamW. 0.001 suits lumiere-mini, 0.0001 a real checkpoint.",
+                    text="0.001 suits lumiere-mini, 0.0001 a real checkpoint",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**32 - 1,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Order of the clips, and their noise.",
-                ),
-                io.Float.Input(
-                    "stills",
-                    default=0.1,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="Share of clips that stand still: keeps single frames sharp.",
-                ),
+                widget("seed", 0, control_after_generate=io.ControlAfterGenerate.fixed),
+                widget("stills", 0.1, advanced=True),
+                widget("precision", "float32", advanced=True),
+                widget("checkpointing", True, advanced=True),
+                widget("sample_every", 50, least=0, most=100_000),
                 io.Combo.Input(
-                    "precision",
-                    options=["float32", "bfloat16"],
-                    default="float32",
-                    advanced=True,
-                    tooltip="bfloat16 takes about half the memory on a GPU.",
+                    "stage",
+                    options=list(STAGES),
+                    default="temporal",
+                    optional=True,
+                    tooltip="temporal: motion from clips. condition: also image-to-video, inpainting and the like. style: a "
+                    "LoRA in models/loras from pictures, which are the frames of the videos (1 to 20 in all, size x size "
+                    "pixels each; Create Video makes a video of pictures).",
                 ),
-                io.Boolean.Input(
-                    "checkpointing",
-                    default=True,
-                    advanced=True,
-                    tooltip="Recompute activations: less memory, about a third slower.",
-                ),
-                io.Int.Input(
-                    "sample_every",
-                    default=50,
-                    min=0,
-                    max=100_000,
-                    tooltip="Steps between sample clips, beside the real ones. 0: only at the end.",
-                ),
+                *(widget(n, value, text=HINTS.get(n, ""), optional=True, advanced=True) for n, value in LATER.items()),
             ],
             outputs=[
                 io.Model.Output(),
@@ -106,29 +132,12 @@ class LumiereTrainTemporal(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        clip,
-        vae,
-        videos,
-        texts,
-        name,
-        length,
-        fps,
-        size,
-        steps,
-        batch_size,
-        learning_rate,
-        seed,
-        stills,
-        precision,
-        checkpointing,
-        sample_every,
-    ) -> io.NodeOutput:
+    def execute(cls, model, clip, vae, videos, texts, name, length, fps, size, stage=("temporal",), **widgets):
         from ..lumiere_core.dataset.cache import Settings  # the trainer is not needed to start the host
         from .host.training import run
 
+        options = {**FIRST, **LATER} | {key: value[0] for key, value in widgets.items()}
+        defaults = {**FIRST, **LATER}
         return run(
             cls,
             model[0],
@@ -138,12 +147,30 @@ class LumiereTrainTemporal(io.ComfyNode):
             texts,
             name[0],
             Settings(fps[0], length[0], size[0]),
-            steps=steps[0],
-            batch_size=batch_size[0],
-            learning_rate=learning_rate[0],
-            seed=seed[0],
-            stills=stills[0],
-            precision=precision[0],
-            checkpointing=checkpointing[0],
-            sample_every=sample_every[0],
+            stage[0],
+            options,
+            {key for key, value in options.items() if value != defaults[key]},
         )
+
+
+def widget(name: str, default: Any, least: float | None = None, most: float | None = None, text: str = "", **more: Any):
+    """Return the input of an option of the trainer, with its bounds and its help.
+
+    Args:
+        least, most: bounds that are narrower here than for the command line.
+        text: what else to say of it.
+    """
+    facts = FIELDS[name].metadata
+    about = described(name)
+    more |= {"default": default, "tooltip": ". ".join(filter(None, [about[0].upper() + about[1:], text])) + "."}
+    if facts["choices"]:
+        return io.Combo.Input(name, options=list(facts["choices"]), **more)
+    if isinstance(default, bool):
+        return io.Boolean.Input(name, **more)
+    if isinstance(default, str):
+        return io.String.Input(name, **more)
+    bounds = {"min": facts["least"] if least is None else least, "max": facts["most"] if most is None else most}
+    bounds = {key: value for key, value in bounds.items() if value is not None}
+    if isinstance(default, int):
+        return io.Int.Input(name, **bounds, **more)
+    return io.Float.Input(name, **{"step": 0.01, "round": 0.00001} | bounds | more)

@@ -89,9 +89,8 @@ def _train(
         raise FileExistsError(f"{folder} already holds a run. Add --resume to continue it, or choose another --output.")
     optimizer = make_optimizer(run.module, options)
     ema, step, log = Ema(run.module, options.ema_decay), 0, Log(folder)
-    data = {f"data.{k}": v for k, v in run.source.facts().items()}
     if resume:
-        step = load_state(folder, run.module, ema, optimizer, run.name, options, data)
+        step = load_state(folder, run.module, ema, optimizer, run.name, options, run.data)
     if team.first:
         log.rewind(step)
 
@@ -104,7 +103,7 @@ def _train(
         }
 
     def save() -> None:
-        save_state(folder if team.first else None, run.module, ema, optimizer, facts_at(step) | data)
+        save_state(folder if team.first else None, run.module, ema, optimizer, facts_at(step) | run.data)
         if team.first:
             log.write_tables(run.name)
 

@@ -30,16 +30,15 @@ SOURCES = {
     "styled-stills": "single frames of the world in another style",
     "cached-clips": "your own clips, out of a cache of `prepare`",
     "cached-clips-lora": "your own clips, for a motion LoRA",
-    "cached-crops": "your own clips with their small frames, for the SD x4 upscaler",
     "pictures": "your own pictures",
     "encoded-pictures": "your own pictures in the latents of a checkpoint",
 }
 EVERY = tuple(SOURCES)
 NOISED = tuple(name for name in EVERY if name != "captions")
 WORLD = ("captions", "stills", "clips", "crops", "styled-stills")
-MOVING = ("clips", "crops", "cached-clips", "cached-clips-lora", "cached-crops")
+MOVING = ("clips", "crops", "cached-clips", "cached-clips-lora")
 WHOLE = tuple(name for name in MOVING if name != "cached-clips-lora")  # all of the temporal layers may train
-CACHED = ("cached-clips", "cached-clips-lora", "cached-crops")
+CACHED = ("cached-clips", "cached-clips-lora")
 STYLED = ("styled-stills", "pictures", "encoded-pictures")
 DRAWN = ("stills", "clips", "crops", *STYLED)  # at a size that is asked for
 # Without a second frame these do nothing.

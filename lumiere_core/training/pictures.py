@@ -70,11 +70,16 @@ def _read(file: Path, height: int, width: int) -> Tensor:
         raise ValueError(f"{file} is not a picture that can be read ({error}).") from error
     paper = Image.new("RGBA", image.size, "white")  # under transparent parts
     pixels = np.asarray(Image.alpha_composite(paper, image).convert("RGB")).copy()
-    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
-    scale = ROOM * max(height / x.shape[2], width / x.shape[3])
-    size = [max(n, round(scale * m)) for n, m in zip((height, width), x.shape[2:], strict=True)]
-    x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
-    return x[0].clamp(-1, 1)
+    return with_room(torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1, height, width)
+
+
+def with_room(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Return a picture (3, h, w) in [-1, 1], resized so that a crop of height x width pixels fits in."""
+    scale = ROOM * max(height / pixels.shape[1], width / pixels.shape[2])
+    size = [max(n, round(scale * m)) for n, m in zip((height, width), pixels.shape[1:], strict=True)]
+    return F.interpolate(pixels[None].float(), size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(
+        -1, 1
+    )
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

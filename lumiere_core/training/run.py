@@ -57,6 +57,11 @@ class Run:
         """The module whose parameters train."""
         return self.part.module
 
+    @property
+    def data(self) -> dict[str, str]:
+        """What names the data and the model in a state; it is resumed on the same only."""
+        return {f"data.{k}": v for k, v in self.source.facts().items()}
+
     def share(self, strategy: str = "ddp") -> None:
         """Let the processes that torchrun started train the network together; see `parallel.shared`."""
         self.network = shared(self.network, strategy)

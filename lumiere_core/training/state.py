@@ -131,14 +131,27 @@ def load_state(
 
 def saved_step(folder: Path) -> int:
     """Return the step of the state in a folder, without reading its tensors; 0 = it says none."""
+    step = _facts(folder).get("step", "")
+    return int(step) if step.isdecimal() else 0
+
+
+def is_of(folder: Path, name: str, options: TrainOptions, data: dict[str, str]) -> bool:
+    """Tell whether the state in a folder is one that this run may go on from; see `load_state`."""
+    try:
+        _check_facts(folder, _facts(folder), name, options, data)
+    except ValueError:
+        return False
+    return True
+
+
+def _facts(folder: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(folder / FILE), framework="pt") as file:
-            step = (file.metadata() or {}).get("step", "")
+            return dict(file.metadata() or {})
     except (SafetensorError, OSError):
-        return 0
-    return int(step) if step.isdecimal() else 0
+        return {}
 
 
 def _check_facts(folder: Path, facts: dict[str, str], name: str, options: TrainOptions, data: dict[str, str]) -> None:

@@ -6,12 +6,11 @@ import dataclasses
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management as model_management
+import comfy.sd
 import comfy.utils
 import folder_paths
 import numpy as np
@@ -19,27 +18,30 @@ import torch
 from comfy_api.v0_0_2 import io, ui
 from torch import Tensor
 
-from ...lumiere_core.dataset.cache import Cache, Entry, Settings
-from ...lumiere_core.dataset.decode import Report, Unusable, frames_at
-from ...lumiere_core.dataset.prepare import linear_preview, store_pieces
+from ...lumiere_core.dataset.cache import Settings
 from ...lumiere_core.dataset.reader import open_clips
-from ...lumiere_core.dataset.segments import buckets, split
 from ...lumiere_core.diffusion.models import Models
 from ...lumiere_core.diffusion.schedule import Schedule
-from ...lumiere_core.files import copy
-from ...lumiere_core.nets.checkpoint import load_parts, sha256
+from ...lumiere_core.files import check_target, copy
+from ...lumiere_core.nets.checkpoint import Parts, load_parts, sha256
+from ...lumiere_core.nets.config import TemporalConfig
 from ...lumiere_core.nets.temporal import TemporalLayers
 from ...lumiere_core.nets.unet import UNet
 from ...lumiere_core.training.layers import own_config, start_layers
 from ...lumiere_core.training.loop import train
 from ...lumiere_core.training.memory import measured_bytes, readable
-from ...lumiere_core.training.options import TrainOptions
+from ...lumiere_core.training.options import FIELDS, TrainOptions
+from ...lumiere_core.training.parts import DeltasPart
+from ...lumiere_core.training.run import Run
+from ...lumiere_core.training.sources.pictures import EncodedPictures
 from ...lumiere_core.training.stages import cached_clips_run
+from ...lumiere_core.training.state import FILE, is_of
 from . import models
 from .encoders import HostEncoders
 from .handlers import temporal_patcher
 from .inflate import image_hashes, inflate, inflation_of, unet_config_of
 from .live_training import TrainingNews
+from .training_data import clips_of, pictures_of
 
 PREFIX = "diffusion_model."
 PREVIEW_SIZE = 512
@@ -54,54 +56,64 @@ def run(
     texts: list[str],
     name: str,
     wanted: Settings,
-    **options: Any,
+    stage: str,
+    options: dict[str, Any],
+    changed: set[str],
 ) -> io.NodeOutput:
     """Train, publish the file, and return the node's outputs.
 
     Args:
         node: whose preview is shown.
-        name: of the file in models/lumiere.
+        name: of the file in models/lumiere, or of a style's in models/loras.
+        stage: temporal, condition or style.
         options: of `TrainOptions`.
+        changed: names of those that differ from the node's defaults.
 
     Raises:
-        ValueError: the MODEL cannot be trained, or no video gives a clip.
+        ValueError: the stage cannot honour an option, the MODEL cannot be trained, or no video gives a clip.
     """
-    captions = _captions(texts, len(videos))
-    target = _free_path(name)
-    device = model_management.get_torch_device()
-    chosen = TrainOptions(
-        device=str(device), save_every=300.0, num_frames=0, warmup=min(100, max(1, options["steps"] // 10)), **options
-    )
+    captions, device = _captions(texts, len(videos)), model_management.get_torch_device()
+    chosen = _options(stage, options, changed, wanted, str(device))
+    stem = _stem(name)
     # Graphs run in inference mode; what is made in it can never have gradients.
     with torch.inference_mode(False), torch.enable_grad():
-        unet, temporal, encoders = _parts(model, clip, vae, wanted, chosen)
-        cache = _cache(encoders, videos, captions, wanted)
+        frozen, encoders = _image_model(model, clip, vae)
+        if stage == "style":
+            trainer = _style(frozen, encoders, videos, captions, wanted, chosen, stem)
+        else:
+            cache = clips_of(encoders, videos, captions, wanted)
+            layers = _layers(model, frozen, wanted, chosen, stage == "condition")
+            trainer = cached_clips_run(
+                stage, dataclasses.replace(frozen, temporal=layers), open_clips(cache.folder), chosen
+            )
         model_management.unload_all_models()
-        networks = Models(None, unet, temporal, Schedule(**encoders.backbone["schedule"]))
-        trainer = cached_clips_run("temporal", networks, open_clips(cache.folder), chosen)
+        target, folder = _place(stem, models.FOLDER if stage != "style" else "loras", trainer)
         logging.info(f"Lumiere: {trainer.about}")
-        folder = Path(folder_paths.get_output_directory()) / "lumiere" / target.stem
         watch = _Watch(folder, chosen.steps)
-        train(trainer, _fresh(folder), progress=False, on_step=watch)
+        train(trainer, folder, resume=(folder / FILE).is_file(), progress=False, on_step=watch)
         logging.info(f"Lumiere: measured peak memory {readable(measured_bytes(str(device)))}")
-        state = _publish(watch.folder / "temporal.safetensors", target)
+        copy(folder / trainer.part.file, target)
+        logging.info(f"Lumiere: {trainer.part.name} saved to {target}")
     model_management.throw_exception_if_processing_interrupted()  # saved; now the graph may stop
-    before = inflation_of(model)
-    image = image_hashes(model)
-    hashes = {**image, **(before.sha256 if before else {}), target.name: sha256(target)}
-    trained = inflate(
-        model,
-        state,
-        temporal.config,
-        before.frames_per_clip if before else 0,
-        title=target.name,
-        sha256=hashes,
-        image_recorded=bool(image),
+    trained = (
+        _styled(model, target) if stage == "style" else _inflated(model, trainer.part.models.temporal.config, target)
     )
-    sheets = sorted((watch.folder / "samples").glob("*.png"))
+    sheets = sorted((folder / "samples").glob("*.png"))
     shown = ui.PreviewImage(_picture(sheets[-1]), cls=node).as_dict() if sheets else {}
-    text = f"{target.name}: {trainer.source.facts()['clips']} clips, {len(watch.losses)} steps; log and samples in {watch.folder}"
+    text = f"{target.name}: {trainer.source.describe()}, {len(watch.losses)} steps; log and samples in {folder}"
     return io.NodeOutput(trained, {"loss": watch.losses}, target.name, ui={**shown, "text": (text,)})
+
+
+def _options(stage: str, options: dict[str, Any], changed: set[str], wanted: Settings, device: str) -> TrainOptions:
+    """Return the trainer's options of a stage; what the stage has no use for must be as it was."""
+    source = "encoded-pictures" if stage == "style" else "cached-clips"
+    mine = {k: v for k, v in options.items() if source in FIELDS[k].metadata["sources"]}
+    size = {"height": wanted.size, "width": wanted.size} if stage == "style" else {}
+    mine["minutes"] = mine["minutes"] or None
+    mine["warmup"] = mine["warmup"] or min(100, max(1, mine["steps"] // 10))
+    chosen = TrainOptions(device=device, **mine, **size)
+    chosen.refuse(source, changed)
+    return chosen
 
 
 class _Watch:
@@ -147,37 +159,36 @@ def _captions(texts: list[str], count: int) -> list[str]:
     return list(texts) * (count if len(texts) == 1 else 1)
 
 
-def _free_path(name: str) -> Path:
-    """Return a free path in models/lumiere for a name that came with a workflow.
+def _stem(name: str) -> str:
+    """Return a name that came with a workflow, without its suffix and what is no part of a file's name.
 
     Raises:
-        ValueError: the name is none.
+        ValueError: nothing is left of it.
     """
     stem = re.sub(r"[^\w\- ]+", "_", name.removesuffix(".safetensors")).strip(" _")
     if not stem:
         raise ValueError(f"the name {name!r} has no letter or digit; wanted is one for a file.")
-    folder = Path(folder_paths.get_folder_paths(models.FOLDER)[0])
-    path, number = folder / f"{stem}.safetensors", 1
-    while path.exists():
+    return stem
+
+
+def _place(stem: str, kind: str, trainer: Run) -> tuple[Path, Path]:
+    """Return where the file goes, and the folder of the run: of the first number after the name that is free.
+
+    A run that was killed before it gave a file goes on where it was; one with other clips or options stays as it is.
+    """
+    output, number = Path(folder_paths.get_output_directory()) / "lumiere", 1
+    while True:
+        name = stem if number == 1 else f"{stem}_{number}"
+        target, folder = Path(folder_paths.get_folder_paths(kind)[0]) / f"{name}.safetensors", output / name
+        taken = (folder / FILE).is_file() and not is_of(folder, trainer.name, trainer.options, trainer.data)
+        if not target.exists() and not taken:
+            check_target(target)
+            return target, folder
         number += 1
-        path = folder / f"{stem}_{number}.safetensors"
-    return path
 
 
-def _fresh(run: Path) -> Path:
-    """Empty the folder of an earlier run of the same name whose weights are gone."""
-    if run.exists():
-        number = 2
-        while run.with_name(f"{run.name}.old{number}").exists():
-            number += 1
-        run.rename(run.with_name(f"{run.name}.old{number}"))
-    return run
-
-
-def _parts(
-    model: Any, clip: Any, vae: Any, wanted: Settings, options: TrainOptions
-) -> tuple[UNet, TemporalLayers, HostEncoders]:
-    """Copy the MODEL's U-Net, with its patches, into the trainer's classes; temporal layers of its own or fresh."""
+def _image_model(model: Any, clip: Any, vae: Any) -> tuple[Models, HostEncoders]:
+    """Copy the MODEL's U-Net, with its patches, into the trainer's classes."""
     digest = hashlib.sha256()
     encoders = HostEncoders(model, clip, vae, {})
     with torch.inference_mode():  # loading applies LoRA and the like
@@ -188,89 +199,61 @@ def _parts(
     for key in sorted(state):
         digest.update(state[key].flatten()[:64].numpy().tobytes())
     encoders.backbone["sha256"] = {"MODEL": digest.hexdigest()}
-    inflation, patcher = inflation_of(model), temporal_patcher(model)
-    config = inflation.unet_config if inflation else None
-    config = config or unet_config_of(model)
+    inflation = inflation_of(model)
     with torch.device("meta"):
-        unet = UNet(config)
+        unet = UNet(inflation.unet_config if inflation else unet_config_of(model))
     unet.load_state_dict(state, assign=True)
-    clips = {"frames_per_clip": wanted.frames, "fps": wanted.fps}
+    return Models(None, unet, None, Schedule(**encoders.backbone["schedule"])), encoders
+
+
+def _layers(model: Any, frozen: Models, wanted: Settings, options: TrainOptions, conv_cond: bool) -> TemporalLayers:
+    """Return the MODEL's own temporal layers, or fresh ones."""
+    config, clips = frozen.unet.config, {"frames_per_clip": wanted.frames, "fps": wanted.fps}
+    inflation, patcher = inflation_of(model), temporal_patcher(model)
     if inflation is None or patcher is None:
-        return unet, start_layers(config, own_config(config), options, **clips), encoders
-    own = dataclasses.replace(inflation.temporal_config, **clips)
-    temporal = TemporalLayers(config, own)
-    temporal.load_state_dict({k: torch.empty(v.shape).copy_(v) for k, v in patcher.model.state_dict().items()})
-    return unet, temporal, encoders
+        return start_layers(config, own_config(config), options, None, conv_cond, **clips)
+    own = {"unet": config.to_dict(), "temporal": inflation.temporal_config.to_dict()}
+    state = {k: torch.empty(v.shape).copy_(v) for k, v in patcher.model.state_dict().items()}
+    parts = Parts(config=own, temporal=state, sha256={inflation.title: ""})
+    return start_layers(config, {}, options, parts, conv_cond, **clips)
 
 
-def _cache(encoders: HostEncoders, videos: list, captions: list[str], settings: Settings) -> Cache:
-    """Encode the clips of all videos into a cache in the host's temporary folder.
-
-    Raises:
-        ValueError: no video gives a clip; the reasons are named.
-    """
-    key = hashlib.sha256(repr((settings, encoders.backbone["sha256"], captions)).encode())
-    for video in videos:
-        key.update(_fingerprint(video))
-    folder = Path(folder_paths.get_temp_directory()) / "lumiere" / key.hexdigest()[:16]
-    cache = Cache.create(folder, settings, encoders.backbone)
-    sizes = buckets(settings.size, encoders.backbone["multiple"])
-    bar = comfy.utils.ProgressBar(len(videos))
-    reasons = []
-    for number, (video, caption) in enumerate(zip(videos, captions, strict=True)):
-        entry = Entry(id=f"{number:05d}", source=f"video {number}")
-        report = Report()
-        try:
-            frames = _frames(video, settings.fps, report)
-            with torch.inference_mode():  # what is stored is read back without it
-                store_pieces(cache, encoders, caption, entry, split(frames, settings.frames, sizes))
-        except Unusable as error:
-            entry.reasons.append(str(error))
-        entry.notes = report.notes
-        reasons += [f"video {number}: {reason}" for reason in (*entry.reasons, *entry.notes)]
-        cache.entries[entry.id] = entry
-        bar.update(1)
-    cache.write_index()
-    for reason in reasons:
-        logging.info(f"Lumiere: {reason}")
-    if not cache.clips():
-        raise ValueError(
-            f"no video gives a clip of {settings.frames} frames at {settings.fps:g} a second: {'; '.join(reasons[:5])}. "
-            "Use longer videos, or a smaller length."
-        )
-    with torch.inference_mode():
-        linear_preview(cache, encoders)
-    return cache
+def _style(
+    frozen: Models,
+    encoders: HostEncoders,
+    videos: list,
+    captions: list[str],
+    wanted: Settings,
+    options: TrainOptions,
+    name: str,
+) -> Run:
+    """Return the run of a LoRA on the frames of videos, which are pictures of a style."""
+    file = Path(folder_paths.get_temp_directory()) / "lumiere" / f"{name} pictures.safetensors"
+    pictures_of(encoders, videos, captions, wanted.size, options.words, file)
+    style = {"name": name, "words": options.words, "base": f"MODEL {encoders.backbone['sha256']['MODEL']}"}
+    auto = "all" if encoders.backbone["ratio"] == 1 else "attention"
+    source, part = EncodedPictures(options, file), DeltasPart(frozen, options, style, auto)
+    return Run("style", options, source, part, about=f"a style of {source.describe()}")
 
 
-def _fingerprint(video: Any) -> bytes:
-    source = video.get_stream_source() if hasattr(video, "get_stream_source") else None
-    if isinstance(source, str):
-        facts = Path(source).stat()
-        return f"{source} {facts.st_size} {facts.st_mtime_ns}".encode()
-    images = video.get_components().images
-    return repr((tuple(images.shape), float(images.double().sum()))).encode()
+def _inflated(model: Any, config: TemporalConfig, target: Path) -> Any:
+    """Return the MODEL with the layers of a file."""
+    before, image = inflation_of(model), image_hashes(model)
+    return inflate(
+        model,
+        load_parts(target).temporal,
+        config,
+        before.frames_per_clip if before else 0,
+        title=target.name,
+        sha256={**image, **(before.sha256 if before else {}), target.name: sha256(target)},
+        image_recorded=bool(image),
+    )
 
 
-def _frames(video: Any, fps: float, report: Report) -> Iterator[np.ndarray]:
-    """Yield (h, w, 3) uint8 frames at a rate; files by their presentation times."""
-    source = video.get_stream_source() if hasattr(video, "get_stream_source") else None
-    if isinstance(source, str):
-        yield from frames_at(Path(source), fps, report)
-        return
-    parts = video.get_components()
-    images, rate = parts.images, Fraction(parts.frame_rate)
-    report.decoded = len(images)
-    for number in range(int(len(images) * fps / rate + 1e-6)):
-        index = min(len(images) - 1, int(number * rate / Fraction(fps) + Fraction(1, 10**6)))
-        yield (images[index, ..., :3] * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-
-
-def _publish(source: Path, target: Path) -> dict[str, Tensor]:
-    """Copy the weights into models/lumiere and return them."""
-    copy(source, target)
-    logging.info(f"Lumiere: temporal layers saved to {target}")
-    return load_parts(target).temporal
+def _styled(model: Any, target: Path) -> Any:
+    """Return the MODEL with a LoRA file at full strength, as the stock loader gives it."""
+    lora = comfy.utils.load_torch_file(str(target), safe_load=True)
+    return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
 
 
 def _picture(path: Path) -> Tensor:

@@ -138,3 +138,61 @@ def test_the_host_s_dataset_loader_feeds_it(train, host):
     load = host.module("lumiere_core.nets.checkpoint").load_parts
     parts = load(host.base / "models" / "lumiere" / file)
     assert parts.metadata["lumiere.clips"] == "4" and len(losses["loss"]) == 1
+
+
+def test_a_killed_run_goes_on_where_it_was(train, host, monkeypatch):
+    """Nothing was published, so the same graph takes the state; other options leave it alone and take the next name."""
+    loop, folder = host.module("nodes.host.training"), host.base / "output" / "lumiere"
+    original, resumed = loop.train, []
+
+    def killed(run, where, **more):
+        resumed.append((where.name, more["resume"]))
+        if len(resumed) == 1:
+            original(run, where, **{**more, "on_step": lambda step, record: step == 2})
+            raise KeyboardInterrupt
+        return original(run, where, **more)
+
+    monkeypatch.setattr(loop, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(steps=4, name="cut")
+    assert not (host.base / "models" / "lumiere" / "cut.safetensors").exists()
+    other = train(steps=1, name="cut", seed=5)[2]
+    assert other == "cut_2.safetensors"
+    _, losses, file = train(steps=4, name="cut")
+    assert file == "cut.safetensors" and len(losses["loss"]) == 2  # steps 3 and 4
+    assert resumed == [("cut", False), ("cut_2", False), ("cut", True)]
+    assert not list(folder.glob("cut*.old*"))
+
+
+def test_the_stage_condition_trains_masked_conditions(train, host, clips, studio):
+    model, _, file = train(stage="condition", steps=2, name="masked")
+    assert clips.temporal_patcher(model).model.conv_cond.weight.any()
+    load = host.module("lumiere_core.nets.checkpoint").load_parts
+    parts = load(host.base / "models" / "lumiere" / file)
+    assert parts.temporal_config.conv_cond and parts.metadata["lumiere.phase"] == "condition"
+
+
+def test_the_stage_style_makes_a_lora_from_pictures(train, host, studio):
+    """Every frame is a picture; the MODEL that comes out is the stock loader's with the file."""
+    pictures = host.call("CreateVideo", images=torch.rand(2, 20, 20, 3), fps=1.0)[0]
+    model, losses, file = train(
+        stage="style",
+        stills=0.1,
+        videos=[pictures],
+        texts="a leaf",
+        name="leaves",
+        words="in green",
+        rank=2,
+        learning_rate=0.05,
+    )
+    assert (host.base / "models" / "loras" / file).is_file() and len(losses["loss"]) == 3
+    (stock,) = host.call("LoraLoaderModelOnly", model=studio.model, lora_name=file, strength_model=1.0)
+    assert torch.equal(studio.sample(stock), studio.sample(model))
+    assert not torch.allclose(studio.sample(model), studio.sample(), atol=1e-4)
+
+
+def test_what_a_stage_cannot_honour_is_refused_by_name(train):
+    with pytest.raises(ValueError, match="--strides does nothing when training on your own pictures"):
+        train(stage="style", stills=0.1, strides="2,1")
+    with pytest.raises(ValueError, match="--rank does nothing when training on your own clips"):
+        train(rank=4)

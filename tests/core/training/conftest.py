@@ -44,12 +44,12 @@ class Trainer:
         unet = new_unet(config, options.seed) if fresh else self.tiny.unet(config)
         return Models(self.tiny.text(), unet, layers, Schedule())
 
-    def stage(self, name, options=OPTIONS, preview=False, temporal=None, **unet):
+    def stage(self, name, options=OPTIONS, preview=False, temporal=None, fresh=True, **unet):
         if name == "text":
             part = TextPart(self.tiny.text_config(), options)
             run = ReadingRun("text", options, Captions(options, 64), part)
         elif name == "image":
-            models = self.models(options, fresh=True, **unet)
+            models = self.models(options, fresh=fresh, **unet)
             run = Run("image", options, WorldStills(options, models.encode), ImagePart(models, options))
         elif name == "style":
             models = self.models(options, **unet)
