@@ -270,3 +270,37 @@ def test_advanced_controlnet_is_told_the_rows_and_keeps_its_hints(host):
     part = cut.OneWindow._control(window, control, {})
     assert part.sub_idxs == [4, 5, 6] and part.full_latent_length == 16 and part.cond_hint_original is hints
     assert control.sub_idxs is None and control.cond_hint == 1
+
+
+PARTS = [  # (model class, part of its prompt, shape, axis of the frames, frames of the window 2 … 5 on it)
+    ("WAN21_HuMo", "audio_embed", (1, FRAMES, 2, 3), 1, [2, 3, 4, 5]),
+    ("WAN22_S2V", "audio_embed", (1, FRAMES, 2, 3), 1, [2, 3, 4, 5]),
+    ("WAN21_Vace", "vace_context", (1, 1, 6, FRAMES, 2, 2), 3, [2, 3, 4, 5]),
+    ("WAN22_Animate", "pose_latents", (1, 4, FRAMES - 1, 2, 2), 2, [2, 3, 4]),
+    ("WAN22_Animate", "face_pixel_values", (1, 3, 4 * (FRAMES - 1), 2, 2), 2, [*range(8, 20)]),
+    ("WAN21_SCAIL", "pose_latents", (1, 4, FRAMES, 2, 2), 2, [2, 3, 4, 5]),
+    ("WAN21_Camera", "camera_conditions", (1, 6, FRAMES, 2, 2), 2, [2, 3, 4, 5]),
+    ("WAN22_S2V", "control_video", (1, 4, FRAMES, 2, 2), 2, [2, 3, 4, 5]),
+    ("WAN22", "denoise_mask", (1, 1, FRAMES, 2, 2), 2, [2, 3, 4, 5]),
+    ("WAN21_HuMo", "reference_latent", (1, 4, 1, 2, 2), 2, [0]),
+    ("WAN21", "c_crossattn", (1, 4, FRAMES), 2, [*range(FRAMES)]),
+]
+
+
+@pytest.mark.parametrize(("kind", "key", "shape", "axis", "frames"), PARTS)
+def test_parts_of_prompts_are_cut_by_the_hosts_model_classes(host, kind, key, shape, axis, frames):
+    """References and text, which have no frames, stay whole."""
+    import comfy.conds
+    import comfy.model_base
+
+    cut = host.module("nodes.host.window_cut")
+    kind = getattr(comfy.model_base, kind)
+    model = kind.__new__(kind)  # its methods without its network
+    torch.nn.Module.__init__(model)
+    object.__setattr__(model, "latent_format", type("Format", (), {"temporal_downscale_ratio": 4}))
+    whole = torch.arange(float(torch.Size(shape).numel())).reshape(shape)
+    conds = [[{"model_conds": {key: comfy.conds.CONDRegular(whole)}}]]
+    clip = cut.WholeClip(model, conds, torch.zeros(1, 4, FRAMES, 2, 2), 2, OVERLAP)
+    ((entry,),) = clip.cut((2, 3, 4, 5), None).conds()
+    wanted = whole.index_select(axis, torch.tensor(frames))
+    assert torch.equal(entry["model_conds"][key].cond, wanted)
