@@ -11,6 +11,7 @@ from torch import Tensor
 from ..lumiere_core.clips import framing
 from ..lumiere_core.clips.conditioning import Condition, cinemagraph, inpaint, key_frames
 from ..lumiere_core.clips.masks import SHARE, is_known
+from ..lumiere_core.clips.video import check_pixels
 from .host import device, live, preview
 
 BLANK = 0.5  # the grey that stands for nothing, here as in the host's own video nodes
@@ -168,6 +169,9 @@ class LumiereConditionBuilder(io.ComfyNode):
         cls, task: dict, width: int, height: int, length: int, resize: str, grow: int, feather: int, **old
     ) -> io.NodeOutput:
         given = given_by(task, old)
+        for name in ("images", "end_image"):
+            if given.get(name) is not None:
+                check_pixels(given[name], name)
         frame = Frame(height, width, resize, grow, feather)
         condition = BUILDERS[task["task"]](frame, length, **given)
         mask = 1 - condition.known[0, 0]  # the paper's masks are 1 where the clip is known, the host's where it is not
@@ -313,8 +317,9 @@ def colours(images: Tensor) -> Tensor:
     """Return the RGB part of host images; transparency is what a MASK says.
 
     Raises:
-        ValueError: the images have no colours.
+        ValueError: the images have no colours, or there are none.
     """
+    check_pixels(images)
     if images.shape[-1] not in (3, 4):
         raise ValueError(
             f"the image has {images.shape[-1]} channel(s); red, green and blue are wanted. If this is a mask or an "

@@ -11,6 +11,7 @@ from comfy_api.v0_0_2 import Input, io, ui
 from torch import Tensor
 
 from ..lumiere_core.clips.media import line_over_time
+from ..lumiere_core.clips.video import check_pixels
 from ..lumiere_core.measures import measure_clip
 from ..lumiere_core.measures.beside import side_by_side
 from ..lumiere_core.measures.embeddings import Consistency
@@ -111,6 +112,7 @@ class LumiereMeasureClip(io.ComfyNode):
         if clip_vision is not None:
             wanted = vision.text_features(clip, text) if text.strip() else None
             more.append(Consistency(vision.image_encoder(clip_vision), wanted))
+        check_pixels(images)
         numbers = border_frames(borders, len(images))
         progress = host_device.ProgressBar(len(images))
 
@@ -163,6 +165,8 @@ class LumiereXTSlice(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: Tensor, direction: str, position: float, scale: int) -> io.NodeOutput:
+        check_pixels(images)
+        images = images.float()  # a host may keep images in half precision
         side = images.shape[1 if direction == "row" else 2]
         line = line_over_time(images, direction, min(side - 1, int(position * side)), scale)
         return io.NodeOutput(torch.from_numpy(np.ascontiguousarray(line[..., :3]))[None])
@@ -212,6 +216,8 @@ class LumiereCompareClips(io.ComfyNode):
         difference: float,
     ) -> io.NodeOutput:
         a, b = (clip if torch.is_tensor(clip) else clip.get_components().images for clip in (images_a, images_b))
+        check_pixels(a, "images_a")
+        check_pixels(b, "images_b")
         frames = side_by_side(_bytes(a), _bytes(b), (label_a, label_b), difference)
         shown = {"a": live.sheet_of(a), "b": live.sheet_of(b), "labels": [label_a, label_b]} if live.watched() else None
         images = torch.stack([torch.from_numpy(frame).float() / 255.0 for frame in frames])

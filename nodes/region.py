@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import io
 
 from ..lumiere_core.clips import region as regions
+from ..lumiere_core.clips.video import check_pixels
 from .host import live
 
 
@@ -46,6 +47,7 @@ class LumiereRegion(io.ComfyNode):
     @classmethod
     def execute(cls, region: str, width: int, height: int, length: int, images=None) -> io.NodeOutput:
         if images is not None:
+            check_pixels(images)
             length, height, width = images.shape[:3]
         masks = regions.masks(regions.parse(region), length, height, width)
         shown = {"lumiere_sheet": (live.sheet_of(images),)} if images is not None and live.watched() else None

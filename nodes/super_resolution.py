@@ -8,7 +8,7 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..lumiere_core.clips.video import clip_count
+from ..lumiere_core.clips.video import check_pixels, clip_count
 from ..lumiere_core.diffusion.multidiffusion import OVERLAP, WEIGHTINGS
 from ..lumiere_core.diffusion.upscale import NOISES, noise_numbers
 from .host import sampling, upscaler
@@ -224,11 +224,7 @@ def pixels(image: Tensor) -> Tensor:
     Raises:
         ValueError: it has no frames, no pixels, or two channels.
     """
-    frames, height, width, channels = image.shape
-    if not image.numel():
-        raise ValueError(
-            f"image holds {frames} frames of {width}x{height} pixels; at least one frame of 1x1 is wanted."
-        )
-    if channels == 2:
+    check_pixels(image, "image")
+    if image.shape[-1] == 2:
         raise ValueError("image has 2 channels; 1 (grey), 3 (RGB) or 4 (RGBA) are wanted.")
     return image[..., :3].float().expand(-1, -1, -1, 3)

@@ -91,6 +91,16 @@ def from_uint8(frames: Tensor) -> Tensor:
     return rearrange(frames.float() / 127.5 - 1, "t h w c -> c t h w")
 
 
+def check_pixels(images: Tensor, name: str = "images") -> None:
+    """Raise ValueError if a host IMAGE (t, h, w, c) holds no frame or no pixel; `name` is the input's."""
+    if not images.numel():
+        frames, height, width = images.shape[:3]
+        raise ValueError(
+            f"{name} holds {frames} frames of {width}x{height} pixels; at least one frame of 1x1 is wanted. Look at the node "
+            "that it comes from."
+        )
+
+
 def images_to_video(images: Tensor) -> Tensor:
     """Host IMAGE (t, h, w, c) in [0, 1] -> one clip (1, c, t, h, w) in [-1, 1]."""
     return rearrange(images.float() * 2 - 1, "t h w c -> 1 c t h w")  # a host may keep images in half precision
