@@ -12,12 +12,12 @@ def picture(frames=5, channels=3, seed=0):
 
 def hole(frames=1):
     mask = torch.zeros(frames, 16, 16)
-    mask[:, 4:12, 4:12] = 0.7
+    mask[:, 6:10, 6:10] = 1
     return mask
 
 
 def builder(task, **given):
-    base = {"width": 16, "height": 16, "length": 5, "resize": "crop", "grow": 2, "feather": 2}
+    base = {"width": 16, "height": 16, "length": 5, "resize": "crop", "grow": 0, "feather": 1}
     return lambda host, images, mask: host.call(
         "LumiereConditionBuilder",
         task={"task": task, **{k: {"images": images, "region": mask}.get(v, v) for k, v in given.items()}},
