@@ -181,7 +181,7 @@ def places_seen(tiny, monkeypatch):
 
 @pytest.mark.parametrize("frames", [4, 8, 9, 11])
 def test_padding_changes_no_place(places_seen, frames):
-    """9 frames put their last frame at 8/9; the frames that pad them to 12 have the places of those that they repeat."""
+    """9 frames put their last frame at 8/9; the frames that pad them to 10 have the places of those that they repeat."""
     seen = places_seen(frames)[0]
     longest = max(8, frames)
     assert torch.allclose(seen[:frames], torch.arange(frames) / longest)

@@ -272,6 +272,30 @@ def test_advanced_controlnet_is_told_the_rows_and_keeps_its_hints(host):
     assert control.sub_idxs is None and control.cond_hint == 1
 
 
+def test_easycache_keeps_the_answers_of_each_window_apart(host, backbones, ours):
+    """It keeps answers by the prompts' identities, which are those of the window: others in each, the same at each step."""
+    from comfy.patcher_extension import WrappersMP
+
+    seen = {}
+
+    def spy(executor, *args, **kwargs):
+        options = args[-1]
+        seen.setdefault(tuple(options["ad_params"]["sub_idxs"]), []).append(tuple(options["uuids"]))
+        return executor(*args, **kwargs)
+
+    model = backbones("SD15")
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "spy", spy)
+    backbones.sample(ours(model), frames=8, steps=2)
+    assert len(seen) == 3 and all(first == second for first, second in seen.values())
+    assert len({uuids for (uuids, _) in seen.values()}) == 3
+    (cached,) = host.call(
+        "EasyCache", model=backbones("SD15"), reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False
+    )
+    skipping = backbones.sample(ours(cached), frames=8, steps=8)
+    exact = backbones.sample(ours(backbones("SD15")), frames=8, steps=8)
+    assert skipping.isfinite().all() and not torch.allclose(skipping, exact, atol=1e-3)
+
+
 PARTS = [  # (model class, part of its prompt, shape, axis of the frames, frames of the window 2 … 5 on it)
     ("WAN21_HuMo", "audio_embed", (1, FRAMES, 2, 3), 1, [2, 3, 4, 5]),
     ("WAN22_S2V", "audio_embed", (1, FRAMES, 2, 3), 1, [2, 3, 4, 5]),
