@@ -41,13 +41,17 @@ class Rows:
         return Rows(take_frames(self.rows, padding, dim=1), self.total, self.clip_frames)
 
     def published(self, numbers: Tensor) -> dict:
-        """Return what AnimateDiff-Evolved publishes of its windows and IPAdapter_plus reads: rows and whole length.
+        """Return what the layers of a level are told; `numbers` are its frames, `TemporalState.numbers`."""
+        return published(take_frames(self.rows, numbers, dim=1), self.total)
 
-        Args:
-            numbers: of the frames that reach a level, `TemporalState.numbers`.
-        """
-        rows = take_frames(self.rows, numbers, dim=1)
-        return {"sub_idxs": rows.flatten().tolist(), "full_length": self.total, "context_length": rows.shape[1]}
+
+def published(rows: Tensor, total: int) -> dict:
+    """Return what AnimateDiff-Evolved publishes of its windows and IPAdapter_plus reads, for `FRAMES` in the options.
+
+    Args:
+        rows: (clips, frames) rows that are seen. total: of the whole batch.
+    """
+    return {"sub_idxs": rows.flatten().tolist(), "full_length": total, "context_length": rows.shape[1]}
 
 
 def rows_of_call(options: dict, count: int, frames_per_clip: int) -> Rows:

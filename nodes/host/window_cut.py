@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ...lumiere_core.clips.video import take_frames
 from ...lumiere_core.diffusion.multidiffusion import Window
-from .frames import fitted
+from .frames import fitted, published
 from .keys import FRAMES, WINDOW
 
 
@@ -114,8 +114,7 @@ class OneWindow:
         rows = self.numbers.tolist()
         if self.whole.axis:
             return {WINDOW: tuple(rows)}
-        frames = {"sub_idxs": rows, "full_length": self.whole.frames, "context_length": len(rows)}
-        return {WINDOW: tuple(rows), FRAMES: frames}
+        return {WINDOW: tuple(rows), FRAMES: published(self.numbers[None], self.whole.frames)}
 
     def timestep(self, timestep: Tensor) -> Tensor:
         """Return the noise levels of the window's rows."""
