@@ -24,6 +24,7 @@ TRAINED = "train_on_one_clip"
 RUN = "overfit_one_clip"  # the folder that its training run writes to
 # Steps of TRAINED that the help page shows; the README has the first and the last.
 SAMPLES = (50, 100, 200)
+OTHERS = "CheckpointLoaderSimple"  # in templates for checkpoints that are not part of the pack: no picture to draw
 SIDE, FRAMES, QUALITY = 192, 40, 60  # of the moving pictures
 
 
@@ -81,7 +82,7 @@ def _small(frames, indices: list[int], side: int):
 
 def main() -> int:
     print_anything()
-    names = list(short_names())
+    names = [short for short in short_names() if OTHERS not in template(short).read_text(encoding="utf-8")]
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="of templates; default: all")
     chosen = parser.parse_args().names or names

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import socket
 import struct
 import subprocess
@@ -181,6 +182,7 @@ def server(headless, comfyui, tmp_path_factory):
     """The real server in a process of its own: see `Server`. It ends with the session."""
     base = tmp_path_factory.mktemp("server")
     headless.prepare_base(base)
+    shutil.copytree(Path(__file__).with_name("tiny_sd15"), base / "custom_nodes" / "tiny_sd15")
     port, log_path = _free_port(), base / "server.log"
     command = [sys.executable, str(comfyui / "main.py"), "--port", str(port)]
     command += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
