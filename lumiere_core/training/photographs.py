@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-LARGEST = 4096  # pixels of a side that is kept of a photograph
+LARGEST = 2048  # pixels of a side that is kept of a photograph; all of them stay in memory, at 8 bits
 SHARPER = 2.0  # photograph's pixels for one of the clip, at most: a photograph at its own size is soft
 FASTEST = 2.0  # pixels of the clip that the camera moves from frame to frame
+BORDER = 2  # pixels around what is seen, for the interpolation
 NEARER = 0.004  # largest change of the scale from frame to frame
 
 
@@ -55,9 +56,13 @@ class Photographs:
         centres = middle + times[:, None] * way
         half = size * scales[:, None] / 2
         centres = torch.minimum(torch.maximum(centres, half), full - half)
-        if chance[7] < 0.5:
-            picture = picture.flip(-1)
-        return torch.cat([_view(picture, c, s, height, width) for c, s in zip(centres, scales, strict=True)], dim=1)
+        # Only what the camera sees becomes numbers.
+        low = (centres - half).amin(0).floor().int().sub(BORDER).clamp(min=0)
+        high = torch.minimum((centres + half).amax(0).ceil().int() + BORDER, full.int())
+        seen = picture[:, low[0] : high[0], low[1] : high[1]].float() / 127.5 - 1
+        views = [_view(seen, c - low, s, height, width) for c, s in zip(centres, scales, strict=True)]
+        clip = torch.cat(views, dim=1)
+        return clip.flip(-1) if chance[7] < 0.5 else clip
 
 
 def _view(picture: Tensor, centre: Tensor, scale: Tensor, height: int, width: int) -> Tensor:
@@ -72,9 +77,9 @@ def _view(picture: Tensor, centre: Tensor, scale: Tensor, height: int, width: in
     return view[0, :, None].clamp(-1, 1)
 
 
-@lru_cache(maxsize=8)
+@cache
 def _picture(file: Path) -> Tensor:
-    """Return a photograph (3, h, w) in [-1, 1], upright, no side longer than `LARGEST`."""
+    """Return a photograph (3, h, w) in uint8, upright, no side longer than `LARGEST`."""
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -82,4 +87,4 @@ def _picture(file: Path) -> Tensor:
         upright = ImageOps.exif_transpose(image).convert("RGB")
         upright.thumbnail((LARGEST, LARGEST))
         pixels = torch.from_numpy(np.asarray(upright).copy())
-    return pixels.movedim(-1, 0).float() / 127.5 - 1
+    return pixels.movedim(-1, 0).contiguous()

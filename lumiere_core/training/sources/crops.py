@@ -84,22 +84,24 @@ class WorldCrops(WorldSource):
             numbers, batches, scenes, places, shown, drawn, strict=True
         ):
             clips = iter(next(rendered)[0] if left else ())
-            frames = torch.stack(
-                [mine[row].to(options.device) if row in mine else next(clips) for row in range(len(chosen))]
-            )
+            frames = [mine[row].to(options.device) if row in mine else next(clips) for row in range(len(chosen))]
             captions = ["" if row in mine else scene.caption for row, scene in enumerate(chosen)]
             found.append(self._batch(number, samples, frames, place, self.text(captions, samples)))
         return found
 
     def _photographs(self, samples: Sequence[int], frames: int) -> dict[int, Tensor]:
-        """Return by row the clips (3, t, H, W) of photographs, which have no caption, that take a scene's place."""
+        """Return by row the clips of photographs, which have no caption, that take a scene's place.
+
+        They have the crops' size already: what they show is theirs to choose.
+        """
         if not self.options.photographs:
             return {}
         random = Draws(self.options.seed, samples, PHOTO)
         chosen = (random.uniform()[:, 0] < self.options.photographs).nonzero().flatten().tolist()
-        return {row: self.photographs.clip(random.generators[row], frames, *self.size) for row in chosen}
+        size = self.options.height, self.options.width
+        return {row: self.photographs.clip(random.generators[row], frames, *size) for row in chosen}
 
-    def _batch(self, number: int, samples: range, frames: Tensor, place: Tensor, text: Text) -> Batch:
+    def _batch(self, number: int, samples: range, frames: Sequence[Tensor], place: Tensor, text: Text) -> Batch:
         options, scale = self.options, self.config.scale
         high, low = self.pairs(frames, samples)
         random = Draws(options.seed, samples, LEVEL)
@@ -112,12 +114,12 @@ class WorldCrops(WorldSource):
         more = {"low": unfold(upsample(low, scale), t), "numbers": place.to(high.device), "clip_frames": whole}
         return Batch(number, samples, high, text, more=more)
 
-    def pairs(self, frames: Tensor, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return large crops (b, 3, t, H, W) of clips and their degraded small ones ((b t), 3, h, w)."""
+    def pairs(self, frames: Sequence[Tensor], samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return large crops (b, 3, t, H, W) of clips (3, t, …) and their degraded small ones ((b t), 3, h, w)."""
         random = Draws(self.options.seed, samples, CROP)
         high, low = [], []
-        for clip, generator in zip(frames.transpose(1, 2), random.generators, strict=True):  # t c H W
-            crop = self._crop(clip, generator)
+        for clip, generator in zip(frames, random.generators, strict=True):
+            crop = self._crop(clip.transpose(0, 1), generator)
             high.append(crop)
             low.append(degrade(crop, self.config.scale, generator))
         return torch.stack(high).transpose(1, 2), torch.cat(low)
@@ -130,7 +132,9 @@ class WorldCrops(WorldSource):
             places = torch.rand(2, generator=random).tolist()
             (top, left) = (
                 scale * round(place * (full - crop) / scale)
-                for place, full, crop in zip(places, self.size, (self.options.height, self.options.width), strict=True)
+                for place, full, crop in zip(
+                    places, clip.shape[-2:], (self.options.height, self.options.width), strict=True
+                )
             )
             crop = clip[:, :, top : top + self.options.height, left : left + self.options.width]
             first = crop[:1]
