@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         help="folder of the run; or NAME.safetensors for the weights, with the run in the folder NAME",
+    )
+    parser.add_argument(
+        "--list-options", action="store_true", help="print which source honours which option, as markdown"
     )
     recipe = parser.add_argument_group("a whole recipe")
     recipe.add_argument("--recipe", help="name or JSON file: all stages of a model, each going on where it stopped")
@@ -50,12 +54,15 @@ def main(arguments: argparse.Namespace) -> int:
     import torch
 
     from ..training.memory import measured_bytes, readable
-    from ..training.options import given_options
+    from ..training.options import given_options, page
     from ..training.parallel import join, joined, leave
     from ..training.stages import Files, build, options_for
     from .device import check_device, tune
 
     stage, output = arguments.stage, arguments.output
+    if arguments.list_options:
+        sys.stdout.write(page())
+        return 0
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.recipe is not None:

@@ -332,6 +332,18 @@ def listed(words: str) -> list[str]:
     return [word.strip() for word in words.split(",") if word.strip()]
 
 
+def page() -> str:
+    """Return docs/options.md: what each source is, and the table of options."""
+    sources = "".join(f"- `{name}`: {about}\n" for name, about in SOURCES.items())
+    return (
+        "# Options of training\n\n"
+        "Written by `python -m lumiere_core train --list-options`. Batches come from one of these sources, which follows from the\n"
+        f"stage and from `--data`, `--checkpoint` and `--images`:\n\n{sources}\n"
+        "An option that a source cannot honour (no mark) is refused by name before anything is loaded; a test tries every pair.\n"
+        f"Defaults differ from stage to stage.\n\n{table()}"
+    )
+
+
 def table() -> str:
     """Return markdown: every option with its default, and the sources that honour it; the others refuse it by name."""
     lines = ["| option | default | meaning | " + " | ".join(SOURCES) + " |"]

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -347,3 +348,10 @@ def test_the_table_has_every_option_and_source():
     assert all(source in lines[0] for source in SOURCES)
     row = next(line for line in lines if line.startswith("| `--object-weight`"))
     assert row.count("yes") == len(FIELDS["object_weight"].metadata["sources"])
+
+
+def test_the_page_in_docs_is_the_present_one(capsys):
+    """`python -m lumiere_core train --list-options > docs/options.md` writes it anew."""
+    assert main(["train", "--list-options"]) == 0
+    docs = Path(__file__).resolve().parents[3] / "docs" / "options.md"
+    assert capsys.readouterr().out == docs.read_text("utf-8")
