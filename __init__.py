@@ -12,6 +12,7 @@ from .nodes.conditioning import LumiereApplyCondition, LumiereBlendKnown, Lumier
 from .nodes.extend import LumiereExtend
 from .nodes.host import live, models, motion
 from .nodes.loaders import LumiereLoader, LumiereSaveTemporal
+from .nodes.loop import LumiereLoop
 from .nodes.measure import LumiereCompareClips, LumiereMeasureClip, LumiereXTSlice
 from .nodes.measure_sets import LumiereMeasureSets
 from .nodes.motion import LumiereLoadMotionLoRA, LumiereMotionStrength
@@ -42,6 +43,7 @@ class LumiereExtension(ComfyExtension):
             LumiereTextEncode,
             LumierePromptTravel,
             LumiereExtend,
+            LumiereLoop,
             EmptyLumiereLatentVideo,
             LumiereSampler,
             LumiereSuperResolution,

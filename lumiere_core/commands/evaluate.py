@@ -94,6 +94,8 @@ VERBS = {
     ),
     "style": Verb("styles by interpolated weights", "style", "StyleEvaluation", (sampling_flags, clips_flag)),
     "seams": Verb("super-resolution in windows", "seams", "Seams", (weights_flag, device_flag)),
+    "loop": Verb("clips that loop", "loop", "Loop", (sampling_flags, clips_flag)),
+    "extend": Verb("clips longer than the model", "extend", "Extend", (sampling_flags,)),
     "initialisation": Verb("first weights of the resizes", "initialisation", "Initialisation", (device_flag,)),
     "enlarging": Verb("super-resolution of real clips against bicubic", "enlarging"),
     "prompts": Verb("clips of any workflow for the paper's prompts", "prompts"),

@@ -18,6 +18,7 @@ from ..files import Record, atomic
 from .store import fingerprint
 
 if TYPE_CHECKING:
+    from ..diffusion.generate import Request
     from ..diffusion.models import Models
 
 
@@ -63,8 +64,12 @@ class ClipMaker:
         }
         self._models = None
 
-    def make(self, name: str, prompt: str, seed: int) -> Clip:
-        """The clip of a case; with a folder it is kept there under the case's name."""
+    def make(self, name: str, prompt: str, seed: int, request: Request | None = None) -> Clip:
+        """The clip of a case; with a folder it is kept there under the case's name.
+
+        Args:
+            request: how it is made, for another way than this maker's own.
+        """
         import numpy as np
 
         path = self.path(name)
@@ -72,7 +77,7 @@ class ClipMaker:
             with np.load(path) as kept:
                 frames = torch.from_numpy(kept["frames"])
                 return Clip(frames, str(kept["device"]), float(kept["seconds"]))
-        clip = self._generate(prompt, seed)
+        clip = self._generate(replace(request or self.request, prompt=prompt, seed=seed))
         if path:
             with atomic(path) as partial:
                 np.savez_compressed(partial, frames=clip.frames.numpy(), device=clip.device, seconds=clip.seconds)
@@ -82,11 +87,11 @@ class ClipMaker:
         """Where the clip of a case is kept; None without a folder."""
         return Path(self.folder) / self._run_name() / f"{name}.npz" if self.folder else None
 
-    def _generate(self, prompt: str, seed: int) -> Clip:
+    def _generate(self, request: Request) -> Clip:
         from ..diffusion.generate import generate
 
         models, started = self.models(), time.monotonic()
-        frames = generate(models, replace(self.request, prompt=prompt, seed=seed)).cpu()
+        frames = generate(models, request).cpu()
         return Clip(frames, device_name(self.device), round(time.monotonic() - started, 1))
 
     def models(self) -> Models:

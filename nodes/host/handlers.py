@@ -21,12 +21,13 @@ from torch import Tensor
 
 from ...lumiere_core.clips.video import padded_frames, take_frames
 from ...lumiere_core.nets.block_plan import BlockPlan, LayerKinds, plan_blocks
+from ...lumiere_core.nets.ring import check_ring
 from ...lumiere_core.nets.temporal import TemporalLayers, TemporalState
 from . import features, models
 from .clip_norms import clip_norms
 from .features import FullRate
 from .frames import Rows, rows_of_call
-from .keys import CONDITION, FRAMES, KEY, LAYERS, RUN
+from .keys import CONDITION, FRAMES, KEY, LAYERS, LOOP, RUN
 from .keys import HANDLERS as PATCH
 from .strength import at_sigma, still_rows, strength_of_call
 
@@ -147,6 +148,10 @@ class Clips:
                 options[RUN].temporal_calls += 1  # they had their say, which is nothing
             return images
         clips = x.shape[0] // frames  # of all prompts
+        loop = options.get(LOOP) is True
+        whole_loop = loop and frames == rows.clip_frames  # a window of a loop is an arc, which has ends
+        if whole_loop:
+            check_ring(frames, layers.total_stride)
         padding = padded_frames(frames, layers.total_stride)
         unpadded, rows = rows, rows.padded(padding)
         length = padding.numel()
@@ -163,8 +168,8 @@ class Clips:
         steps, text, pooled = padded(timesteps), padded(context), padded(y)
         unet = executor.class_obj
         with models.attention_options(options), clip_norms(self.norms, unet, layers, length):
-            places = layers.places(rows.numbers, rows.clip_frames).repeat(clips // len(rows.numbers), 1)
-            state = layers.begin(length, steps, text, pooled, x.dtype, places)
+            places = layers.places(rows.numbers, rows.clip_frames, loop).repeat(clips // len(rows.numbers), 1)
+            state = layers.begin(length, steps, text, pooled, x.dtype, places, whole_loop)
             if strength is not None:
                 state.strength = replace(strength, mask=padded(strength.mask))
             known = padded(options.get(CONDITION))

@@ -15,6 +15,7 @@ EVOLVED = "ADE"  # AnimateDiff-Evolved's: key of its additional models on a MODE
 # In transformer_options.
 RUN = "lumiere_run"  # counts of one sampling run
 WINDOW = "lumiere_window"  # rows of the batch that are being denoised
+LOOP = "lumiere_loop"  # the clip is a loop: True for a ring in the layers, else its turns; also a MODEL's attachment
 LAYERS = "lumiere_layers"  # the temporal layers of the patcher that is running
 STRENGTH = "lumiere_strength"  # what Lumiere Motion Strength nodes ask for
 CONDITION = "lumiere_known"  # (n, c + 1, h, w) masked condition of this call
