@@ -14,6 +14,7 @@ from ..lumiere_core.diffusion.upscale import NOISES, noise_numbers
 from .host import sampling, upscaler
 from .host.inflate import inflation_of
 from .host.keys import GRAIN
+from .host.loop import with_loop
 from .host.noise import ClipNoise
 from .host.windows import Windows, with_windows
 
@@ -68,7 +69,8 @@ class LumiereTemporalMultidiffusion(io.ComfyNode):
                 io.Boolean.Input(
                     "closed_loop",
                     default=False,
-                    tooltip="Windows also span the end and the beginning of the clip, for clips that loop.",
+                    tooltip="For clips that loop: windows also span the end and the beginning of the clip, and a clip of one "
+                    "window is made as by Lumiere Loop.",
                 ),
                 io.Boolean.Input(
                     "anchor_frame",
@@ -101,7 +103,7 @@ class LumiereTemporalMultidiffusion(io.ComfyNode):
         retain_first: bool = False,
     ) -> io.NodeOutput:
         windows = Windows(context_length, context_overlap, weighting, closed_loop, anchor_frame, retain_first)
-        return io.NodeOutput(with_windows(model, windows))
+        return io.NodeOutput(with_windows(with_loop(model) if closed_loop else model, windows))
 
 
 class LumiereSuperResolution(io.ComfyNode):

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...lumiere_core.nets.motion_module import KIND as MOTION_MODULE
 from .keys import HOST_WINDOW, LOOP, WINDOW
 from .keys import KEY as LUMIERE
+from .window_cut import WholeClip
 
 TURN = 0.381966  # of the clip at every step: the golden section comes near no frame again soon
 
@@ -82,8 +83,6 @@ def turned(executor, model, conds, x_in: Tensor, timestep: Tensor, model_options
     turns = options.get(LOOP)
     if not isinstance(turns, Turns) or WINDOW in options or HOST_WINDOW in options or x_in.shape != turns.shape:
         return executor(model, conds, x_in, timestep, model_options)
-    from .window_cut import WholeClip
-
     whole = WholeClip(model, conds, x_in, turns.axis, 0)
     if turns.axis and whole.frames != turns.frames:
         raise ValueError("guide frames behind a clip, as LTX-Video's, cannot be a part of a loop. Remove the guides.")

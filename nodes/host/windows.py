@@ -21,7 +21,7 @@ from torch import Tensor
 from ...lumiere_core.diffusion.multidiffusion import Blend, Window, plan_windows, window_weights
 from . import features
 from .keys import KEY as LUMIERE
-from .keys import RUN, WINDOWS
+from .keys import LOOP, RUN, WINDOWS
 from .window_cut import WholeClip
 
 MIB = 1 << 20
@@ -124,8 +124,11 @@ class Start:
         if axis == 0 and inflation is not None and inflation.frames_per_clip:
             frames = min(frames, inflation.frames_per_clip)
             clips = shape[0] // frames
-        run = _Run(self.windows, frames, clips, axis, noise.shape)
-        if len(self.windows.plan(frames, clips)) > 1:
+        windows = self.windows
+        if guider.model_patcher.attachments.get(LOOP):
+            windows = replace(windows, closed_loop=True)
+        run = _Run(windows, frames, clips, axis, noise.shape)
+        if len(windows.plan(frames, clips)) > 1:
             features.refuse_in_windows(guider.model_options.get("transformer_options", {}))
         # The guider's options are a copy made for this run.
         guider.model_options.setdefault("transformer_options", {})[WINDOWS] = run
