@@ -116,15 +116,20 @@ def stable_diffusion(name, shape):
     )
 
 
-@pytest.mark.parametrize(("name", "shape"), [("SD15", SD15), ("SDXL", SDXL)])
-def test_any_u_net_of_the_host_can_be_inflated(host, studio, inflate, clips, name, shape):
+@pytest.mark.parametrize(
+    ("name", "shape", "strides"), [("SD15", SD15, ()), ("SD15", SD15, "other"), ("SDXL", SDXL, ())]
+)
+def test_any_u_net_of_the_host_can_be_inflated(host, studio, inflate, clips, name, shape, strides):
     """Its U-Net is described as core's, and the clips are core's Space-Time U-Net's."""
     core = host.module("lumiere_core.nets.config")
     temporal = host.module("lumiere_core.nets.temporal")
     image = stable_diffusion(name, shape)
     assert inflate.unet_config_of(image) == core.UNetConfig(**shape)
 
-    config = core.TemporalConfig(depth=1, num_head_channels=32, condition_channels=32)
+    resizes = len(shape["channel_mult"]) - 1
+    # Another stride at each resize: the last one keeps all frames, the first takes every fourth.
+    strides = (4, 2, 1, 1)[:resizes] if strides else ()
+    config = core.TemporalConfig(depth=1, num_head_channels=32, condition_channels=32, strides=strides)
     layers = temporal.TemporalLayers(core.UNetConfig(**shape), config)
     model = inflate.inflate(image, randomise(layers), config)
     text = {"pooled_output": torch.randn(1, 1280)} if name == "SDXL" else {}
