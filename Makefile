@@ -25,7 +25,7 @@ else # not cmd.exe's own PROMPT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-core test-browser bench gpu evaluate pictures locales train lint clean
+.PHONY: help setup demo test test-core test-browser bench gpu evaluate pictures locales train fuzz test-host lint clean
 
 help: ## Show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s%s\n", $$1, $$2}'
@@ -43,7 +43,7 @@ SHARED = -n $(WORKERS) --dist loadgroup
 test: setup ## Lint and every test that needs no accelerator; ARGS="-k name" narrows it
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
-	LUMIERE_REQUIRE_HOST=1 $(VENV_PYTHON) -m pytest $(SHARED) tests/core tests/nodes tests/workflows $(ARGS)
+	LUMIERE_REQUIRE_HOST=1 $(VENV_PYTHON) -m pytest $(SHARED) tests/core tests/nodes tests/workflows tests/robustness $(ARGS)
 
 test-core: setup ## Only the tests that need no host
 	$(VENV_PYTHON) -m pytest tests/core $(ARGS)
@@ -73,6 +73,14 @@ locales: setup ## Write locales/en anew from the nodes' schemas
 
 train: setup ## Train lumiere-mini again, in runs/mini (days on a CPU; the same command goes on); ARGS="--device cuda"
 	$(VENV_PYTHON) -m lumiere_core train --recipe mini $(ARGS)
+
+RUNS ?= 5000
+fuzz: setup ## The robustness tests at length, hours; RUNS=5000 executions of nodes, a fifth of it damaged files, a 25th kills
+	LUMIERE_REQUIRE_HOST=1 LUMIERE_FUZZ=$(RUNS) $(VENV_PYTHON) -m pytest tests/robustness -m "slow or not slow" $(ARGS)
+	$(VENV_PYTHON) -c "import sys; sys.path.insert(0, 'tests/benchmarks'); import stored; stored.PAGE.write_text(stored.page(), 'utf-8')"
+
+test-host: setup ## One node of each kind, run on another ComfyUI; HOST=path/to/ComfyUI, whole test set with ARGS=tests/nodes
+	LUMIERE_REQUIRE_HOST=1 COMFYUI_PATH="$(HOST)" $(VENV_PYTHON) -m pytest $(or $(ARGS),tests/nodes/test_every_node.py)
 
 lint: setup ## Lint and layout
 	$(VENV_PYTHON) -m ruff check .

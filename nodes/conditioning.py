@@ -106,6 +106,11 @@ def begun(samples: Tensor, latent: dict, known: Tensor, size: torch.Size) -> Ten
         )
     if empty:
         return samples
+    if other.shape[1] != samples.shape[1]:
+        raise ValueError(
+            f"the latent has {other.shape[1]} channels and the VAE gives {samples.shape[1]}: it comes from another model's "
+            "VAE. Connect a latent of this one."
+        )
     return torch.where(is_known(known), samples, other.to(samples))
 
 

@@ -243,4 +243,6 @@ def border_frames(text: str, length: int) -> list[int]:
 def _bytes(images: Tensor):
     """Yield the frames of an IMAGE as (h, w, 3) uint8."""
     for image in images:
+        if image.shape[-1] < 3:  # grey, perhaps with alpha
+            image = image[..., :1].expand(-1, -1, 3)
         yield (image[..., :3].float() * 255).round().clamp(0, 255).byte().cpu().numpy()

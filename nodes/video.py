@@ -154,7 +154,13 @@ class LumiereReadLabel(io.ComfyNode):
 
     @classmethod
     def execute(cls, video, look_for_watermark: bool) -> io.NodeOutput:
-        source = video.get_stream_source()
+        try:
+            source = video.get_stream_source()
+        except Exception as error:  # frames of the graph, which no encoder takes
+            raise ValueError(
+                f"this VIDEO comes from no file, and its frames cannot be put into one ({error}). Connect Load Video, or "
+                "frames of an even width and height."
+            ) from error
         if isinstance(source, (str, os.PathLike)):
             origin = read_origin(source, look_for_watermark)
         else:

@@ -78,9 +78,21 @@ def checkpoint_files(name: str) -> list[Path]:
 
 
 def output_path(prefix: str, suffix: str) -> tuple[Path, str, str]:
-    """Return the next free (path, file name, subfolder) in the host's output folder."""
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    """Return the next free (path, file name, subfolder) in the host's output folder.
+
+    Raises:
+        ValueError: the prefix leads out of it, or is no name of a file.
+        OSError: it cannot be written to.
+    """
+    from ...lumiere_core.files import check_target
+
+    try:
+        found = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    except Exception as error:  # the host raises nothing narrower
+        raise ValueError(f"nothing can be saved under {prefix[:80]!r}: {' '.join(str(error).split())[:300]}") from error
+    folder, name, counter, subfolder, _ = found
     file = f"{name}_{counter:05}_{suffix}"
+    check_target(Path(folder) / file)
     return Path(folder) / file, file, subfolder
 
 

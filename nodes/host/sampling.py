@@ -47,6 +47,12 @@ def fitted_samples(model: comfy.model_patcher.ModelPatcher, latent: dict) -> Ten
     )
     if not samples.numel():
         raise ValueError(f"the latent is empty: its samples are {tuple(samples.shape)}. Give it at least one frame.")
+    channels = getattr(model.get_model_object("latent_format"), "latent_channels", samples.shape[1])
+    if samples.shape[1] != channels:
+        raise ValueError(
+            f"the latent has {samples.shape[1]} channels and this MODEL works on {channels}: it comes from another "
+            "model's VAE. Connect a latent of this model."
+        )
     return samples
 
 
@@ -63,8 +69,17 @@ def refuse_axes(model: comfy.model_patcher.ModelPatcher, shape: torch.Size) -> N
 def sigmas_of(
     model: comfy.model_patcher.ModelPatcher, steps: int, sampler: str, scheduler: str, denoise: float = 1.0
 ) -> Tensor:
-    """Return the noise levels that KSampler would take; none for `denoise` 0."""
+    """Return the noise levels that KSampler would take; none for `denoise` 0.
+
+    Raises:
+        ValueError: the scheduler cannot make any of so few steps.
+    """
     run = comfy.samplers.KSampler(model, steps, model.load_device, sampler, scheduler, denoise, model.model_options)
+    if len(run.sigmas) and not (run.sigmas.isfinite().all() and run.sigmas.max() > 0):
+        raise ValueError(
+            f"the scheduler {scheduler} gives no noise levels for {steps} step(s) at denoise {denoise:g}. Use more steps, "
+            "or another scheduler."
+        )
     return run.sigmas
 
 

@@ -180,9 +180,9 @@ def _place(stem: str, kind: str, trainer: Run) -> tuple[Path, Path]:
     while True:
         name = stem if number == 1 else f"{stem}_{number}"
         target, folder = Path(folder_paths.get_folder_paths(kind)[0]) / f"{name}.safetensors", output / name
+        check_target(target)
         taken = (folder / FILE).is_file() and not is_of(folder, trainer.name, trainer.options, trainer.data)
         if not target.exists() and not taken:
-            check_target(target)
             return target, folder
         number += 1
 

@@ -13,6 +13,7 @@ import comfy.utils
 import folder_paths
 import numpy as np
 import torch
+from comfy_api.v0_0_2 import InputImpl
 from torch import Tensor
 
 from ...lumiere_core.dataset.cache import Cache, Entry, Settings
@@ -64,9 +65,15 @@ def clips_of(encoders: HostEncoders, videos: list, captions: list[str], settings
     return cache
 
 
+def _file_of(video: Any) -> str | None:
+    """Return the file of a VIDEO, or None if it was made in the graph, whose frames are taken as they are."""
+    source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
+    return source if isinstance(source, str) else None
+
+
 def _fingerprint(video: Any) -> bytes:
-    source = video.get_stream_source() if hasattr(video, "get_stream_source") else None
-    if isinstance(source, str):
+    source = _file_of(video)
+    if source is not None:
         facts = Path(source).stat()
         return f"{source} {facts.st_size} {facts.st_mtime_ns}".encode()
     images = video.get_components().images
@@ -75,11 +82,13 @@ def _fingerprint(video: Any) -> bytes:
 
 def _frames(video: Any, fps: float, report: Report) -> Iterator[np.ndarray]:
     """Yield (h, w, 3) uint8 frames at a rate; files by their presentation times."""
-    source = video.get_stream_source() if hasattr(video, "get_stream_source") else None
-    if isinstance(source, str):
+    source = _file_of(video)
+    if source is not None:
         yield from frames_at(Path(source), fps, report)
         return
     parts = video.get_components()
+    if not parts.images.numel():
+        raise Unusable("no frames: the VIDEO is empty")
     images, rate = parts.images, Fraction(parts.frame_rate)
     report.decoded = len(images)
     for number in range(int(len(images) * fps / rate + 1e-6)):

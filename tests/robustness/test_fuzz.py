@@ -2,6 +2,8 @@
 
 import gc
 import importlib.util
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -20,17 +22,28 @@ def _fuzz():
 fuzz = _fuzz()
 
 
-def test_random_runs_end_well(host, studio, tmp_path, monkeypatch):
+@pytest.mark.timeout(4 * 3600)
+def test_random_runs_end_well(host, studio, tiny_ssr, tmp_path, monkeypatch, figures):
+    """300 runs, or as many as $LUMIERE_FUZZ says."""
     monkeypatch.chdir(tmp_path)
-    fuzzer = fuzz.Fuzzer(host, studio, seed=20)
+    count = int(os.environ.get("LUMIERE_FUZZ", "300"))
+    seed = 20 if count == 300 else int(time.time())
+    fuzzer = fuzz.Fuzzer(host, studio, studio.load("fuzz_ssr.safetensors", **tiny_ssr())[0], seed)
     with fuzz.nothing_outside(host.base / "input", host.base / "custom_nodes", tmp_path):
-        tally = fuzzer.run(300, seconds=60)
+        tally = fuzzer.run(count, seconds=60 if count == 300 else float("inf"))
+    runs = tally.runs
+    figures(
+        f"node runs on random inputs, seed {seed}: fine / clear error / unclear error",
+        [runs["fine"], runs["clear"], runs["unclear"]],
+    )
+    figures("inputs that a node wrote into; files touched outside of the output folder", [len(tally.changed), 0])
+    figures(f"runs of more than {fuzz.SLOW:g} s", [len(tally.slow)])
     assert not tally.unclear, "\n\n".join(tally.unclear.values())
     assert not tally.changed, tally.changed
-    assert sum(tally.runs.values()) >= 100 and tally.runs["fine"] >= 30  # neither too slow nor all refused
+    assert sum(runs.values()) >= 60 and runs["fine"] >= 20  # neither too slow nor all refused
 
 
-def test_30_runs_leave_nothing_in_memory(host, studio):
+def test_30_runs_leave_nothing_in_memory(host, studio, figures):
     """Models that were loaded and sampled with are gone when nobody holds them."""
     import comfy.model_management
 
@@ -49,4 +62,6 @@ def test_30_runs_leave_nothing_in_memory(host, studio):
     before = held()
     for _ in range(30):
         once()
-    assert held() <= before + 1
+    left = held() - before
+    figures("temporal layers still in memory after 30 loads and samplings", [left])
+    assert left <= 1
