@@ -129,6 +129,7 @@ class Fuzzer:
         if what == "COMFY_DYNAMICCOMBO_V3":
             option = self.random.choice(options["options"])
             return {name: option["key"], **self._inputs(option["inputs"])}
+        what = self.random.choice(what.split(","))  # of an input that takes several types
         maker = getattr(self, f"_{what.lower()}", None)
         return maker(name, options) if maker else None
 
