@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-
 from comfy_api.v0_0_2 import io
 
-from ..lumiere_core.nets.checkpoint import sha256
 from .host import motion
-from .host.handlers import temporal_patcher
 from .host.inflate import inflation_of
-from .host.keys import KEY, STRENGTH
+from .host.keys import STRENGTH
 from .host.strength import MotionStrength
 
 LEVELS = 4  # of SD1.x and SD2.x, the most that a U-Net of the host has
@@ -150,16 +145,4 @@ class LumiereLoadMotionLoRA(io.ComfyNode):
                 "this MODEL has no temporal layers that a motion LoRA could change. Put this node after Load Lumiere or Apply "
                 "Lumiere Temporal Layers."
             )
-        path = motion.lora_path(lora_name)
-        model = model.clone()
-        patcher = temporal_patcher(model)
-        patches, left_out = motion.lora_patches(path, patcher, inflation.unet_config, inflation.temporal_config)
-        patcher.add_patches(patches, strength)
-        if left_out:
-            logging.warning(
-                f"Lumiere: {lora_name}: {len(left_out)} changes are for a middle block that this motion module does not follow; "
-                "they are left out."
-            )
-        hashes = {**inflation.sha256, path.name: sha256(path)}
-        model.set_attachments(KEY, dataclasses.replace(inflation, sha256=hashes))
-        return io.NodeOutput(model)
+        return io.NodeOutput(motion.with_lora(model, inflation, motion.lora_path(lora_name), strength))

@@ -8,7 +8,7 @@ from comfy_api.v0_0_2 import io
 
 from ..lumiere_core.training.options import AUTO, FIELDS, described
 
-STAGES = ("temporal", "condition", "style")
+STAGES = ("temporal", "condition", "style", "motion-lora")
 # Options of the trainer with the values that they have here if nobody says otherwise.
 FIRST = {
     "steps": 200,
@@ -48,7 +48,7 @@ HINTS = {
     "minutes": "0: no limit",
     "pure_noise": "0.1 suits new layers",
     "words": "Stage style",
-    "rank": "Stage style",
+    "rank": "Stages style and motion-lora",
     "layers": "Stage style",
 }
 
@@ -120,7 +120,8 @@ class LumiereTrainTemporal(io.ComfyNode):
                     optional=True,
                     tooltip="temporal: motion from clips. condition: also image-to-video, inpainting and the like. style: a "
                     "LoRA in models/loras from pictures, which are the frames of the videos (1 to 20 in all, size x size "
-                    "pixels each; Create Video makes a video of pictures).",
+                    "pixels each; Create Video makes a video of pictures). motion-lora: a motion LoRA for the MODEL's temporal layers "
+                    "or motion module, from 1 to 20 clips, in models/animatediff_motion_lora.",
                 ),
                 *(widget(n, value, text=HINTS.get(n, ""), optional=True, advanced=True) for n, value in LATER.items()),
             ],

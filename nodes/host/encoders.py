@@ -105,13 +105,14 @@ def schedule_of(model: Any) -> Schedule:
     if prediction is not None and len(sigmas):
         data = float(sampling.sigma_data)
         ends = {"sigma_min": sigmas[0].item() / data, "sigma_max": sigmas[-1].item() / data}
-        for kind, values in (("scaled_linear", {}), ("cosine", ends)):
+        kinds = ("scaled_linear", {}), ("linear", {}), ("scaled_linear", {"betas": (0.00085, 0.020)}), ("cosine", ends)
+        for kind, values in kinds:
             schedule = Schedule(kind, prediction, steps=len(sigmas), sigma_data=data, **values)
             if torch.allclose(schedule.sigmas, sigmas, rtol=1e-3):
                 return schedule
     raise ValueError(
         f"this model's noise schedule ({type(sampling).__mro__[1].__name__}, {len(sigmas)} steps) is none that the "
-        "trainer has: Stable Diffusion's scaled-linear betas, or lumiere-mini's cosine."
+        "trainer has: Stable Diffusion's scaled-linear betas, AnimateDiff's, or lumiere-mini's cosine."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pickle
 from pathlib import Path
@@ -15,10 +16,14 @@ import comfy.utils
 import folder_paths
 from torch import Tensor
 
+from ...lumiere_core.nets.checkpoint import sha256
 from ...lumiere_core.nets.config import TemporalConfig, UNetConfig
 from ...lumiere_core.nets.motion_files import MotionFile, Training, read_motion_module
 from ...lumiere_core.nets.motion_lora import read_motion_lora
 from . import models
+from .handlers import temporal_patcher
+from .inflate import Inflation
+from .keys import KEY
 
 # AnimateDiff-Evolved's names, so that the two packs share their files.
 MODULES, LORAS = "animatediff_models", "animatediff_motion_lora"
@@ -76,6 +81,28 @@ def lora_patches(
     names = {"up": "lora_up.weight", "down": "lora_down.weight", "alpha": "alpha"}
     lora = {f"{layer}.{names[part]}": value for layer, parts in found.items() for part, value in parts.items()}
     return comfy.lora.load_lora(lora, {layer: f"{layer}.weight" for layer in found}), left_out
+
+
+def with_lora(
+    model: comfy.model_patcher.ModelPatcher, inflation: Inflation, path: Path, strength: float
+) -> comfy.model_patcher.ModelPatcher:
+    """Return a clone of a MODEL with a motion LoRA on its temporal layers, and the file among those that its label names.
+
+    Raises:
+        ValueError: see `lora_patches`.
+    """
+    model = model.clone()
+    patcher = temporal_patcher(model)
+    patches, left_out = lora_patches(path, patcher, inflation.unet_config, inflation.temporal_config)
+    patcher.add_patches(patches, strength)
+    if left_out:
+        logging.warning(
+            f"Lumiere: {path.name}: {len(left_out)} changes are for a middle block that this motion module does not follow; "
+            "they are left out."
+        )
+    hashes = {**inflation.sha256, path.name: sha256(path)}
+    model.set_attachments(KEY, dataclasses.replace(inflation, sha256=hashes))
+    return model
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -34,15 +34,16 @@ from ...lumiere_core.training.options import FIELDS, TrainOptions
 from ...lumiere_core.training.parts import DeltasPart
 from ...lumiere_core.training.run import Run
 from ...lumiere_core.training.sources.pictures import EncodedPictures
-from ...lumiere_core.training.stages import cached_clips_run
+from ...lumiere_core.training.stages import cached_clips_run, lora_clips_run
 from ...lumiere_core.training.state import FILE, is_of
-from . import models
+from . import models, motion
 from .encoders import HostEncoders
 from .handlers import temporal_patcher
 from .inflate import image_hashes, inflate, inflation_of, unet_config_of
 from .live_training import TrainingNews
 from .training_data import clips_of, pictures_of
 
+LORA = "motion-lora"
 PREFIX = "diffusion_model."
 PREVIEW_SIZE = 512
 
@@ -64,8 +65,8 @@ def run(
 
     Args:
         node: whose preview is shown.
-        name: of the file in models/lumiere, or of a style's in models/loras.
-        stage: temporal, condition or style.
+        name: of the file in models/lumiere, of a style's in models/loras, or of a motion LoRA's in its folder.
+        stage: temporal, condition, style or motion-lora.
         options: of `TrainOptions`.
         changed: names of those that differ from the node's defaults.
 
@@ -73,6 +74,10 @@ def run(
         ValueError: the stage cannot honour an option, the MODEL cannot be trained, or no video gives a clip.
     """
     captions, device = _captions(texts, len(videos)), model_management.get_torch_device()
+    if stage == LORA and inflation_of(model) is None:
+        raise ValueError(
+            "a motion LoRA changes temporal layers, and this MODEL has none. Put Apply Lumiere Temporal Layers before this node."
+        )
     chosen = _options(stage, options, changed, wanted, str(device))
     stem = _stem(name)
     # Graphs run in inference mode; what is made in it can never have gradients.
@@ -83,11 +88,10 @@ def run(
         else:
             cache = clips_of(encoders, videos, captions, wanted)
             layers = _layers(model, frozen, wanted, chosen, stage == "condition")
-            trainer = cached_clips_run(
-                stage, dataclasses.replace(frozen, temporal=layers), open_clips(cache.folder), chosen
-            )
+            build = lora_clips_run if stage == LORA else cached_clips_run
+            trainer = build(stage, dataclasses.replace(frozen, temporal=layers), open_clips(cache.folder), chosen)
         model_management.unload_all_models()
-        target, folder = _place(stem, models.FOLDER if stage != "style" else "loras", trainer)
+        target, folder = _place(stem, {"style": "loras", LORA: motion.LORAS}.get(stage, models.FOLDER), trainer)
         logging.info(f"Lumiere: {trainer.about}")
         watch = _Watch(folder, chosen.steps)
         train(trainer, folder, resume=(folder / FILE).is_file(), progress=False, on_step=watch)
@@ -95,9 +99,12 @@ def run(
         copy(folder / trainer.part.file, target)
         logging.info(f"Lumiere: {trainer.part.name} saved to {target}")
     model_management.throw_exception_if_processing_interrupted()  # saved; now the graph may stop
-    trained = (
-        _styled(model, target) if stage == "style" else _inflated(model, trainer.part.models.temporal.config, target)
-    )
+    if stage == "style":
+        trained = _styled(model, target)
+    elif stage == LORA:
+        trained = motion.with_lora(model, inflation_of(model), target, 1.0)
+    else:
+        trained = _inflated(model, trainer.part.models.temporal.config, target)
     sheets = sorted((folder / "samples").glob("*.png"))
     shown = ui.PreviewImage(_picture(sheets[-1]), cls=node).as_dict() if sheets else {}
     text = f"{target.name}: {trainer.source.describe()}, {len(watch.losses)} steps; log and samples in {folder}"
@@ -106,7 +113,7 @@ def run(
 
 def _options(stage: str, options: dict[str, Any], changed: set[str], wanted: Settings, device: str) -> TrainOptions:
     """Return the trainer's options of a stage; what the stage has no use for must be as it was."""
-    source = "encoded-pictures" if stage == "style" else "cached-clips"
+    source = {"style": "encoded-pictures", LORA: "cached-clips-lora"}.get(stage, "cached-clips")
     mine = {k: v for k, v in options.items() if source in FIELDS[k].metadata["sources"]}
     size = {"height": wanted.size, "width": wanted.size} if stage == "style" else {}
     mine["minutes"] = mine["minutes"] or None
@@ -239,6 +246,7 @@ def _style(
 def _inflated(model: Any, config: TemporalConfig, target: Path) -> Any:
     """Return the MODEL with the layers of a file."""
     before, image = inflation_of(model), image_hashes(model)
+    training = before.training if before else None
     return inflate(
         model,
         load_parts(target).temporal,
@@ -247,6 +255,8 @@ def _inflated(model: Any, config: TemporalConfig, target: Path) -> Any:
         title=target.name,
         sha256={**image, **(before.sha256 if before else {}), target.name: sha256(target)},
         image_recorded=bool(image),
+        training=training,
+        norms="clip" if training is not None and training.clip_norms else "frame",
     )
 
 

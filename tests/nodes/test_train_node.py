@@ -196,3 +196,23 @@ def test_what_a_stage_cannot_honour_is_refused_by_name(train):
         train(stage="style", stills=0.1, strides="2,1")
     with pytest.raises(ValueError, match="--rank does nothing when training on your own clips"):
         train(rank=4)
+
+
+def test_a_motion_lora_for_the_model_s_layers(train, host, studio, inflate):
+    """The MODEL that comes out is the one that the file gives; the layers themselves stay as they were."""
+    model, losses, file = train(stage="motion-lora", name="pan", rank=2, steps=3)
+    assert len(losses["loss"]) == 3
+    assert (host.base / "models" / "animatediff_motion_lora" / file).is_file()
+    (loaded,) = host.call("LumiereLoadMotionLoRA", model=studio.model, lora_name=file, strength=1.0)
+    got = studio.sample(model)
+    assert torch.equal(studio.sample(loaded), got)
+    assert not torch.allclose(got, studio.sample(), atol=1e-5)
+    assert file in inflate.inflation_of(model).sha256
+    with pytest.raises(ValueError, match="--only does nothing"):
+        train(stage="motion-lora", only="proj")
+
+
+def test_a_motion_lora_wants_temporal_layers(train, backbones, stand_ins):
+    clip, vae = stand_ins
+    with pytest.raises(ValueError, match="this MODEL has none. Put Apply Lumiere Temporal Layers before"):
+        train(stage="motion-lora", model=backbones("SD15"), clip=clip, vae=vae)
