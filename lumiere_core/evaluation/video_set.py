@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..dataset.decode import Report, Unusable, frames_at
-from ..dataset.sources import find_sources
+from ..dataset.sources import SUFFIXES, Source, find_sources
 from ..files import JsonLines
 from ..measures.features import Network
 from ..measures.sets.report import ClipSet
@@ -46,7 +46,20 @@ class Protocol:
 
 def videos_in(folder: Path) -> list[Path]:
     """Return the videos of a folder and of the folders in it, by name; captions do not matter."""
-    return [source.path for source in find_sources(folder, caption="-")]
+    return sorted(source.path for source in sources_in(folder))
+
+
+def sources_in(folder: Path) -> list[Source]:
+    """Return the videos of a folder with the captions that they have; other files are passed over.
+
+    Raises:
+        ValueError: there is no video.
+    """
+    found = find_sources(folder, caption="")
+    videos = [s for s in found if s.path.suffix.lower() in SUFFIXES and s.path.is_file() and s.path.name[0] != "."]
+    if not videos:
+        raise ValueError(f"{folder} holds no video.")
+    return videos
 
 
 def read_set(

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...dataset.sources import find_sources
 from ...files import atomic, write_text
-from ..video_set import frames_of
+from ..video_set import frames_of, sources_in
 
 SIDE = 512  # pixels; the paper's
 PAIRS = 10  # that a rater sees; the paper's
@@ -57,7 +56,7 @@ def write_page(
     Raises:
         ValueError: the folders have fewer than two clips in common.
     """
-    found = [{source.path.stem: source for source in find_sources(folder, caption="")} for folder in (first, second)]
+    found = [{source.path.stem: source for source in sources_in(folder)} for folder in (first, second)]
     names = sorted(set(found[0]) & set(found[1]))
     if len(names) < 2:
         raise ValueError(
