@@ -1,5 +1,7 @@
 """One rule for per-frame things: which frames a window and a level see, and their places in the clip."""
 
+import inspect
+
 import pytest
 
 LENGTH, OVERLAP = 4, 2
@@ -11,9 +13,9 @@ def seen(host, monkeypatch):
     layers = host.module("lumiere_core.nets.temporal").TemporalLayers
     begin, found = layers.begin, []
 
-    def spy(self, *args):
-        found.append(args[-1])
-        return begin(self, *args)
+    def spy(*args, **named):
+        found.append(inspect.signature(begin).bind(*args, **named).arguments["places"])
+        return begin(*args, **named)
 
     monkeypatch.setattr(layers, "begin", spy)
     return found
