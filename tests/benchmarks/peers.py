@@ -55,6 +55,9 @@ def measure(turns: int) -> Iterator[Figure]:
         yield _difference(f"peers.{version}.evolved", answer)
         if "error" in answer:
             continue
+        yield Figure(
+            f"peers.{version}.moved", answer["moved"], "relative", 0.01, "by the motion module at all", at_least=True
+        )
         note = f"{FRAMES} frames of {8 * SIZE}x{8 * SIZE}; {answer['ours']:.1f} s and {answer['theirs']:.1f} s, {turns} turns"
         yield Figure(f"peers.{version}.time_over_evolved", answer["ratio"], "ratio", 1.0, note)
     if problem:
@@ -280,8 +283,10 @@ def _beside_evolved(version: str, turns: int, folder: Path) -> dict:
             began = clock()
             stage.sample(models[who])
             seconds[who].append(clock() - began)
+    still = stage.sample(plain, 2)
     return {
         "difference": _relative(results["ours"], results["theirs"]),
+        "moved": _relative(results["ours"], still),
         "ratio": statistics.median(a / b for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)),
         **{who: statistics.median(values) for who, values in seconds.items()},
     }
@@ -361,6 +366,8 @@ def _beside_diffusers(version: str, folder: Path) -> dict:
     )
     adapter.load_state_dict(_public_motion().diffusers(state))
     moving = UNetMotionModel.from_unet2d(theirs, adapter).eval()
+    if not whole:  # which it leaves as it was made
+        moving.add_embedding.load_state_dict(theirs.add_embedding.state_dict())
     with torch.no_grad():
         added = None if whole else {"text_embeds": seen["y"][:1, :1280], "time_ids": _time_ids(seen["y"])}
         answer = moving(

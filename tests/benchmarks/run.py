@@ -64,7 +64,8 @@ def report(figures: Iterable[Figure], kept: list[Figure] | None = None) -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = ("flops", "network", "startup", "demo", "world", "checkpoints", "windows")
-    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    # Beside other programs, which it has to fetch first: only where it is asked for.
+    parser.add_argument("--only", nargs="+", choices=(*names, "peers"), default=names)
     parser.add_argument("--quick", action="store_true", help="one turn of everything, which is not stored")
     parser.add_argument("--turns", type=int, help="how often the things compared take turns")
     parser.add_argument(
@@ -81,6 +82,7 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
     import demo
     import flops
     import network
+    import peers
     import startup
     import windows
     import world
@@ -100,6 +102,7 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
         "demo": lambda: demo.measure(clock.kind, _allocator_settings(), turns(3)),
         "world": lambda: world.measure(turns(5)),
         "windows": lambda: windows.measure(turns(3)),
+        "peers": lambda: peers.measure(turns(5)),
     }
 
 
