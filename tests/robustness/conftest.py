@@ -41,7 +41,7 @@ def pytest_sessionfinish(session, exitstatus):
     if ROWS and "LUMIERE_FUZZ" in os.environ:
         facts = {
             "title": "Robustness",
-            "command": "make fuzz",
+            "command": f"make fuzz RUNS={os.environ['LUMIERE_FUZZ']}",
             "date": datetime.now(timezone.utc).date().isoformat(),
             "rows": sorted(ROWS),
         }
