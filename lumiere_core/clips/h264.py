@@ -28,14 +28,22 @@ def encode_video(frames: Tensor, crf: float) -> Tensor:
             f"frames are {channels} x {height} x {width}; three channels of {SMALLEST} pixels or more a side are wanted."
         )
     even = F.pad(frames, (0, width % 2, 0, height % 2), mode="replicate")
-    levels = ((even + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).cpu().numpy()
+    levels = ((even + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).contiguous().cpu().numpy()
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = even.shape[-1], even.shape[-2], "yuv420p"
     encoder.time_base = Fraction(1, 16)
-    # One thread: with more, a frame's bits depend on their number.
-    encoder.options = {"crf": f"{crf:g}", "preset": "veryfast", "threads": "1"}
-    packets = [packet for image in levels for packet in encoder.encode(av.VideoFrame.from_ndarray(image, "rgb24"))]
+    # One thread, and no code for special processors: with them the same frames do not always give the same bits.
+    encoder.options = {"crf": f"{crf:g}", "preset": "veryfast", "threads": "1", "x264-params": "asm=0"}
+    # Converted here, in one way.
+    pictures = [av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p") for image in levels]
+    for number, picture in enumerate(pictures):
+        picture.pts, picture.time_base = (
+            number,
+            encoder.time_base,
+        )  # how long a frame is shown decides how many bits it gets
+    packets = [packet for picture in pictures for packet in encoder.encode(picture)]
     decoder = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
     seen = [image for packet in [*packets, *encoder.encode(None)] for image in decoder.decode(packet)]
     seen += decoder.decode(None)
     # Reordered frames come in the order in which they are shown.
