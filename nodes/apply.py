@@ -183,7 +183,14 @@ def _load(temporal: str, unet_config: UNetConfig) -> _Layers:
     height, width = parts.config.get("size", (0, 0))
     training = Training.from_dict(parts.config["motion"]) if "motion" in parts.config else None
     size = (width, height) if width and height else None
-    return _Layers(parts.temporal, parts.temporal_config, partial(_read_state, files), parts.sha256, size, training)
+    return _Layers(
+        parts.temporal,
+        parts.temporal_config,
+        partial(_read_state, files),
+        sha256=parts.sha256,
+        size=size,
+        training=training,
+    )
 
 
 def _read_state(files: list[Path]) -> dict[str, Tensor]:

@@ -172,7 +172,7 @@ class LumiereConditionBuilder(io.ComfyNode):
         for name in ("images", "end_image"):
             if given.get(name) is not None:
                 check_pixels(given[name], name)
-        frame = Frame(height, width, resize, grow, feather)
+        frame = Frame(height, width, resize, grow=grow, feather=feather)
         condition = BUILDERS[task["task"]](frame, length, **given)
         mask = 1 - condition.known[0, 0]  # the paper's masks are 1 where the clip is known, the host's where it is not
         clip = condition.clip[0].movedim(0, -1).contiguous()
@@ -180,7 +180,10 @@ class LumiereConditionBuilder(io.ComfyNode):
 
 
 def shown(clip: Tensor, mask: Tensor, given: dict) -> dict:
-    """Return what the node shows: the clip with the region tinted, and the pictures of key frames for their strip."""
+    """Return what the node shows: the clip with the region tinted, and the pictures of key frames for their strip.
+
+    The clip is [t, h, w, 3], the mask [t, h, w].
+    """
     values = preview.shown_clip(preview.tinted(clip, mask), given.get("fps", 16.0)).as_dict()
     if "frames" in given:
         values["lumiere_sheet"] = ({**live.sheet_of(given["images"]), "length": len(clip)},)
@@ -225,7 +228,13 @@ class Frame:
             (1, c, n, height, width), and what is known of it, (1, 1, n or 1, height, width).
         """
         placed, region = framing.place(
-            colours(images).movedim(-1, 1), self.height, self.width, self.policy, borders, region, BLANK
+            colours(images).movedim(-1, 1),
+            self.height,
+            width=self.width,
+            policy=self.policy,
+            borders=borders,
+            region=region,
+            blank=BLANK,
         )
         stop = device.stop_if_interrupted
         region = framing.feathered(framing.grown(region, self.grow, stop), self.feather, stop)
@@ -235,7 +244,7 @@ class Frame:
 def image_to_video(
     frame: Frame, length: int, images: Tensor, end_image: Tensor | None = None, start_frames: int = 1
 ) -> Condition:
-    """The first frame is given, or more of the beginning, and perhaps the last."""
+    """The first frame is given, or more of the beginning, and perhaps the last. IMAGEs are [n, h, w, c]."""
     if start_frames > len(images):
         raise ValueError(
             f"start_frames is {start_frames}, but images has {len(images)} image(s). Lower start_frames, or "
@@ -250,11 +259,11 @@ def image_to_video(
         )
     clips, known = zip(*(frame.place(part) for part in parts), strict=True)
     known = [k.expand(-1, -1, clip.shape[2], -1, -1) for k, clip in zip(known, clips, strict=True)]
-    return key_frames(torch.cat(clips, 2), frames, length, torch.cat(known, 2), BLANK)
+    return key_frames(torch.cat(clips, 2), frames, length, known=torch.cat(known, 2), blank=BLANK)
 
 
 def some_frames(frame: Frame, length: int, images: Tensor, frames: str) -> Condition:
-    """Frames are given by number."""
+    """Frames are given by number. IMAGEs are [n, h, w, c]."""
     try:
         numbers = [int(part) for part in frames.replace(",", " ").split()]
     except ValueError:
@@ -262,11 +271,11 @@ def some_frames(frame: Frame, length: int, images: Tensor, frames: str) -> Condi
             f"frames is {frames!r}; whole numbers with commas between them are wanted, such as 0, 40, -1."
         ) from None
     clip, known = frame.place(images)
-    return key_frames(clip, numbers, length, known, BLANK)
+    return key_frames(clip, numbers, length, known=known, blank=BLANK)
 
 
 def inpainted(frame: Frame, length: int, images: Tensor, region: Tensor, source_fps: float, fps: float) -> Condition:
-    """A region is to be made anew."""
+    """A region is to be made anew. IMAGEs are [t, h, w, c], the MASK [t or 1, h, w]."""
     region = region_of(images, region)
     check_clip(images, length)
     video, region = at_rate(images, region, source_fps, fps)
@@ -286,7 +295,7 @@ def outpainted(
     source_fps: float,
     fps: float,
 ) -> Condition:
-    """The world outside of the frame is to be made."""
+    """The world outside of the frame is to be made. IMAGEs are [t, h, w, c]; sides in pixels."""
     check_clip(images, length)
     video, _ = at_rate(images, None, source_fps, fps)
     clip, known = frame.place(video, None, (left, top, right, bottom))
@@ -299,7 +308,7 @@ def outpainted(
 
 
 def moving_picture(frame: Frame, length: int, images: Tensor, region: Tensor) -> Condition:
-    """A region of a still picture moves."""
+    """A region of a still picture moves. The IMAGE is [1, h, w, c], the MASK [1, h, w]."""
     if length < 1:
         raise ValueError("length is 0, but a still picture has none of its own. Set it, for example to 80.")
     if region.ndim == 3 and len(region) == len(images):  # of a moving picture, such as a GIF: the first of both
@@ -314,7 +323,7 @@ BUILDERS = dict(zip(TASKS, (image_to_video, some_frames, inpainted, outpainted, 
 
 
 def colours(images: Tensor) -> Tensor:
-    """Return the RGB part of host images; transparency is what a MASK says.
+    """Return the RGB part of host images; transparency is what a MASK says. [t, h, w, c] -> [t, h, w, 3].
 
     Raises:
         ValueError: the images have no colours, or there are none.
@@ -354,7 +363,7 @@ def region_of(images: Tensor, region: Tensor) -> Tensor:
 
 
 def check_clip(video: Tensor, length: int) -> None:
-    """Raise ValueError if one picture was given where a clip is wanted."""
+    """Raise ValueError if one picture was given where a clip is wanted. The video is [t, h, w, c]."""
     if len(video) == 1 and length != 1:
         raise ValueError(
             "the video has one frame only. For a still picture use the task image to video or cinemagraph; to make "
@@ -363,7 +372,10 @@ def check_clip(video: Tensor, length: int) -> None:
 
 
 def at_rate(video: Tensor, region: Tensor | None, source_fps: float, fps: float) -> tuple[Tensor, Tensor | None]:
-    """Take the frames that are shown at the model's frame rate; all of them if `source_fps` is 0."""
+    """Take the frames that are shown at the model's frame rate; all of them if `source_fps` is 0.
+
+    [t, h, w, c] and [t or 1, h, w].
+    """
     if source_fps == 0:
         return video, region
     numbers = framing.frames_at(len(video), source_fps, fps).to(video.device)
@@ -373,7 +385,7 @@ def at_rate(video: Tensor, region: Tensor | None, source_fps: float, fps: float)
 
 
 def check_share(known: Tensor) -> None:
-    """Raise ValueError if all is known, or nothing."""
+    """Raise ValueError if all is known, or nothing; any shape, such as (1, 1, t, h, w)."""
     hard = is_known(known)
     if bool(hard.all()):
         raise ValueError(

@@ -136,7 +136,7 @@ def known_part(condition: Tensor, mask: Tensor) -> Tensor:
 
 
 def check_mask(known: Tensor) -> None:
-    """Warn if nothing is known.
+    """Warn if nothing is known; `known` is (t, h, w) or (n, 1, h, w).
 
     Raises:
         ValueError: all is known.

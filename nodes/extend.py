@@ -114,9 +114,19 @@ class LumiereExtend(io.ComfyNode):
 
         def sample(number: int, known: Tensor) -> Tensor:
             words = positive[min(number, len(positive) - 1)]
-            return piece(model, seed_of(seed, number), settings, words, negative, known, first.shape[2])
+            return piece(
+                model,
+                seed_of(seed, number),
+                settings=settings,
+                positive=words,
+                negative=negative,
+                known=known,
+                frames=first.shape[2],
+            )
 
-        return io.NodeOutput({"samples": extend(first, pieces, overlap, sample, anchor).transpose(1, 2).flatten(0, 1)})
+        return io.NodeOutput(
+            {"samples": extend(first, pieces, overlap, sample=sample, anchor=anchor).transpose(1, 2).flatten(0, 1)}
+        )
 
 
 def clips_of(samples: Tensor, inflation) -> Tensor:
@@ -149,5 +159,14 @@ def piece(model, seed: int, settings: tuple, positive, negative, known: Tensor, 
     made = torch.ones(b, frames, 1, h, w)
     made[:, :overlap] = 0
     latent = {"samples": samples, "noise_mask": made.flatten(0, 1)}
-    result = LumiereSampler.execute(model, seed, *settings, positive, negative, latent, 1.0, 0.0).result[0]
+    result = LumiereSampler.execute(
+        model,
+        seed,
+        *settings,
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
+        denoise=1.0,
+        dynamic_threshold=0.0,
+    ).result[0]
     return result["samples"].unflatten(0, (b, frames)).transpose(1, 2)

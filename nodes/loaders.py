@@ -114,7 +114,9 @@ def _image_patcher(files: list, dtype: str, disable_dynamic: bool = False, parts
     kind = {}
     if "ssr" in parts.config:
         kind["new_model"] = partial(LumiereSSRModel, ssr=ssr_config(parts))
-    return build_image_model(parts.image, parts.unet_config, parts.schedule, name, dtype, disable_dynamic, **kind)
+    return build_image_model(
+        parts.image, parts.unet_config, parts.schedule, name=name, dtype=dtype, disable_dynamic=disable_dynamic, **kind
+    )
 
 
 def _read_temporal(files: list) -> dict[str, Tensor]:

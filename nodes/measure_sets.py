@@ -82,7 +82,7 @@ class LumiereMeasureSets(io.ComfyNode):
 
         cache = Path(folder_paths.get_user_directory()) / "lumiere" / "features.jsonl"
         sets = [
-            read_set(paths, folder.name, net, protocol, cache, on_clip)
+            read_set(paths, folder.name, net, protocol=protocol, cache=cache, on_clip=on_clip)
             for paths, folder in zip(files, folders, strict=True)
         ]
         report = compare_sets(*sets, protocol.text(net), classes=net.classes)

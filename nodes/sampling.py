@@ -145,7 +145,7 @@ class LumiereSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         samples = sampling.fitted_samples(model, latent_image)
         out = {k: v for k, v in latent_image.items() if not k.startswith("downscale_ratio")}
-        sigmas = sampling.sigmas_of(model, steps, sampler_name, scheduler, denoise)
+        sigmas = sampling.sigmas_of(model, steps, sampler_name, scheduler=scheduler, denoise=denoise)
         if not len(sigmas):  # denoise 0: nothing is to be changed
             return io.NodeOutput({**out, "samples": samples})
         inflation = inflation_of(model)
@@ -153,7 +153,7 @@ class LumiereSampler(io.ComfyNode):
         clip_count(samples.shape[0], frames)
         share = inflation.temporal_config.shared_noise if inflation and frames > 1 else 0.0
         numbers = latent_image.get("batch_index") or range(samples.shape[0])
-        noise = ClipNoise.of_rows(seed, numbers, samples.shape[0], frames, share)
+        noise = ClipNoise.of_rows(seed, numbers, samples.shape[0], frames=frames, share=share)
         model = model.clone()
         model.model_options["transformer_options"][OWN_NOISE] = True
         if 0 < dynamic_threshold < 1:
@@ -162,8 +162,8 @@ class LumiereSampler(io.ComfyNode):
             model,
             noise,
             sampler_name,
-            sigmas,
-            samples,
+            sigmas=sigmas,
+            samples=samples,
             positive=positive,
             negative=negative,
             cfg=cfg,

@@ -92,7 +92,17 @@ class LumiereStyleSweep(io.ComfyNode):
             device.stop_if_interrupted()
             (mixed,) = LumiereStyleInterpolate.execute(model, style_model, alpha).args
             (made,) = LumiereSampler.execute(
-                mixed, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, 1.0, 0.0
+                mixed,
+                seed=seed,
+                steps=steps,
+                cfg=cfg,
+                sampler_name=sampler_name,
+                scheduler=scheduler,
+                positive=positive,
+                negative=negative,
+                latent_image=latent_image,
+                denoise=1.0,
+                dynamic_threshold=0.0,
             ).args
             clips.append(vae.decode(made["samples"]))
         images, columns = grid(clips)

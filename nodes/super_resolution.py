@@ -102,7 +102,14 @@ class LumiereTemporalMultidiffusion(io.ComfyNode):
         anchor_frame: bool = False,
         retain_first: bool = False,
     ) -> io.NodeOutput:
-        windows = Windows(context_length, context_overlap, weighting, closed_loop, anchor_frame, retain_first)
+        windows = Windows(
+            context_length,
+            context_overlap,
+            weighting,
+            closed_loop=closed_loop,
+            anchor_frame=anchor_frame,
+            retain_first=retain_first,
+        )
         return io.NodeOutput(with_windows(with_loop(model) if closed_loop else model, windows))
 
 
@@ -213,7 +220,15 @@ class LumiereSuperResolution(io.ComfyNode):
         latent = torch.zeros(1).expand(upscaler.latent_shape(model, low.shape, scale))
         sigmas = sampling.sigmas_of(model, steps, sampler_name, scheduler)
         samples = sampling.sample(
-            model, drawn, sampler_name, sigmas, latent, positive=positive, negative=negative, cfg=cfg, seed=seed
+            model,
+            drawn,
+            sampler_name,
+            sigmas=sigmas,
+            samples=latent,
+            positive=positive,
+            negative=negative,
+            cfg=cfg,
+            seed=seed,
         )
         if vae is None:
             return io.NodeOutput(samples.float().add_(1).div_(2).clamp_(0, 1).movedim(1, -1))

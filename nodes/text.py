@@ -131,6 +131,8 @@ class LumierePromptTravel(io.ComfyNode):
 def mixed(entries: tuple, weights: Tensor) -> list:
     """Return an entry of a CONDITIONING with a row for each frame, from those of the prompts.
 
+    `weights` is (frames, prompts).
+
     Raises:
         ValueError: the text encoder makes something that cannot be mixed.
     """

@@ -142,15 +142,15 @@ class LumiereTrainTemporal(io.ComfyNode):
         return run(
             cls,
             model[0],
-            clip[0],
-            vae[0],
-            videos,
-            texts,
-            name[0],
-            Settings(fps[0], length[0], size[0]),
-            stage[0],
-            options,
-            {key for key, value in options.items() if value != defaults[key]},
+            clip=clip[0],
+            vae=vae[0],
+            videos=videos,
+            texts=texts,
+            name=name[0],
+            wanted=Settings(fps[0], length[0], size[0]),
+            stage=stage[0],
+            options=options,
+            changed={key for key, value in options.items() if value != defaults[key]},
         )
 
 

@@ -69,7 +69,7 @@ class LumiereWorldClip(io.ComfyNode):
                 f"{free / 2**30:.0f} GiB are free. Lower length, width or height."
             )
         clip, cover = world.render_clip(
-            scene, length, fps, height, width, masks=True, on_part=device.stop_if_interrupted
+            scene, length, fps, height=height, width=width, masks=True, on_part=device.stop_if_interrupted
         )
         # Whole levels of 256, as in a file.
         images = to_uint8(clip).to(torch.float32) / 255.0

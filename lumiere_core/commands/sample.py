@@ -77,15 +77,15 @@ def main(options: argparse.Namespace) -> int:
         Request(
             prompt,
             options.negative,
-            options.seed,
-            options.frames,
-            height,
-            width,
-            options.steps,
-            options.cfg,
-            options.sampler,
-            options.scheduler,
-            options.threshold,
+            seed=options.seed,
+            num_frames=options.frames,
+            height=height,
+            width=width,
+            steps=options.steps,
+            cfg=options.cfg,
+            sampler=options.sampler,
+            scheduler=options.scheduler,
+            threshold=options.threshold,
         )
         for prompt in prompts
     ]
@@ -97,7 +97,7 @@ def main(options: argparse.Namespace) -> int:
         with tqdm(total=steps, desc=path.stem, unit="step", file=sys.stderr) as bar:
             frames = generate(models, request, on_step=lambda *_, bar=bar: bar.update())
         metadata = {"comment": f"{stamp}; prompt: {request.prompt}; seed: {options.seed}"}
-        write_mp4(path, frames, options.fps, metadata, options.scale)
+        write_mp4(path, frames, options.fps, metadata=metadata, scale=options.scale)
         sign_if_wanted(path, stamp)
         if options.sheet:
             picked = frames[evenly_spaced(len(frames), 16)]

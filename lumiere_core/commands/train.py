@@ -125,7 +125,9 @@ def cook(arguments: argparse.Namespace) -> int:
         tune(given.get("device", "cpu"))
         output = arguments.output or Path("runs") / Path(arguments.recipe).stem
         minutes = given.pop("minutes", None)
-        Kitchen(recipe, output, given, arguments.start, minutes, arguments.strategy).run(arguments.line or "")
+        Kitchen(recipe, output, given, start=arguments.start, minutes=minutes, strategy=arguments.strategy).run(
+            arguments.line or ""
+        )
     finally:
         leave()
     return 0

@@ -48,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
             scene = scene_from_caption(options.caption, options.seed)
         frames = _frames(scene, options, height, width)
         comment = f"lumiere procedural world; caption: {scene.caption}; seed: {options.seed}"
-        write_mp4(options.output, frames, options.fps, {"comment": comment}, options.scale)
+        write_mp4(options.output, frames, options.fps, metadata={"comment": comment}, scale=options.scale)
         sys.stdout.write(f"{options.output}: {scene.caption} ({scene.family})\n")
     if options.sheet is not None:
         rows = []
@@ -57,7 +57,7 @@ def main(options: argparse.Namespace) -> int:
                 scene = sample_scene(seed, "all", options.family)
             else:
                 scene = scene_from_caption(options.caption, seed)
-            rows.extend(_frames(scene, options, height, width, SHEET_COLUMNS))
+            rows.extend(_frames(scene, options, height, width=width, picked=SHEET_COLUMNS))
             sys.stdout.write(f"{scene.caption} ({scene.family})\n")
         save_image(contact_sheet(rows, SHEET_COLUMNS, scale=2), options.sheet)
         sys.stdout.write(f"{options.sheet}: {options.count} scenes\n")
@@ -81,4 +81,4 @@ def _frames(scene, options: argparse.Namespace, height: int, width: int, picked:
         raise ValueError(f"got {options.frames} frames, want at least 1")
     numbers = range(options.frames) if picked is None else evenly_spaced(options.frames, picked)
     times = [number / options.fps for number in numbers]
-    return to_uint8(render_frames([scene] * len(times), times, height, width, options.device)).numpy()
+    return to_uint8(render_frames([scene] * len(times), times, height, width=width, device=options.device)).numpy()

@@ -130,13 +130,18 @@ class Cache:
         return inside(self.folder, f"clips/{key}.safetensors")
 
     def write_clip(self, clip: Clip, tensors: dict[str, Tensor]) -> None:
-        """Store a clip; float16 is finer than the 256 levels of the pixels that it came from."""
+        """Store a clip; float16 is finer than the 256 levels of the pixels that it came from.
+
+        See `check_clip` for the tensors: `latents` (c, t, h, w), `context` (l, d).
+        """
         tensors = _half(tensors)
         save_file(tensors, self.clip_path(clip.key), {"caption": clip.caption, DIGEST: digest(tensors)})
         self.written += 1
 
     def read_clip(self, clip: Clip) -> dict[str, Tensor]:
         """Return the tensors of a clip that lies in a single file.
+
+        `latents` (c, t, h, w), `context` (l, d) and perhaps `y` (adm,).
 
         Raises:
             ValueError: it is damaged, or is not this clip.
@@ -184,6 +189,7 @@ class Cache:
         return clip
 
     def write_empty(self, height: int, width: int, tensors: dict[str, Tensor]) -> None:
+        """Store the embedding of the empty prompt for latents of a size: `context` (l, d) and perhaps `y` (adm,)."""
         tensors = _half(tensors)
         save_file(tensors, inside(self.folder, _empty_name(height, width)), {DIGEST: digest(tensors)})
 
@@ -196,7 +202,7 @@ class Cache:
         return True
 
     def read_empty(self, height: int, width: int) -> dict[str, Tensor]:
-        """Return the embedding of the empty prompt for latents of a size.
+        """Return the embedding of the empty prompt for latents of a size. `context` (l, d) and perhaps `y` (adm,).
 
         Raises:
             ValueError: the file is damaged.
@@ -219,7 +225,7 @@ def _empty_name(height: int, width: int) -> str:
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
-    """Return a hash of names, types, shapes and values."""
+    """Return a hash of names, types, shapes and values. Tensors of any shape."""
     found = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         value = value.detach().cpu().contiguous()
@@ -230,6 +236,8 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 def parse_tensors(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file, whose own hash of them must be right.
+
+    Tensors of any shape.
 
     Raises:
         Damaged: it is no whole file.
@@ -250,7 +258,7 @@ def parse_tensors(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def check_clip(data: bytes, clip: Clip, backbone: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a clip's file.
+    """Return the tensors of a clip's file. `latents` (c, t, h, w), `context` (l, d) and perhaps `y` (adm,).
 
     Raises:
         Damaged: the file is damaged, or holds another clip.

@@ -54,13 +54,16 @@ class PixelEncoders:
         }
 
     def encode(self, frames: Tensor) -> Tensor:
+        """Return (3, t, h, w) in [-1, 1] for frames (t, h, w, 3) uint8: pixels are their own latents."""
         return (frames.float() / 127.5 - 1).permute(3, 0, 1, 2)
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Return frames (t, h, w, 3) for (3, t, h, w)."""
         return to_uint8(latents)
 
     @torch.no_grad()
     def embed(self, caption: str, height: int, width: int) -> dict[str, Tensor]:
+        """Return `context` (l, d) and `y` (adm,) of a caption; the size does not matter."""
         context, pooled = self.text(pad_tokens([tokenize(caption, self.text.config.max_bytes)]))
         embedding = {"context": context[0]}
         if self.backbone["unet"]["adm_in_channels"]:

@@ -175,7 +175,7 @@ def parse_clip(row: Any, identity: str, dataset: dict[str, Any]) -> Clip:
     # Of about size x size pixels, and at most twice as wide as high or as high as wide.
     most = 4 * (dataset["settings"]["size"] + dataset["backbone"]["multiple"])
     _want(inside and max(shape[2:]) * ratio <= most, "shape", shape)
-    return Clip(key, row["caption"], row["start"], list(shape), shard)
+    return Clip(key, row["caption"], row["start"], shape=list(shape), shard=shard)
 
 
 def _want(fits: bool, name: str, value: Any) -> None:

@@ -143,7 +143,7 @@ def _look_at(
         cache.entries[entry.id] = entry
         entries.append(entry)
         if entry.again:
-            _make(cache, encoders, source, entry, sizes)
+            _make(cache, encoders, source, entry=entry, sizes=sizes)
         if time.monotonic() - written > INDEX_EVERY:
             _keep_also(cache, before)
             written = time.monotonic()
@@ -182,7 +182,7 @@ def _make(cache: Cache, encoders: Encoders, source: Source, entry: Entry, sizes:
     settings, report = cache.settings, Report()
     try:
         pieces = split(frames_at(source.path, settings.fps, report), settings.frames, sizes)
-        store_pieces(cache, encoders, source.caption, entry, pieces)
+        store_pieces(cache, encoders, source.caption, entry=entry, pieces=pieces)
         entry.again = False
     except Unusable as error:
         entry.again = False
@@ -203,7 +203,7 @@ def store_pieces(
             at = f"{piece.start / settings.fps:.2f} s"
             entry.reasons.append(f"{piece.length} frames from {at} on: a clip has {settings.frames}")
             continue
-        entry.clips.append(_store(cache, encoders, caption, entry.id, piece.start, piece.frames))
+        entry.clips.append(_store(cache, encoders, caption, identity=entry.id, start=piece.start, frames=piece.frames))
         entry.size = "{1}x{0}".format(*piece.frames.shape[1:3])
 
 

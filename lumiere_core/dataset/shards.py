@@ -82,6 +82,8 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def read(cache: Cache, name: str) -> dict[str, dict[str, Tensor]]:
     """Return the tensors of all clips that the index has in a shard, by their keys; read once from front to end.
 
+    `latents` (c, t, h, w), `context` (l, d).
+
     Raises:
         OSError: it cannot be read.
         ValueError: it is no tar file of clips, is damaged, or lacks one.

@@ -54,7 +54,7 @@ class Request:
             )
 
     def sigmas(self, schedule: Schedule) -> Tensor:
-        """Return the noise levels of the steps and a final 0, on the CPU."""
+        """Return the noise levels of the steps and a final 0, on the CPU. (steps + 1,)."""
         # As the host: for less denoising, the last steps of a longer run.
         longer = int(self.steps / self.denoise)
         return SCHEDULERS[self.scheduler](longer, schedule)[-self.steps - 1 :]
@@ -102,7 +102,7 @@ def generate(
             seen = known.tensor()
 
     def noise(step: int) -> Tensor:
-        frames = frame_noise(request.seed, request.num_frames, shape, step, shared)
+        frames = frame_noise(request.seed, request.num_frames, shape, step=step, share=shared)
         return frames.transpose(0, 1)[None].to(device)
 
     start = noise(0)
@@ -133,7 +133,7 @@ def generate(
     if request.sampler == "ddim":
         x = sample_ddim(denoise, x, sigmas, on_step)
     else:
-        x = sample_ddpm(denoise, x, sigmas, noise, on_step)
+        x = sample_ddpm(denoise, x, sigmas, step_noise=noise, on_step=on_step)
     if keep_float is not None:
         keep_float(x)
     return to_uint8(x[0])

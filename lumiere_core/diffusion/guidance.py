@@ -21,7 +21,10 @@ def classifier_free(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tens
 
 
 def guided(estimate: Callable[[Text], Tensor], text: Text, negative: Text, guidance_scale: float) -> Tensor:
-    """Return the guided estimate of what `estimate` makes of a text; it is asked once where the scale is 1."""
+    """Return the guided estimate of what `estimate` makes of a text; it is asked once where the scale is 1.
+
+    Estimates are (b, c, t, h, w).
+    """
     cond = estimate(text)
     return cond if guidance_scale == 1.0 else classifier_free(cond, estimate(negative), guidance_scale)
 

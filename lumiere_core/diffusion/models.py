@@ -112,7 +112,7 @@ def _built(parts: Parts, device: str) -> Models:
         if module is not None:
             module.to(device).eval().requires_grad_(False)
     ssr = ssr_config(parts) if "ssr" in parts.config else None
-    return Models(text, unet, temporal, Schedule(**parts.schedule), ssr)
+    return Models(text, unet, temporal, schedule=Schedule(**parts.schedule), ssr=ssr)
 
 
 def load_upscaler(weights: str | Path | list[Path] = BUNDLED_SSR, device: str = "cpu") -> tuple[Models, Parts]:

@@ -15,7 +15,10 @@ def levels(video: Tensor) -> Tensor:
 
 
 def copy_error(estimate: Tensor, clip: Tensor, known: Tensor) -> float:
-    """Root mean square error of the network's own answer where the clip is known; before anything is pasted."""
+    """Root mean square error of the network's own answer where the clip is known; before anything is pasted.
+
+    Clips are (1, 3, t, h, w), `known` (1, 1, t, h, w).
+    """
     error = (levels(estimate) - levels(clip)).square()
     mask = known[0].expand_as(error) > 0.5
     return error[mask].mean().sqrt().item()

@@ -66,7 +66,7 @@ class Conditioning:
         verdict = judge(made, wanted)
         found = {k: v for k, v in verdict.seen.items() if k in RIGHT}
         right = {k: v for k, v in verdict.right(wanted).items() if k in RIGHT}
-        numbers = numbers_of(case, levels_of(made), measures.levels(clip), condition, cover)
+        numbers = numbers_of(case, levels_of(made), measures.levels(clip), condition=condition, cover=cover)
         if condition is not None:
             numbers["copy_error"] = measures.copy_error(copy, condition.clip, condition.known)
         return {
@@ -212,7 +212,7 @@ def later_bar(name: str, records: list[Record], key: str, most: float | None = N
     middle = statistics.median(values)
     wanted, holds = (f"<= {most}", middle <= most) if most is not None else (f">= {least}", middle >= least)
     note = f"mean {statistics.fmean(values):.2f}, worst {values[0] if most is None else values[-1]:.2f}"
-    return [Bar(name, wanted, f"{middle:6.2f} (median of {len(values)})", holds, note)]
+    return [Bar(name, wanted, f"{middle:6.2f} (median of {len(values)})", held=holds, note=note)]
 
 
 def means(records: list[Record], *names: str) -> str:
@@ -228,4 +228,4 @@ def median_bar(name: str, records: list[Record], key: str, most: float) -> Bar:
         return Bar(name, f"<= {most}", "no cases", False)
     middle = statistics.median(values)
     note = f"mean {statistics.fmean(values):.2f}, worst {values[-1]:.2f}"
-    return Bar(name, f"<= {most}", f"{middle:6.2f} (median of {len(values)})", middle <= most, note)
+    return Bar(name, f"<= {most}", f"{middle:6.2f} (median of {len(values)})", held=middle <= most, note=note)

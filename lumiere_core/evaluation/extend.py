@@ -82,7 +82,7 @@ class Extend:
         def sample(number: int, known: Tensor) -> Tensor:
             return self._clip(case, case.seed + (number + 1) * SEEDS, known)
 
-        return extend(first, PIECES, OVERLAP, sample, anchor)
+        return extend(first, PIECES, OVERLAP, sample=sample, anchor=anchor)
 
     def bars(self, records: list[Record]) -> list[Bar]:
         """What is asked of the colours."""
@@ -94,7 +94,7 @@ class Extend:
             )
             limit = max(LEAST, LIMIT * alone)
             note = f"without an anchor {wild:.1f}, after one piece {alone:.1f}"
-            bars.append(Bar(f"drift of the {name}", f"<= {limit:.1f}", f"{tame:.1f}", tame <= limit, note))
+            bars.append(Bar(f"drift of the {name}", f"<= {limit:.1f}", f"{tame:.1f}", held=tame <= limit, note=note))
         return bars
 
 

@@ -131,7 +131,7 @@ class FromScratch(ABC):
             steps = self.settings.steps
             note = f"mean loss of the last {round(TAIL * steps)} of {steps} steps"
             got = f"{pair[0]:.4f} against {pair[1]:.4f}"
-            bars.append(Bar(name, "lower", got, pair[0] < pair[1], note))
+            bars.append(Bar(name, "lower", got, held=pair[0] < pair[1], note=note))
         write_curves(records, RESULTS / self.picture, self.starts, self.names)
         return bars
 
@@ -164,7 +164,7 @@ class FromScratch(ABC):
 
 
 def smoothed(losses: list[float], share: float = 0.1) -> Tensor:
-    """Return the running mean of a curve, without a start value that weighs too much."""
+    """Return the running mean of a curve, without a start value that weighs too much. (steps,)."""
     mean, weight, curve = 0.0, 0.0, []
     for loss in losses:
         mean, weight = mean * (1 - share) + loss * share, weight * (1 - share) + share

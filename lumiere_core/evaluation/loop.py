@@ -65,7 +65,13 @@ class Loop:
         mean = statistics.mean(closed)
         return [
             Bar("loops", f">= {CASES}", str(len(closed)), len(closed) >= CASES),
-            Bar("seam, mean", f"<= {SMOOTH}", f"{mean:.2f}", mean <= SMOOTH, f"as ever {statistics.mean(plain):.2f}"),
+            Bar(
+                "seam, mean",
+                f"<= {SMOOTH}",
+                f"{mean:.2f}",
+                held=mean <= SMOOTH,
+                note=f"as ever {statistics.mean(plain):.2f}",
+            ),
             Bar(f"  loops with a seam <= {SMOOTH}", "", f"{smooth}/{len(closed)}"),
             Bar("  worst seam", "", f"{max(closed):.2f}", note=f"as ever {max(plain):.2f}"),
         ]

@@ -93,7 +93,7 @@ def flicker_bar(records: list[Record]) -> Bar:
         return Bar(name, wanted, "no cases", False)
     mean = sum(ratios) / len(ratios)
     note = f"median {ratios[len(ratios) // 2]:.2f}"
-    return Bar(name, wanted, f"{mean:5.2f} (mean of {len(ratios)})", mean <= STILL, note)
+    return Bar(name, wanted, f"{mean:5.2f} (mean of {len(ratios)})", held=mean <= STILL, note=note)
 
 
 def details(records: list[Record]) -> list[Bar]:

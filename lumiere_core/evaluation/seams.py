@@ -106,7 +106,7 @@ class Seams:
         for kind, settings in KINDS.items():
             if settings is None:
                 overlap = OVERLAP
-                made = self.host.upscale(small, case.prompt, case.seed, STEPS, LENGTH, overlap)
+                made = self.host.upscale(small, case.prompt, case.seed, steps=STEPS, length=LENGTH, overlap=overlap)
                 if made is None:
                     continue
             else:
@@ -149,12 +149,12 @@ class Seams:
             got = mean(ratios)
             note = f"worst clip {max(ratios):.2f}"
             if kind.startswith("ours"):
-                bars.append(Bar(name, f"<= {LARGEST_SEAM}", f"{got:.3f}", got <= LARGEST_SEAM, note))
+                bars.append(Bar(name, f"<= {LARGEST_SEAM}", f"{got:.3f}", held=got <= LARGEST_SEAM, note=note))
             elif kind == "no overlap":
                 asked = f"> {LARGEST_SEAM}"  # else there are no seams to avoid
-                bars.append(Bar(name, asked, f"{got:.3f}", got > LARGEST_SEAM, note))
+                bars.append(Bar(name, asked, f"{got:.3f}", held=got > LARGEST_SEAM, note=note))
             else:
-                bars.append(Bar(name, "", f"{got:.3f}", None, note))
+                bars.append(Bar(name, "", f"{got:.3f}", held=None, note=note))
         for measure, title in (("psnr", "PSNR"), ("change_psnr", "PSNR of changes")):
             value = {
                 name: of_mean_error([r["truth"][name][measure] for r in records])
@@ -163,7 +163,13 @@ class Seams:
             gain = value["ours"] - value["bicubic"]
             note = f"{value['ours']:.2f} dB; bicubic {value['bicubic']:.2f} dB"
             bars.append(
-                Bar(f"{title} over bicubic", f">= {LEAST_GAIN} dB", f"{gain:+.2f} dB", gain >= LEAST_GAIN, note)
+                Bar(
+                    f"{title} over bicubic",
+                    f">= {LEAST_GAIN} dB",
+                    f"{gain:+.2f} dB",
+                    held=gain >= LEAST_GAIN,
+                    note=note,
+                )
             )
             over = value["ours"] - value["frame by frame"]
             asked = measure == "change_psnr"
@@ -191,7 +197,10 @@ def seam_ratio(frames: Tensor, overlap: int) -> float:
 
 
 def distances(made: Tensor, true: Tensor) -> dict[str, float]:
-    """Return PSNR in dB of uint8 clips and of their changes between neighbouring frames."""
+    """Return PSNR in dB of uint8 clips and of their changes between neighbouring frames.
+
+    Clips are (t, h, w, 3) uint8.
+    """
     error = made.double() - true.double()
     errors = {"psnr": error, "change_psnr": error.diff(dim=0)}
     return {name: round(decibels(float(value.square().mean())), 3) for name, value in errors.items()}
@@ -207,4 +216,4 @@ def of_mean_error(decibels_of: list[float]) -> float:
 
 def _clip(case: Case, frames: int, side: int) -> Tensor:
     """(t, h, w, 3) uint8 of the world, at 16 frames a second."""
-    return to_uint8(render_clip(case.scene, frames, 16.0, side, side))
+    return to_uint8(render_clip(case.scene, frames, 16.0, height=side, width=side))

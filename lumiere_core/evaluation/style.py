@@ -85,9 +85,9 @@ class StyleEvaluation:
     def cases(self) -> list[StyleCase]:
         cases = []
         for base in base_cases():
-            cases.append(StyleCase(f"{base.id}-{ORIGINAL}", base.prompt, ORIGINAL, 0.0, base))
+            cases.append(StyleCase(f"{base.id}-{ORIGINAL}", base.prompt, ORIGINAL, alpha=0.0, base=base))
             cases += [
-                StyleCase(self.case_id(base, style, alpha), base.prompt, style, alpha, base)
+                StyleCase(self.case_id(base, style, alpha), base.prompt, style, alpha=alpha, base=base)
                 for alpha in ALPHAS
                 for style in self.files
             ]
@@ -127,7 +127,7 @@ class StyleEvaluation:
         }
         if case.alpha == 1.0:  # how well the measures work on a perfect clip of this style
             count, side = len(clip.frames), clip.frames.shape[1]
-            real = real_clip(scene, kind_of(case.style), count, 16.0, side)
+            real = real_clip(scene, kind_of(case.style), count, fps=16.0, side=side)
             record["real_right"] = judge(real, scene).right(scene)
             record["real_place"] = measure_look(real, case.prompt, kind_of(case.style))[0]
         return record
@@ -252,14 +252,14 @@ def summary(style: str, records: list[Record]) -> list[Point]:
             Point(
                 alpha,
                 len(mine),
-                mean_place(mine),
-                mean_place(firsts),
-                sum(r["look"] == kind for r in mine),
-                ratio("amount"),
-                ratio("jitter"),
-                sum(bool(r["right"].get("motion")) for r in mine),
-                [bool(r["real_right"].get("motion")) for r in mine if "real_right" in r],
-                [r["real_place"] for r in mine if "real_place" in r],
+                place=mean_place(mine),
+                start=mean_place(firsts),
+                recognised=sum(r["look"] == kind for r in mine),
+                amount=ratio("amount"),
+                jitter=ratio("jitter"),
+                right=sum(bool(r["right"].get("motion")) for r in mine),
+                real_right=[bool(r["real_right"].get("motion")) for r in mine if "real_right" in r],
+                real_place=[r["real_place"] for r in mine if "real_place" in r],
             )
         )
     return points
@@ -276,14 +276,14 @@ def style_bars(style: str, points: list[Point]) -> list[Bar]:
         return [Bar(name, wanted, "no cases", False)]
     best = max(balanced or inside, key=lambda p: p.place if p.balanced else -abs(p.amount - 1))
     got = f"alpha {best.alpha}: {best.text()}" if balanced else f"none; nearest {best.alpha}: {best.text()}"
-    bars = [Bar(name, wanted, got, bool(balanced), f"{len(balanced)} of {len(inside)} alphas do")]
+    bars = [Bar(name, wanted, got, held=bool(balanced), note=f"{len(balanced)} of {len(inside)} alphas do")]
     if 1.0 in by_alpha:
         whole = by_alpha[1.0]
         verdict = f"shown: {whole.fault}" if whole.fault else "refuted: it moves as alpha 0 does"
         real = whole.real_right
         note = f"the oracle on perfect clips: {sum(real)}/{len(real)} motions right" if real else ""
-        bars.append(Bar(f"{style}: alpha 1 spoils the motion", "", verdict, None, note))
+        bars.append(Bar(f"{style}: alpha 1 spoils the motion", "", verdict, held=None, note=note))
     for p in points:
         note = f"{p.recognised} of {p.clips} look most like it"
-        bars.append(Bar(f"  {style}, alpha {p.alpha:.1f}", "", p.text(), None, note))
+        bars.append(Bar(f"  {style}, alpha {p.alpha:.1f}", "", p.text(), held=None, note=note))
     return bars

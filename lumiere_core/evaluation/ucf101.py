@@ -80,14 +80,14 @@ def main(options: argparse.Namespace) -> int:
     protocol = Protocol(options.frames, options.video_fps, options.resize, options.size)
     cache = options.output / "features.jsonl"
     sets = [
-        read_set(files, name, network, protocol, cache, _count(name))
+        read_set(files, name, network, protocol=protocol, cache=cache, on_clip=_count(name))
         for name, files in (("UCF101", real), ("made", made))
     ]
     report = compare_sets(*sets, protocol.text(network), correction=options.correction)
     score = None
     text = report.table()
     if scorer is not None:
-        scored = read_set(made, "made", scorer, protocol, cache, _count("made, for the score"))
+        scored = read_set(made, "made", scorer, protocol=protocol, cache=cache, on_clip=_count("made, for the score"))
         if len(scored.features) >= SPLITS:
             score, spread = inception_score(scored.features)
             text += f"\nInception Score {score:.4f} ± {spread:.4f} by {scorer.name}, weights sha256 {scorer.sha256}"

@@ -118,7 +118,9 @@ def measure_clip(
             continue
         values |= measure.values()
         curves |= measure.curves()
-    return Report(count, size, values, curves, missing, tuple(f for m in measures for f in m.figures))
+    return Report(
+        count, size, values, curves=curves, missing=missing, figures=tuple(f for m in measures for f in m.figures)
+    )
 
 
 def _bound(value: float | None) -> str:

@@ -22,7 +22,7 @@ def draw_curves(curves: dict[str, list[float]], borders: Iterable[int] = ()) -> 
     image = Image.new("RGB", (WIDTH, max(1, len(curves)) * PANEL), "white")
     draw = ImageDraw.Draw(image)
     for index, (name, curve) in enumerate(curves.items()):
-        _panel(draw, index * PANEL, name, curve, borders)
+        _panel(draw, index * PANEL, name, curve=curve, borders=borders)
     return image
 
 

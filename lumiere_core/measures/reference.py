@@ -20,14 +20,21 @@ class Fidelity(Measure):
 
     needs = ("reference",)
     figures = (
-        Figure("psnr", "dB", 0, None, "of the squared error over all frames; 108.13 = identical", "signal theory"),
+        Figure(
+            "psnr",
+            "dB",
+            0,
+            most=None,
+            text="of the squared error over all frames; 108.13 = identical",
+            source="signal theory",
+        ),
         Figure(
             "change_psnr",
             "dB",
             0,
-            None,
-            "the same of the changes from frame to frame: the motion's own error",
-            "this pack",
+            most=None,
+            text="the same of the changes from frame to frame: the motion's own error",
+            source="this pack",
         ),
     )
 
@@ -54,7 +61,16 @@ class Similarity(Measure):
     """SSIM against a reference of the same length."""
 
     needs = ("reference",)
-    figures = (Figure("ssim", "share", -1, 1, "mean over the frames; 1 = identical", "Wang et al. 2004, by kornia"),)
+    figures = (
+        Figure(
+            "ssim",
+            "share",
+            -1,
+            most=1,
+            text="mean over the frames; 1 = identical",
+            source="Wang et al. 2004, by kornia",
+        ),
+    )
 
     def __init__(self) -> None:
         self._ssim: list[float] = []
@@ -74,10 +90,22 @@ class Kept(Measure):
     needs = ("reference", "known")
     figures = (
         Figure(
-            "outside_exact", "share", 0, 1, "known pixels that equal the reference's (within half a level)", "this pack"
+            "outside_exact",
+            "share",
+            0,
+            most=1,
+            text="known pixels that equal the reference's (within half a level)",
+            source="this pack",
         ),
-        Figure("outside_error", "levels", 0, 255, "mean absolute difference of the known pixels", "this pack"),
-        Figure("outside_worst", "levels", 0, 255, "largest difference of a known pixel", "this pack"),
+        Figure(
+            "outside_error",
+            "levels",
+            0,
+            most=255,
+            text="mean absolute difference of the known pixels",
+            source="this pack",
+        ),
+        Figure("outside_worst", "levels", 0, most=255, text="largest difference of a known pixel", source="this pack"),
     )
 
     def __init__(self) -> None:

@@ -22,10 +22,10 @@ class HighFrequencies(Measure):
             "high_frequencies",
             "share",
             0,
-            1,
-            "energy over time (without the mean) above half the highest frequency; white noise about 0.5, slow motion "
+            most=1,
+            text="energy over time (without the mean) above half the highest frequency; white noise about 0.5, slow motion "
             "near 0, two frames in turn 1",
-            "this pack: Hann window, mean removed",
+            source="this pack: Hann window, mean removed",
         ),
     )
 

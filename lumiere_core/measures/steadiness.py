@@ -30,17 +30,17 @@ class Flicker(Measure):
             "flicker",
             "levels",
             0,
-            255,
-            "mean absolute difference of neighbouring frames; motion raises it too: read it beside `motion`",
-            "VBench's temporal flickering is 1 - flicker/255",
+            most=255,
+            text="mean absolute difference of neighbouring frames; motion raises it too: read it beside `motion`",
+            source="VBench's temporal flickering is 1 - flicker/255",
         ),
         Figure(
             "acceleration",
             "levels",
             0,
-            255,
-            "mean distance of a frame from the mean of its two neighbours; steady motion hardly raises it",
-            "this pack",
+            most=255,
+            text="mean distance of a frame from the mean of its two neighbours; steady motion hardly raises it",
+            source="this pack",
         ),
     )
 
@@ -66,15 +66,24 @@ class Frozen(Measure):
 
     frames = 2
     figures = (
-        Figure("frozen", "share", 0, 1, f"pairs of neighbours that differ by less than {STILL} levels", "this pack"),
-        Figure("frozen_longest", "frames", 1, None, "longest run of frames that stand still", "this pack"),
+        Figure(
+            "frozen",
+            "share",
+            0,
+            most=1,
+            text=f"pairs of neighbours that differ by less than {STILL} levels",
+            source="this pack",
+        ),
+        Figure(
+            "frozen_longest", "frames", 1, most=None, text="longest run of frames that stand still", source="this pack"
+        ),
         Figure(
             "repeated",
             "share",
             0,
-            1,
-            "in a clip that moves: frames shown twice (change under a tenth of the median), as by a wrong frame rate",
-            "this pack",
+            most=1,
+            text="in a clip that moves: frames shown twice (change under a tenth of the median), as by a wrong frame rate",
+            source="this pack",
         ),
     )
 
@@ -110,11 +119,11 @@ class Seams(Measure):
             "seam",
             "ratio",
             0,
-            None,
-            "change at the borders over the median change around each; 1 = not to be seen",
-            "this pack",
+            most=None,
+            text="change at the borders over the median change around each; 1 = not to be seen",
+            source="this pack",
         ),
-        Figure("seam_worst", "ratio", 0, None, "the same at the worst border", "this pack"),
+        Figure("seam_worst", "ratio", 0, most=None, text="the same at the worst border", source="this pack"),
     )
 
     def __init__(self, borders: Iterable[int] = ()) -> None:
@@ -145,9 +154,9 @@ class Loop(Measure):
             "loop_seam",
             "ratio",
             0,
-            None,
-            "change from the last frame to the first over the median change of the clip; 1 = a loop",
-            "this pack",
+            most=None,
+            text="change from the last frame to the first over the median change of the clip; 1 = a loop",
+            source="this pack",
         ),
     )
 
@@ -179,7 +188,10 @@ def changes(frames: Tensor, where: Tensor | None = None) -> list[float]:
 
 
 def flicker(frames: Tensor, where: Tensor | None = None) -> float:
-    """Return the mean of `changes`: the flicker of a clip, or of a region of it."""
+    """Return the mean of `changes`: the flicker of a clip, or of a region of it.
+
+    Frames are (t, h, w, 3) uint8.
+    """
     return mean(changes(frames, where))
 
 

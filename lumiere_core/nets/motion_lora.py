@@ -61,7 +61,7 @@ def read_motion_lora(
             missing.add(layer)
             continue
         found.setdefault(layer, {})[part] = value
-    _check(found, weights, unknown, foreign, missing, config, name)
+    _check(found, weights, unknown=unknown, foreign=foreign, missing=missing, config=config, name=name)
     return found, sorted(missing)
 
 

@@ -42,7 +42,8 @@ class MotionModule(nn.Module):
         self.norm = ops.GroupNorm(32, channels, eps=1e-6)
         self.proj_in = ops.Linear(channels, channels)
         self.layers = nn.ModuleList(
-            FrameAttention(channels, heads, table_frames, operations, attention) for _ in range(depth)
+            FrameAttention(channels, heads, table_frames, operations=operations, attention=attention)
+            for _ in range(depth)
         )
         self.ff_norm = ops.LayerNorm(channels)
         self.ff_in = ops.Linear(channels, channels * 8)
@@ -91,7 +92,7 @@ class FrameAttention(nn.Module):
         self.to_out = ops.Linear(channels, channels)
 
     def forward(self, y: Tensor) -> Tensor:
-        """Return n t c for n t c tokens."""
+        """Return (n, t, c) tokens for (n, t, c) tokens of t frames."""
         y = self.norm(y) + self.places(y)
         return self.to_out(self.attention(self.to_q(y), self.to_k(y), self.to_v(y), self.heads))
 

@@ -38,6 +38,8 @@ def ring_distances(t: int, device: torch.device) -> Tensor:
 def ring_places(numbers: Tensor, frames: int) -> Tensor:
     """Return the places of frames of a ring: there and back, slowly at both ends, so that they are nowhere torn.
 
+    Any shape, such as (b, t).
+
     Layers that are told places learnt one way through a clip, from 0 to 1. A ring goes that way and returns; at an even
     pace it would turn back at once, which those layers draw as a jump (seam 2.3 of the median change instead of 0.4).
 

@@ -108,7 +108,7 @@ class SSRNetwork(nn.Module):
         both = torch.cat([x, low], dim=1)
         if self.clips is not None:
             place = {"numbers": numbers, "clip_frames": clip_frames}
-            return low + self.clips(both, timesteps, context, y, checkpointing, **place)
+            return low + self.clips(both, timesteps, context, y, checkpointing=checkpointing, **place)
         t = x.shape[2]
         timesteps, context, y = (v.repeat_interleave(t, dim=0) for v in (timesteps, context, y))
         return low + unfold(self.unet(fold(both), timesteps, context, y), t)

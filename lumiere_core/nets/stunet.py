@@ -91,8 +91,10 @@ class SpaceTimeUNet(nn.Module):
 
         timesteps, context, y = per_frame(timesteps), per_frame(context), per_frame(y)
         emb = self.unet.embed(timesteps, y, x.dtype)
-        state = self.temporal.begin(length, timesteps, context, y, x.dtype, places, closed=closed)
-        call = _Call(self.temporal, state, emb, context, checkpointing and torch.is_grad_enabled())
+        state = self.temporal.begin(length, timesteps, context, y=y, dtype=x.dtype, places=places, closed=closed)
+        call = _Call(
+            self.temporal, state, emb, context=context, checkpointing=checkpointing and torch.is_grad_enabled()
+        )
 
         h = self.unet.to_patches(images)
         skips: list[Tensor] = []
@@ -122,10 +124,10 @@ class _Call:
     def block(self, plan: BlockPlan, layers: nn.ModuleList, h: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Run one block of the image U-Net and the temporal parts that follow its layers."""
         if not self.checkpointing:
-            return self._block(plan, layers, h, size, self.state)
+            return self._block(plan, layers, h, size=size, state=self.state)
         # The recomputation must start from the same place in time, so each block works on a copy.
         start = replace(self.state)
-        h = checkpoint(lambda x: self._block(plan, layers, x, size, replace(start)), h, use_reentrant=False)
+        h = checkpoint(lambda x: self._block(plan, layers, x, size=size, state=replace(start)), h, use_reentrant=False)
         self.state.level = plan.after
         return h
 
@@ -133,6 +135,6 @@ class _Call:
         self, plan: BlockPlan, layers: nn.ModuleList, h: Tensor, size: tuple[int, int] | None, state: TemporalState
     ) -> Tensor:
         for layer, part in zip(layers, plan.parts, strict=True):
-            h = run_layer(layer, h, state.at_level(self.emb), state.at_level(self.context), size)
+            h = run_layer(layer, h, state.at_level(self.emb), context=state.at_level(self.context), size=size)
             h = self.temporal.follow(part, plan.name, h, state)
         return h

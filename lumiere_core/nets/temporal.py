@@ -76,7 +76,10 @@ class TemporalState:
         return take_frames(x, self.numbers, x.shape[0] // self.num_frames)
 
     def mixed(self, level: int, before: Callable[[], Tensor], after: Tensor) -> Tensor:
-        """Return features between those before and after a temporal part of a level, at the current frame rate."""
+        """Return features between those before and after a temporal part of a level, at the current frame rate.
+
+        Features are ((b t), c, h, w).
+        """
         if self.strength is None:
             return after
         return self.strength.mixed(level, self.at_level(self.strength.mask), before(), after)
@@ -125,7 +128,7 @@ class TemporalLayers(nn.Module):
             factor = self.strides[level] // self.strides[level - 1] if level else 1
             resized = channels, config.temporal_kernel, factor, operations, config.repeat_ends
             if resize != "down":
-                inflation = self._inflation(name, level, channels, operations, attention)
+                inflation = self._inflation(name, level, channels, operations=operations, attention=attention)
             elif config.kind != MOTION_MODULE:
                 down = TemporalDownsample(*resized)
             if resize == "up" and config.kind != MOTION_MODULE:
@@ -142,8 +145,8 @@ class TemporalLayers(nn.Module):
                 config.condition_channels,
                 unet_config.context_dim,
                 unet_config.adm_in_channels,
-                operations,
-                config.coordinates,
+                operations=operations,
+                coordinates=config.coordinates,
             )
             if config.condition_channels
             else None
@@ -168,25 +171,32 @@ class TemporalLayers(nn.Module):
         if config.kind == MOTION_MODULE:
             if name == "middle_block" and not config.middle:
                 return None
-            return MotionModule(channels, config.depth, config.heads, config.table_frames, operations, attention)
+            return MotionModule(
+                channels,
+                config.depth,
+                config.heads,
+                table_frames=config.table_frames,
+                operations=operations,
+                attention=attention,
+            )
         if level == self.unet_config.num_levels - 1:
             return AttentionInflationBlock(
                 channels,
                 config.depth,
-                config.num_head_channels,
-                config.condition_channels,
-                operations,
-                attention,
-                config.coordinates,
+                head_channels=config.num_head_channels,
+                condition_channels=config.condition_channels,
+                operations=operations,
+                attention=attention,
+                coordinates=config.coordinates,
             )
         return ConvInflationBlock(
             channels,
             config.spatial_kernel,
-            config.temporal_kernel,
-            config.condition_channels,
-            operations,
-            config.coordinates,
-            config.repeat_ends,
+            temporal_kernel=config.temporal_kernel,
+            condition_channels=config.condition_channels,
+            operations=operations,
+            coordinates=config.coordinates,
+            repeat_ends=config.repeat_ends,
         )
 
     def known_features(self, known: Tensor) -> Tensor:
@@ -285,11 +295,17 @@ class TemporalLayers(nn.Module):
         return max((i for i, transformer in enumerate(transformers) if transformer), default=0)
 
     def follow(self, part: str | None, name: str, h: Tensor, state: TemporalState) -> Tensor:
-        """Run the temporal part, one of `BlockPlan.parts`, that follows a layer of a block; None leaves h as it is."""
+        """Run the temporal part, one of `BlockPlan.parts`, that follows a layer of a block; None leaves h as it is.
+
+        Features are ((b t), c, h, w).
+        """
         return h if part is None else getattr(self, part)(name, h, state)
 
     def inflate(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
-        """Run the inflation block after the last residual or transformer layer of a block."""
+        """Run the inflation block after the last residual or transformer layer of a block.
+
+        Features are ((b t), c, h, w).
+        """
         block = self.block(name)
         if block is None or block.inflation is None:
             return h
@@ -302,7 +318,10 @@ class TemporalLayers(nn.Module):
         return state.mixed(state.level, lambda: h, after)
 
     def downsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
-        """Shorten time after a spatial downsampling, unless these layers keep every frame."""
+        """Shorten time after a spatial downsampling, unless these layers keep every frame.
+
+        ((b t), c, h, w) -> ((b t/s), c, h, w).
+        """
         down, frames = self.block(name).down, state.level_frames
         after = h if down is None else down(h, frames, state.closed)
         state.level += 1
@@ -313,7 +332,10 @@ class TemporalLayers(nn.Module):
         return state.mixed(state.level, lambda: take_frames(h, kept, len(h) // frames), after)
 
     def upsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
-        """Lengthen time after a spatial upsampling, unless these layers keep every frame."""
+        """Lengthen time after a spatial upsampling, unless these layers keep every frame.
+
+        ((b t), c, h, w) -> ((b t s), c, h, w).
+        """
         up, level = self.block(name).up, state.level
         after = h if up is None else up(h, state.level_frames, state.closed)
         state.level -= 1

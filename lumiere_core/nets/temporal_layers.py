@@ -37,6 +37,7 @@ class TemporalConv(nn.Module):
         self.conv = operations.Conv2d(channels, channels, (kernel, 1), stride=(stride, 1), padding=padding)
 
     def forward(self, x: Tensor, num_frames: int, closed: bool = False) -> Tensor:
+        """((b t), c, h, w) -> the same, or ((b t/s), c, h, w) with a stride s; `closed`: the last frame is before the first."""
         c, h, w = x.shape[1:]
         if x.is_cuda:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -53,7 +54,7 @@ class TemporalDownsample(TemporalConv):
     """1-D temporal convolution, initialised to the identity, then a stride (Lumiere App. B)."""
 
     def __init__(self, channels: int, kernel: int, stride: int, operations: Any, repeat_ends: bool = False) -> None:
-        super().__init__(channels, kernel, operations, stride, repeat_ends)
+        super().__init__(channels, kernel, operations, stride=stride, repeat_ends=repeat_ends)
 
 
 class TemporalUpsample(nn.Module):
@@ -65,6 +66,7 @@ class TemporalUpsample(nn.Module):
         self.conv.duplicates, self.conv.repeat_ends = stride, repeat_ends
 
     def forward(self, x: Tensor, num_frames: int, closed: bool = False) -> Tensor:
+        """((b t), c, h, w) -> ((b t s), c, h, w); `closed`: the last frame is before the first."""
         x = x.unflatten(0, (-1, num_frames))
         x = around(self.conv, x, self.conv.padding[0]) if closed else self.conv(x)
         return x.flatten(0, 2)  # b t duplicates c h w
@@ -177,6 +179,7 @@ class ConvInflationBlock(nn.Module):
         self.proj = ops.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None, closed: bool = False) -> Tensor:
+        """((b t), c, h, w) and the frame vectors ((b t), d) or None -> ((b t), c, h, w)."""
         in_place = not torch.is_grad_enabled()  # the results of the norms are ours to overwrite
         h = F.silu(self.norm(self.conv(x)), in_place)
         h = self.temporal_norm(self.temporal_conv(h, num_frames, closed))
@@ -212,6 +215,7 @@ class TemporalAttention(nn.Module):
         self.to_out = ops.Linear(channels, channels)
 
     def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None, closed: bool = False) -> Tensor:
+        """((b t), c, h, w) and the frame vectors ((b t), d) or None -> ((b t), c, h, w)."""
         h, w = x.shape[-2:]
         y = self.norm(x)
         if self.modulation is not None and frame_vector is not None:
@@ -254,12 +258,15 @@ class AttentionInflationBlock(nn.Module):
                 "even width. Choose another one."
             )
         self.layers = nn.ModuleList(
-            TemporalAttention(channels, heads, condition_channels, operations, attention, coordinates)
+            TemporalAttention(
+                channels, heads, condition_channels, operations=operations, attention=attention, coordinates=coordinates
+            )
             for _ in range(depth)
         )
         self.proj = operations.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None, closed: bool = False) -> Tensor:
+        """((b t), c, h, w) and the frame vectors ((b t), d) or None -> ((b t), c, h, w)."""
         h = x
         for layer in self.layers:
             h = layer(h, num_frames, frame_vector, closed)

@@ -184,7 +184,10 @@ def patchify(x: Tensor, patch_size: int, basis: Tensor | None = None) -> Tensor:
 
 
 def unpatchify(x: Tensor, patch_size: int, size: tuple[int, int], basis: Tensor | None = None) -> Tensor:
-    """Inverse of `patchify` for images of the given height and width; with a basis, of what lies in its span."""
+    """Inverse of `patchify` for images of the given height and width; with a basis, of what lies in its span.
+
+    (n, k, h / p, w / p) -> (n, c, h, w).
+    """
     if patch_size == 1:
         return x
     if basis is not None:  # faster than a transposed convolution

@@ -46,7 +46,7 @@ def load_backbone(
 
 
 def read_prefixed(files: list[Path], prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return the tensors of files whose names begin with a prefix, without it; nothing else is read."""
+    """Return the tensors of files whose names begin with a prefix, without it; nothing else is read. A state dict."""
     from safetensors import safe_open
 
     state = {}

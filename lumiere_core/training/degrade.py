@@ -43,7 +43,9 @@ def degrade(frames: Tensor, scale: int, generator: torch.Generator) -> Tensor:
 
     if chance[6] < MOVED:
         length = 3 + 2 * int(chance[7] * (LONGEST - 1) / 2)
-        frames = kornia.filters.motion_blur(frames, length, 360 * chance[8], 0.0, "replicate", "bilinear")
+        frames = kornia.filters.motion_blur(
+            frames, length, angle=360 * chance[8], direction=0.0, border_type="replicate", mode="bilinear"
+        )
     sigma = 0.3 + chance[1] * (MAX_BLUR - 0.3)
     size = 2 * round(2.5 * sigma) + 1
     low = kornia.filters.gaussian_blur2d(frames, (size, size), (sigma, sigma))

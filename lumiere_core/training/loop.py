@@ -76,7 +76,7 @@ def train(
     """
     folder, team = Path(folder), Team.of(run.network)
     with only_writer(folder, f"train {run.name}") if team.first else contextlib.nullcontext():
-        return _train(run, folder, team, resume, progress, on_step)
+        return _train(run, folder, team, resume=resume, progress=progress, on_step=on_step)
 
 
 def _train(
@@ -90,7 +90,9 @@ def _train(
     optimizer = make_optimizer(run.module, options)
     ema, step, log = Ema(run.module, options.ema_decay), 0, Log(folder)
     if resume:
-        step = load_state(folder, run.module, ema, optimizer, run.name, options, run.data)
+        step = load_state(
+            folder, run.module, ema=ema, optimizer=optimizer, name=run.name, options=options, data=run.data
+        )
     if team.first:
         log.rewind(step)
 
@@ -103,7 +105,9 @@ def _train(
         }
 
     def save() -> None:
-        save_state(folder if team.first else None, run.module, ema, optimizer, facts_at(step) | run.data)
+        save_state(
+            folder if team.first else None, run.module, ema, optimizer=optimizer, facts=facts_at(step) | run.data
+        )
         if team.first:
             log.write_tables(run.name)
 

@@ -85,7 +85,7 @@ def activation_bytes(
         text = torch.empty(batch, *context)
         y = torch.empty(batch, unet_config.adm_in_channels) if unet_config.adm_in_channels else None
     with _Peak() as peak:
-        network(x, steps, text, y, checkpointing).square().mean().backward()
+        network(x, steps, text, y, checkpointing=checkpointing).square().mean().backward()
     return peak.most
 
 
@@ -96,7 +96,12 @@ def predicted_bytes(
     frozen = sum(p.numel() * p.element_size() for p in unet.parameters())
     trained = sum(p.numel() for p in temporal.parameters()) * 4
     activations = activation_bytes(
-        unet.config, temporal, tuple(shape), context, options.batch_size, options.checkpointing
+        unet.config,
+        temporal,
+        tuple(shape),
+        context=context,
+        batch=options.batch_size,
+        checkpointing=options.checkpointing,
     )
     if options.precision == "bfloat16":
         activations = activations * 6 // 10  # most of them in half precision, norms in full

@@ -29,6 +29,7 @@ class Delta(nn.Module):
         self.up, self.down = up, down
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight, (out, in) or (out, in, k, k), with its low-rank change added."""
         return weight + (self.up.flatten(1) @ self.down.flatten(1)).view_as(weight)
 
 
@@ -57,6 +58,7 @@ class MotionLoRAPart(Part):
         deltas.to(options.device)
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: Facts) -> None:
+        """Write the motion LoRA of a state dict, in the layout that its kind has."""
         layers, names = self.models.temporal, self.module.names
         deltas = {name: {"up": state[f"up.{key}"], "down": state[f"down.{key}"]} for key, name in names.items()}
         unet = self.models.unet.config

@@ -52,7 +52,7 @@ class Part(ABC):
 
     @abstractmethod
     def export(self, state: dict[str, Tensor], folder: Path, facts: Facts) -> None:
-        """Write the file for use.
+        """Write the file for use. `state` is a state dict.
 
         Args:
             state: the module's parameters by name; their running means.
@@ -90,6 +90,7 @@ class TextPart(Part):
         super().__init__(reader, reader, None, options.device)
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: Facts) -> None:
+        """Write text.safetensors from the state dict."""
         weights = {f"text.{k.removeprefix('encoder.')}": v for k, v in state.items() if k.startswith("encoder.")}
         metadata = metadata_for("lumiere text encoder", {"text": self.config.to_dict()}, **facts)
         save_file(to_half(weights), folder / self.file, metadata)
@@ -110,6 +111,7 @@ class ImagePart(Part):
         self.size, self.style = [options.height, options.width], style or {}
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: Facts) -> None:
+        """Write image.safetensors from the state dict."""
         config = {
             "unet": self.models.unet.config.to_dict(),
             "schedule": self.models.schedule.to_dict(),
@@ -153,6 +155,7 @@ class DeltasPart(Part):
         self.module.requires_grad_(True)
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: Facts) -> None:
+        """Write the LoRA, or the whole fine-tune, from the state dict."""
         config = {"style": self.style | {"rank": self.rank, "layers": self.layers}}
         metadata = metadata_for(f"{self.style['name']} style", config, **facts)
         metadata["modelspec.architecture"] += "/lora"
@@ -191,6 +194,7 @@ class TemporalPart(Part):
         self.size = size
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: Facts) -> None:
+        """Write temporal.safetensors from the state dict."""
         unet = self.models.unet.config
         config = {"unet": unet.to_dict(), "temporal": self.module.config.to_dict()}
         if self.size:
@@ -213,7 +217,7 @@ class UpscalerPart(Part):
             choose_parameters(module, options.only)
 
     def export(self, state: dict[str, Tensor], folder: Path, facts: Facts) -> None:
-        """Write one file: the spatial part, and the temporal layers once they are trained."""
+        """Write one file: the spatial part, and the temporal layers once they are trained. `state` is a state dict."""
         models = self.models
         config = {
             "ssr": models.ssr.to_dict(),

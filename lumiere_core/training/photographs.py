@@ -60,7 +60,7 @@ class Photographs:
         low = (centres - half).amin(0).floor().int().sub(BORDER).clamp(min=0)
         high = torch.minimum((centres + half).amax(0).ceil().int() + BORDER, full.int())
         seen = picture[:, low[0] : high[0], low[1] : high[1]].float() / 127.5 - 1
-        views = [_view(seen, c - low, s, height, width) for c, s in zip(centres, scales, strict=True)]
+        views = [_view(seen, c - low, s, height=height, width=width) for c, s in zip(centres, scales, strict=True)]
         clip = torch.cat(views, dim=1)
         return clip.flip(-1) if chance[7] < 0.5 else clip
 

@@ -120,7 +120,7 @@ def enlarged_sheet(models: Models, size: tuple[int, int], frames: int, folder: P
 
 
 def psnr(frames: Tensor, true: Tensor) -> float:
-    """Return the peak signal-to-noise ratio of uint8 frames in dB."""
+    """Return the peak signal-to-noise ratio of uint8 frames in dB. Both are (t, h, w, 3)."""
     return float(10 * torch.log10(255**2 / F.mse_loss(frames.double(), true.double()).clamp(min=1e-9)))
 
 
@@ -137,7 +137,9 @@ def clips_sheet(models: Models, source: CachedClips, device: str, folder: Path, 
             Text(*(None if v is None else v[None] for v in found)).to(device)
             for found in (text_of(clip.tensors), source.empty(latents))
         )
-        made = sample_clip(models.denoiser(), text, empty, latents.shape, cfg, SEED + index, device)
+        made = sample_clip(
+            models.denoiser(), text, empty=empty, shape=latents.shape, cfg=cfg, seed=SEED + index, device=device
+        )
         videos += [to_pixels(latents, rgb).numpy(), to_pixels(made.cpu(), rgb).numpy()]
         words += [f"real: {clip.caption}", f"step {step}: {clip.caption}"]
     frames = contact_frames(videos, words, columns=2)

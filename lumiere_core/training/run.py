@@ -67,11 +67,14 @@ class Run:
         self.network = shared(self.network, strategy)
 
     def pieces(self, number: int) -> list[Callable[[], Tensor]]:
-        """Return functions whose losses add up to the mean of a batch's; each is to be followed by a backward pass."""
+        """Return functions whose losses add up to the mean of a batch's; each is to be followed by a backward pass.
+
+        Each is a scalar.
+        """
         return [partial(self._piece, batch) for batch in self.batches(number)]
 
     def loss(self, number: int) -> Tensor:
-        """Return the mean loss of a batch."""
+        """Return the mean loss of a batch. A scalar."""
         return torch.stack([piece() for piece in self.pieces(number)]).sum()
 
     def losses(self, batch: Batch) -> Tensor:
@@ -106,6 +109,7 @@ class ReadingRun(Run):
     """
 
     def losses(self, batch: Batch) -> Tensor:
+        """Return (b,) cross-entropies, the mean over the attributes of a scene."""
         logits = self.network(batch.x0)
         parts = [F.cross_entropy(logits[name], target, reduction="none") for name, target in batch.more.items()]
         return torch.stack(parts).mean(dim=0)

@@ -124,7 +124,9 @@ def text_run(stage: str, files: Files, options: TrainOptions, config: Config) ->
     part = TextPart(start.text_config if start else TextConfig.from_dict(config.get("text", {})), options)
     if start:
         load_into(part.module.encoder, start.text, f"text encoder of {files.init_from.name}")
-    return ReadingRun(stage, options, Captions(options, part.config.max_bytes), part, partial(previews.readings, part))
+    return ReadingRun(
+        stage, options, Captions(options, part.config.max_bytes), part=part, preview=partial(previews.readings, part)
+    )
 
 
 def image_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
@@ -136,7 +138,7 @@ def image_run(stage: str, files: Files, options: TrainOptions, config: Config) -
     schedule = start.schedule if start and "schedule" in start.config else config.get("schedule", {})
     models = Models(text, unet, None, Schedule(**schedule))
     part = ImagePart(models, options)
-    return Run(stage, options, WorldStills(options, models.encode), part, _sheet(part, options, 1))
+    return Run(stage, options, WorldStills(options, models.encode), part=part, preview=_sheet(part, options, 1))
 
 
 def temporal_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
@@ -144,7 +146,7 @@ def temporal_run(stage: str, files: Files, options: TrainOptions, config: Config
     start, conditional = files.start("temporal"), stage == "condition"
     if files.data is None:
         text, (unet, schedule) = _text_encoder(files.text), _image_model(files.image)
-        layers = start_layers(unet.config, config.get("temporal", {}), options, start, conditional)
+        layers = start_layers(unet.config, config.get("temporal", {}), options, start=start, conv_cond=conditional)
         return world_clips_run(stage, Models(text, unet, layers, schedule), options)
     clips = open_clips(files.data)
     unet, schedule = load_backbone(files.checkpoint, clips.cache.backbone, _frozen_dtype(options))
@@ -152,7 +154,7 @@ def temporal_run(stage: str, files: Files, options: TrainOptions, config: Config
     clip = {"frames_per_clip": settings.frames, "fps": settings.fps}
     if asked is None:
         asked = own_config(unet.config) if start is None else {}
-    layers = start_layers(unet.config, asked, options, start, conditional, **clip)
+    layers = start_layers(unet.config, asked, options, start=start, conv_cond=conditional, **clip)
     return cached_clips_run(stage, Models(None, unet, layers, schedule), clips, options)
 
 
@@ -162,8 +164,8 @@ def world_clips_run(stage: str, models: Models, options: TrainOptions) -> Run:
     part = TemporalPart(models, options, conditional, [options.height, options.width])
     source = WorldClips(options, models.encode, conditional)
     known = previews.every_other_begins if conditional else previews.nothing_known
-    sheet = _sheet(part, options, options.num_frames, previews.MOVING_PROMPTS, known)
-    return Run(stage, options, source, part, sheet)
+    sheet = _sheet(part, options, options.num_frames, prompts=previews.MOVING_PROMPTS, known=known)
+    return Run(stage, options, source, part=part, preview=sheet)
 
 
 def cached_clips_run(stage: str, models: Models, clips: Clips, options: TrainOptions) -> Run:
@@ -175,7 +177,7 @@ def cached_clips_run(stage: str, models: Models, clips: Clips, options: TrainOpt
     size = [side * ratio for side in shapes.pop()] if len(shapes) == 1 else None
     part = TemporalPart(models, options, conditional, size)
     sheet = partial(previews.clips_sheet, models, source, options.device)
-    return Run(stage, options, source, part, sheet, _about(models, clips, source, options))
+    return Run(stage, options, source, part=part, preview=sheet, about=_about(models, clips, source, options))
 
 
 def motion_lora_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
@@ -195,7 +197,14 @@ def lora_clips_run(stage: str, models: Models, clips: Clips, options: TrainOptio
     source = CachedClipsForLoRA(options, clips, models.temporal.total_stride)
     about = _about(models, clips, source, options)
     part = MotionLoRAPart(models, options)
-    return Run(stage, options, source, part, partial(previews.clips_sheet, models, source, options.device), about)
+    return Run(
+        stage,
+        options,
+        source,
+        part=part,
+        preview=partial(previews.clips_sheet, models, source, options.device),
+        about=about,
+    )
 
 
 def ssr_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
@@ -218,11 +227,18 @@ def ssr_run(stage: str, files: Files, options: TrainOptions, config: Config) -> 
     if options.num_frames > 1:
         has = start if start.temporal else None
         temporal = start_layers(unet_config, config.get("temporal", {}), options, has)
-    models = Models(text, unet, temporal, Schedule(**(start.schedule if start else config.get("schedule", {}))), ssr)
+    models = Models(
+        text, unet, temporal, schedule=Schedule(**(start.schedule if start else config.get("schedule", {}))), ssr=ssr
+    )
     size = tuple(config.get("size", (256, 256)))
     photographs = None if files.images is None else Photographs(Path(files.images))
-    source, part = WorldCrops(options, models.encode, ssr, size, photographs), UpscalerPart(models, options)
-    return Run(stage, options, source, part, partial(previews.enlarged_sheet, models, size, options.num_frames))
+    source, part = (
+        WorldCrops(options, models.encode, ssr, size=size, photographs=photographs),
+        UpscalerPart(models, options),
+    )
+    return Run(
+        stage, options, source, part=part, preview=partial(previews.enlarged_sheet, models, size, options.num_frames)
+    )
 
 
 def style_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
@@ -244,7 +260,7 @@ def style_run(stage: str, files: Files, options: TrainOptions, config: Config) -
         source = Pictures(options, models.encode, Path(files.images))
     style = {"name": _title(files, options), "words": words, "base": f"{image.name} {sha256(image)}"}
     part = DeltasPart(models, options, style) if options.rank else ImagePart(models, options, style)
-    return Run(stage, options, source, part, _sheet(part, options, 1))
+    return Run(stage, options, source, part=part, preview=_sheet(part, options, 1))
 
 
 def _encoded_style_run(stage: str, files: Files, options: TrainOptions) -> Run:
@@ -318,7 +334,7 @@ def _about(models: Models, clips: Clips, source: CachedClips, options: TrainOpti
     frozen, trained = (sum(p.numel() for p in module.parameters()) for module in (unet, layers))
     largest = max(clips.flat, key=lambda c: c.shape[1] * c.shape[2] * c.shape[3])
     shape = [largest.shape[0], source.frames(), *largest.shape[2:]]
-    bytes_ = predicted_bytes(unet, layers, shape, tuple(clips[0].tensors["context"].shape), options)
+    bytes_ = predicted_bytes(unet, layers, shape, context=tuple(clips[0].tensors["context"].shape), options=options)
     return (
         f"{family_name(unet.config)}: {frozen / 1e6:.0f} M parameters frozen, {trained / 1e6:.0f} M in training; "
         f"{source.describe()}; predicted peak memory {readable(bytes_)}"

@@ -32,7 +32,7 @@ class Ema:
 
 
 def whole(value: Tensor) -> Tensor:
-    """Return a tensor whose parts may lie in several processes (FSDP); all of them must call this."""
+    """Return a tensor whose parts may lie in several processes (FSDP); all of them must call this. Any shape."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
@@ -96,7 +96,7 @@ def load_state(
         ValueError: the state is of another run, or damaged; what differs is named.
     """
     tensors, facts = load_file(folder / FILE)
-    _check_facts(folder, facts, name, options, data)
+    _check_facts(folder, facts, name, options=options, data=data)
     parameters = dict(module.named_parameters())
     for part in ("model", "ema"):
         saved = {k: v for k, v in tensors.items() if k.startswith(f"{part}.")}
@@ -138,7 +138,7 @@ def saved_step(folder: Path) -> int:
 def is_of(folder: Path, name: str, options: TrainOptions, data: dict[str, str]) -> bool:
     """Tell whether the state in a folder is one that this run may go on from; see `load_state`."""
     try:
-        _check_facts(folder, _facts(folder), name, options, data)
+        _check_facts(folder, _facts(folder), name, options=options, data=data)
     except ValueError:
         return False
     return True

@@ -108,6 +108,7 @@ class TextModel(torch.nn.Module):
         return context.to(device), pooled.to(device)
 
     def load_sd(self, state: dict[str, Tensor]) -> tuple[list[str], list[str]]:
+        """Load a state dict; returns (missing keys, unexpected keys)."""
         assign = getattr(self, "can_assign_sd", False)
         return self.encoder.load_state_dict(state, strict=False, assign=assign)
 
@@ -116,7 +117,7 @@ class TextModel(torch.nn.Module):
 
 
 def build_clip(state: dict[str, Tensor], config: TextConfig, name: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:
-    """Return the text encoder as a CLIP; `name` is the checkpoint's, for messages.
+    """Return the text encoder as a CLIP; `name` is the checkpoint's, for messages. `state` is a state dict.
 
     Raises:
         ValueError: keys or shapes do not fit.

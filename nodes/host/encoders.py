@@ -52,18 +52,21 @@ class HostEncoders:
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
+        """Return latents (c, t, h, w) of frames (t, h, w, 3) uint8."""
         return encode_frames(self.model, self.vae, frames.float() / 255)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
+        """Return frames (t, h, w, 3) of latents (c, t, h, w)."""
         samples = self.model.model.process_latent_out(latents.float().permute(1, 0, 2, 3))
         return (self.vae.decode(samples) * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 
     @torch.no_grad()
     def embed(self, caption: str, height: int, width: int) -> dict[str, Tensor]:
+        """Return `context` (l, d) and perhaps `y` (adm,) of a caption for pictures of height x width pixels."""
         tokens = self.clip.tokenize(caption)
         context, pooled = self.clip.encode_from_tokens(tokens, return_pooled=True)
-        return embedding(self.model, context, pooled, height, width)
+        return embedding(self.model, context, pooled, height=height, width=width)
 
 
 def _usable(part: Any) -> bool:

@@ -37,11 +37,11 @@ class Rows:
         return self.rows % self.clip_frames
 
     def padded(self, padding: Tensor) -> Rows:
-        """Return the rows with `padded_frames`'s frames."""
+        """Return the rows with `padded_frames`'s frames. `padding` is (k,)."""
         return Rows(take_frames(self.rows, padding, dim=1), self.total, self.clip_frames)
 
     def published(self, numbers: Tensor) -> dict:
-        """Return what the layers of a level are told; `numbers` are its frames, `TemporalState.numbers`."""
+        """Return what the layers of a level are told; `numbers` are its frames, `TemporalState.numbers`. (k,)."""
         return published(take_frames(self.rows, numbers, dim=1), self.total)
 
 
@@ -97,6 +97,8 @@ def _rows(options: dict, count: int) -> tuple[list[int], int]:
 
 def fitted(value: Tensor, total: int, dim: int = 0) -> Tensor:
     """Return a per-frame thing with a row for each of `total` frames, as the host fits it: repeated, then cut.
+
+    (n, …) -> (total, …) on axis `dim`.
 
     One row, which is for all frames, stays one.
     """

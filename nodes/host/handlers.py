@@ -169,7 +169,7 @@ class Clips:
         unet = executor.class_obj
         with models.attention_options(options), clip_norms(self.norms, unet, layers, length):
             places = layers.places(rows.numbers, rows.clip_frames, loop).repeat(clips // len(rows.numbers), 1)
-            state = layers.begin(length, steps, text, pooled, x.dtype, places, whole_loop)
+            state = layers.begin(length, steps, context=text, y=pooled, dtype=x.dtype, places=places, closed=whole_loop)
             if strength is not None:
                 state.strength = replace(strength, mask=padded(strength.mask))
             known = padded(options.get(CONDITION))
@@ -178,8 +178,8 @@ class Clips:
                 known = layers.known_features(torch.cat([clip * mask, mask], dim=1))
             options = features.at_full_rate(options, partial(FullRate, state, padding, frames, unpadded))
             plans = _plans_of(unet, layers)
-            options[KEY] = _Call(layers, state, plans.places, unet.input_blocks[0][0], rows, known)
-            control = control_at_levels(control, plans.plans, state, clips, padded)
+            options[KEY] = _Call(layers, state, plans.places, first=unet.input_blocks[0][0], rows=rows, known=known)
+            control = control_at_levels(control, plans.plans, state, clips=clips, padded=padded)
             out = executor(padded(x), steps, text, pooled, control, options, **kwargs)
         if RUN in options:
             options[RUN].temporal_calls += state.calls
@@ -195,6 +195,8 @@ def control_at_levels(
     padded: Callable[[Tensor | None], Tensor | None],
 ) -> dict[str, list] | None:
     """Take ControlNet residuals at the frame rate of the block that they are added to, never averaged.
+
+    Residuals are (n, c, h, w).
 
     The host pops the last entry of a list for each block: `input` runs with the encoder, `output` holds the
     residuals of the encoder's skips and runs with the decoder, from the deepest skip up.

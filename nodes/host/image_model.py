@@ -33,6 +33,7 @@ class CleanData(comfy.model_sampling.X0):
     """The network answers with the clean data over `sigma_data`, which the host's own class leaves out."""
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """Return the network's answer (n, c, h, w) as it is: it predicts clean data."""
         return model_output * self.sigma_data
 
 
@@ -69,9 +70,11 @@ class PixelFormat(comfy.latent_formats.LatentFormat):
     latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
     def process_in(self, latent: Tensor) -> Tensor:
+        """Return (n, c, h, w) as it is: pixels are not scaled."""
         return latent
 
     def process_out(self, latent: Tensor) -> Tensor:
+        """Return (n, c, h, w) as it is: pixels are not scaled."""
         return latent
 
 
@@ -85,6 +88,7 @@ class LumiereModelConfig(comfy.supported_models_base.BASE):
         return False
 
     def process_vae_state_dict(self, state_dict) -> dict[str, Tensor]:
+        """Return the state dict of the pixel VAE, which holds nothing."""
         return {"pixel_space_vae": torch.tensor(1.0)}
 
 
@@ -155,7 +159,7 @@ def build_image_model(
     disable_dynamic: bool = False,
     new_model: Callable[..., LumiereModel] = LumiereModel,
 ) -> comfy.model_patcher.ModelPatcher:
-    """Return a MODEL of the image U-Net alone.
+    """Return a MODEL of the image U-Net alone. `state` is a state dict.
 
     Args:
         state: of the image U-Net, LDM keys without a prefix.

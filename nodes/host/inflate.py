@@ -106,7 +106,7 @@ def inflate(
 
     dtype = _temporal_dtype(model)
     source = reload or _Keep(state)
-    patcher = _temporal_patcher(state, unet_config, config, dtype, model.load_device)
+    patcher = _temporal_patcher(state, unet_config, config, dtype=dtype, load_device=model.load_device)
     patcher.cached_patcher_init = (_reload_temporal_patcher, (source, unet_config, config, dtype, model.load_device))
 
     inflated = model.clone()
@@ -115,10 +115,19 @@ def inflate(
     inflated.set_attachments(
         KEY,
         Inflation(
-            unet_config, config, frames_per_clip, title, dict(sha256 or {}), image_recorded, trained_size, training
+            unet_config,
+            config,
+            frames_per_clip=frames_per_clip,
+            title=title,
+            sha256=dict(sha256 or {}),
+            image_recorded=image_recorded,
+            trained_size=trained_size,
+            training=training,
         ),
     )
-    watch = WatchRun(frames_per_clip, config.frames_per_clip, trained_size, config.conv_cond, config.fps)
+    watch = WatchRun(
+        frames_per_clip, config.frames_per_clip, trained_size, takes_conditions=config.conv_cond, fps=config.fps
+    )
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, warn_of_hidden_handlers),
         (WrappersMP.PREPARE_SAMPLING, budget),

@@ -75,7 +75,7 @@ def begin(executor, noise, *args, latent_shapes=None, **kwargs):
 
 
 def turned(executor, model, conds, x_in: Tensor, timestep: Tensor, model_options: dict):
-    """CALC_COND_BATCH: turn the clip and all that comes per frame, and turn the answers back.
+    """CALC_COND_BATCH: turn the clip and all that comes per frame, and turn the answers back. `x_in` is (n, c, …).
 
     Inside windows nothing is turned: those of a loop go around by themselves.
     """
@@ -83,7 +83,7 @@ def turned(executor, model, conds, x_in: Tensor, timestep: Tensor, model_options
     turns = options.get(LOOP)
     if not isinstance(turns, Turns) or WINDOW in options or HOST_WINDOW in options or x_in.shape != turns.shape:
         return executor(model, conds, x_in, timestep, model_options)
-    whole = WholeClip(model, conds, x_in, turns.axis, 0)
+    whole = WholeClip(model, conds, x_in, axis=turns.axis, overlap=0)
     if turns.axis and whole.frames != turns.frames:
         raise ValueError("guide frames behind a clip, as LTX-Video's, cannot be a part of a loop. Remove the guides.")
     rows = turns.rows(step_of(options, timestep))
@@ -96,11 +96,11 @@ def turned(executor, model, conds, x_in: Tensor, timestep: Tensor, model_options
 
 
 def put_back(answer: Tensor, places: list[int], axis: int) -> Tensor:
-    """Return the rows of an answer in the order of the clip."""
+    """Return the rows of an answer in the order of the clip. (n, c, …)."""
     return answer.index_select(axis, torch.tensor(places, device=answer.device).argsort())
 
 
 def step_of(options: dict, timestep: Tensor) -> int:
-    """Return the number of the sampler's step, by its noise level."""
+    """Return the number of the sampler's step, by its noise level. `timestep` is (n,)."""
     sigmas = options.get("sample_sigmas")
     return 0 if sigmas is None else int((sigmas[:-1] > timestep.max().to(sigmas) * (1 + 1e-4)).sum())

@@ -77,7 +77,7 @@ def lora_patches(
         ValueError: the file is damaged, no motion LoRA, or for other temporal layers.
     """
     weights = patcher.model.state_dict()
-    found, left_out = read_motion_lora(read_weights(path), weights, unet_config, config, path.name)
+    found, left_out = read_motion_lora(read_weights(path), weights, unet_config, config=config, name=path.name)
     names = {"up": "lora_up.weight", "down": "lora_down.weight", "alpha": "alpha"}
     lora = {f"{layer}.{names[part]}": value for layer, parts in found.items() for part, value in parts.items()}
     return comfy.lora.load_lora(lora, {layer: f"{layer}.weight" for layer in found}), left_out

@@ -73,11 +73,14 @@ class ClipNoise:
         size = tuple(shape[1:])
         clips = itertools.groupby(self.rows, key=itemgetter(0))
         return torch.cat(
-            [frame_noise(seed, [number for _, number in rows], size, step, self.share) for seed, rows in clips]
+            [
+                frame_noise(seed, [number for _, number in rows], size, step=step, share=self.share)
+                for seed, rows in clips
+            ]
         )
 
     def initial(self, samples: Tensor) -> Tensor:
-        """Return the noise that the run starts from."""
+        """Return the noise that the run starts from. (n, c, h, w), as the samples."""
         return self.at_step(samples.shape, 0)
 
     def sampler(self, name: str) -> comfy.samplers.KSAMPLER:
@@ -123,6 +126,7 @@ class SharingNoise:
     lumiere_frames, lumiere_share = 0, 0.0  # frames of a clip, 0 = all; `TemporalConfig.shared_noise`
 
     def noise_scaling(self, sigma, noise: Tensor, latent_image, *args, **kwargs) -> Tensor:
+        """Return the noised (n, c, h, w) samples, with the common part in the noise of a clip's frames."""
         frames = self.lumiere_frames or len(noise)
         if self.lumiere_share and not _in_run.get() and frames > 1 and noise.ndim == 4 and noise.any():
             noise = with_common(noise, int(noise[0].double().sum().mul(1 << 40)), frames, self.lumiere_share)

@@ -80,7 +80,7 @@ class WatchRun:
         guider.model_options.setdefault("transformer_options", {})[RUN] = run
         if frames > 1:
             run.live = self._live(guider.model_patcher, frames, len(sigmas) - 1)
-        watched = _Steps(callback, sigmas, frames, latent_format, run.live)
+        watched = _Steps(callback, sigmas, frames, latent_format=latent_format, clip=run.live)
         out = executor(noise, latent_image, sampler, sigmas, denoise_mask, watched, *rest, **kwargs)
         cut = guider.model_options["transformer_options"].get(WINDOWS)
         seen = frames if cut is None else min(frames, cut.windows.length)  # may have become shorter
@@ -123,6 +123,8 @@ class WatchRun:
 def hard_mask(mask: Tensor | None, guider) -> Tensor | None:
     """Return the noise mask of a run; a soft one of Lumiere Apply Condition is 1 wherever anything is generated.
 
+    Any shape, such as (n, 1, h, w).
+
     The network is told of a yes or no, and the paste-back mixes. Differential Diffusion makes its own use of what is soft.
     """
     ours = any(NEEDS_CONDITION in entry for entries in guider.conds.values() for entry in entries)
@@ -132,7 +134,10 @@ def hard_mask(mask: Tensor | None, guider) -> Tensor | None:
 
 
 def say_what_is_known(conds: dict[str, list[dict]], mask: Tensor | None) -> dict[str, list[dict]]:
-    """Return the prompts with what a noise mask alone says is known; the host would round it, and call 0.49 known."""
+    """Return the prompts with what a noise mask alone says is known; the host would round it, and call 0.49 known.
+
+    The mask is (n, 1, h, w).
+    """
     if mask is None:
         return conds
     hard = 1 - is_known(1 - mask[:, :1]).to(mask)

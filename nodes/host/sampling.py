@@ -74,7 +74,7 @@ def sigmas_of(
     Raises:
         ValueError: the scheduler cannot make any of so few steps.
     """
-    run = comfy.samplers.KSampler(model, steps, model.load_device, sampler, scheduler, denoise, model.model_options)
+    run = comfy.samplers.KSampler(model, steps, device=model.load_device, sampler=sampler, scheduler=scheduler, denoise=denoise, model_options=model.model_options)
     if len(run.sigmas) and not (run.sigmas.isfinite().all() and run.sigmas.max() > 0):
         raise ValueError(
             f"the scheduler {scheduler} gives no noise levels for {steps} step(s) at denoise {denoise:g}. Use more steps, "
@@ -102,12 +102,12 @@ def sample(
     return comfy.sample.sample_custom(
         model,
         noise.initial(samples),
-        cfg,
-        noise.sampler(sampler),
-        sigmas,
-        positive,
-        negative,
-        samples,
+        cfg=cfg,
+        sampler=noise.sampler(sampler),
+        sigmas=sigmas,
+        positive=positive,
+        negative=negative,
+        latent_image=samples,
         noise_mask=noise_mask,
         callback=lambda step, denoised, x, _: preview(step, denoised, x, steps),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,

@@ -31,7 +31,7 @@ class MotionStrength:
 
 
 def at_sigma(options: dict, sampling: Any, sigma: Tensor) -> None:
-    """Leave of the run's strengths in a call's options those that act at its noise level."""
+    """Leave of the run's strengths in a call's options those that act at its noise level. `sigma` is (n,)."""
     if STRENGTH in options:
         now = float(sigma.max())
         options[STRENGTH] = [
@@ -76,7 +76,7 @@ def _mask(mask: Tensor, rows: Rows, x: Tensor) -> Tensor:
 
 
 def still_rows(strength: Strength | None) -> Tensor | None:
-    """Return which rows of a call nothing may move, as booleans; None = no row."""
+    """Return which rows of a call nothing may move, as booleans; None = no row; (n,)."""
     if strength is None or strength.mask is None:
         return None
     still = strength.mask.flatten(1).amax(dim=1) == 0

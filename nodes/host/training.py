@@ -78,16 +78,16 @@ def run(
         raise ValueError(
             "a motion LoRA changes temporal layers, and this MODEL has none. Put Apply Lumiere Temporal Layers before this node."
         )
-    chosen = _options(stage, options, changed, wanted, str(device))
+    chosen = _options(stage, options, changed, wanted=wanted, device=str(device))
     stem = _stem(name)
     # Graphs run in inference mode; what is made in it can never have gradients.
     with torch.inference_mode(False), torch.enable_grad():
         frozen, encoders = _image_model(model, clip, vae)
         if stage == "style":
-            trainer = _style(frozen, encoders, videos, captions, wanted, chosen, stem)
+            trainer = _style(frozen, encoders, videos=videos, captions=captions, wanted=wanted, options=chosen, name=stem)
         else:
             cache = clips_of(encoders, videos, captions, wanted)
-            layers = _layers(model, frozen, wanted, chosen, stage == "condition")
+            layers = _layers(model, frozen, wanted, options=chosen, conv_cond=stage == "condition")
             build = lora_clips_run if stage == LORA else cached_clips_run
             trainer = build(stage, dataclasses.replace(frozen, temporal=layers), open_clips(cache.folder), chosen)
         model_management.unload_all_models()
@@ -218,11 +218,11 @@ def _layers(model: Any, frozen: Models, wanted: Settings, options: TrainOptions,
     config, clips = frozen.unet.config, {"frames_per_clip": wanted.frames, "fps": wanted.fps}
     inflation, patcher = inflation_of(model), temporal_patcher(model)
     if inflation is None or patcher is None:
-        return start_layers(config, own_config(config), options, None, conv_cond, **clips)
+        return start_layers(config, own_config(config), options, start=None, conv_cond=conv_cond, **clips)
     own = {"unet": config.to_dict(), "temporal": inflation.temporal_config.to_dict()}
     state = {k: torch.empty(v.shape).copy_(v) for k, v in patcher.model.state_dict().items()}
     parts = Parts(config=own, temporal=state, sha256={inflation.title: ""})
-    return start_layers(config, {}, options, parts, conv_cond, **clips)
+    return start_layers(config, {}, options, start=parts, conv_cond=conv_cond, **clips)
 
 
 def _style(
@@ -236,7 +236,7 @@ def _style(
 ) -> Run:
     """Return the run of a LoRA on the frames of videos, which are pictures of a style."""
     file = Path(folder_paths.get_temp_directory()) / "lumiere" / f"{name} pictures.safetensors"
-    pictures_of(encoders, videos, captions, wanted.size, options.words, file)
+    pictures_of(encoders, videos, captions, size=wanted.size, words=options.words, file=file)
     style = {"name": name, "words": options.words, "base": f"MODEL {encoders.backbone['sha256']['MODEL']}"}
     auto = "all" if encoders.backbone["ratio"] == 1 else "attention"
     source, part = EncodedPictures(options, file), DeltasPart(frozen, options, style, auto)

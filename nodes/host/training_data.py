@@ -45,7 +45,7 @@ def clips_of(encoders: HostEncoders, videos: list, captions: list[str], settings
         try:
             frames = _frames(video, settings.fps, report)
             with torch.inference_mode():  # what is stored is read back without it
-                store_pieces(cache, encoders, caption, entry, split(frames, settings.frames, sizes))
+                store_pieces(cache, encoders, caption, entry=entry, pieces=split(frames, settings.frames, sizes))
         except Unusable as error:
             entry.reasons.append(str(error))
         entry.notes = report.notes
@@ -119,4 +119,4 @@ def pictures_of(encoders: HostEncoders, videos: list, captions: list[str], size:
             "Choose the most typical ones."
         )
     with torch.inference_mode():
-        encode_pictures(pictures, encoders, file, size, size, words)
+        encode_pictures(pictures, encoders, file, height=size, width=size, words=words)

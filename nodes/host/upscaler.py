@@ -46,7 +46,7 @@ def latent_shape(model: comfy.model_patcher.ModelPatcher, low: torch.Size, scale
 
 
 def decode(vae: object, samples: Tensor, frames: int) -> Tensor:
-    """Decode latents a few frames at a time into one IMAGE."""
+    """Decode latents a few frames at a time into one IMAGE. (n, c, h, w) -> [n, H, W, 3]."""
     result, bar = None, comfy.utils.ProgressBar(samples.shape[0])
     for start in range(0, samples.shape[0], frames):
         model_management.throw_exception_if_processing_interrupted()

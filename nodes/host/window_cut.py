@@ -77,10 +77,13 @@ class WholeClip:
         latents, guides = self.state.slice_for_window(window, [])
         x, shapes = (latents[0], [latents[0].shape]) if len(latents) == 1 else comfy.utils.pack_latents(latents)
         numbers = [*([] if anchor is None else [anchor]), *rows]
-        return OneWindow(self, window, torch.tensor(numbers), x, shapes, guides)
+        return OneWindow(self, window, torch.tensor(numbers), x=x, shapes=shapes, guides=guides)
 
     def joined(self, latents: list[Tensor]) -> Tensor:
-        """Return whole answers in the layout of `x`; guide frames are answered by themselves, as the host does."""
+        """Return whole answers in the layout of `x`; guide frames are answered by themselves, as the host does.
+
+        Each is (b, c, t, …).
+        """
         guides = self.state.guide_latents
         whole = [
             latent if guide is None else torch.cat([latent, guide], dim=self.axis)
@@ -117,7 +120,7 @@ class OneWindow:
         return {WINDOW: tuple(rows), FRAMES: published(self.numbers[None], self.whole.frames)}
 
     def timestep(self, timestep: Tensor) -> Tensor:
-        """Return the noise levels of the window's rows."""
+        """Return the noise levels of the window's rows. (n,) -> (k,)."""
         per_frame = self.whole.axis == 0 and len(timestep) == self.whole.frames
         return take_frames(timestep, self.numbers) if per_frame else timestep
 

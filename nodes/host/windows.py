@@ -127,7 +127,7 @@ class Start:
         windows = self.windows
         if guider.model_patcher.attachments.get(LOOP):
             windows = replace(windows, closed_loop=True)
-        run = _Run(windows, frames, clips, axis, noise.shape)
+        run = _Run(windows, frames, clips, axis=axis, shape=noise.shape)
         if len(windows.plan(frames, clips)) > 1:
             features.refuse_in_windows(guider.model_options.get("transformer_options", {}))
         # The guider's options are a copy made for this run.
@@ -176,13 +176,18 @@ def budget(executor, model, noise_shape, conds, model_options=None, **kwargs):
 
 
 def in_windows(executor, model, conds, x_in: Tensor, timestep: Tensor, model_options: dict):
-    """CALC_COND_BATCH: denoise window by window; after an out-of-memory error in shorter windows."""
+    """CALC_COND_BATCH: denoise window by window; after an out-of-memory error in shorter windows.
+
+    `x_in` is (n, c, …).
+    """
     run = model_options.get("transformer_options", {}).get(WINDOWS)
     if run is None or x_in.shape != run.shape:  # inside another's windows
         return executor(model, conds, x_in, timestep, model_options)
     while True:
         try:
-            return _denoise(run, executor, model, conds, x_in, timestep, model_options)
+            return _denoise(
+                run, executor, model=model, conds=conds, x_in=x_in, timestep=timestep, model_options=model_options
+            )
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -225,7 +230,7 @@ def _denoise(run: _Run, executor, model, conds, x_in, timestep, model_options):
     windows = run.windows.plan(run.frames, run.clips)
     if len(windows) == 1:
         return executor(model, conds, x_in, timestep, model_options)
-    whole = WholeClip(model, conds, x_in, run.axis, run.windows.overlap)
+    whole = WholeClip(model, conds, x_in, axis=run.axis, overlap=run.windows.overlap)
     blends = [[Blend(latent, run.axis) for latent in whole.latents] for _ in conds]
     progress = _Progress(model_options, timestep, len(windows))
     clip = getattr(model_options.get("transformer_options", {}).get(RUN), "live", None)

@@ -123,24 +123,24 @@ def _safetensors(path: Path, device: str) -> Network:
         return Network(
             "I3D",
             sha256(path),
-            i3d.LEAST_FRAMES,
-            False,
-            i3d.SIZE,
-            True,
-            lambda x: move(x / 127.5 - 1),
-            lambda x: i3d.i3d_logits(x, state),
+            frames=i3d.LEAST_FRAMES,
+            exact=False,
+            size=i3d.SIZE,
+            classes=True,
+            prepare=lambda x: move(x / 127.5 - 1),
+            run=lambda x: i3d.i3d_logits(x, state),
         )
     if any(mark in state for mark in c3d.MARKS):
         return Network(
             "C3D",
             sha256(path),
-            c3d.FRAMES,
-            True,
-            c3d.SIZE,
-            True,
+            frames=c3d.FRAMES,
+            exact=True,
+            size=c3d.SIZE,
+            classes=True,
             # The first release's mean clip is nearly flat; its mean is taken from the levels, blue first.
-            lambda x: move(x.flip(1) - x.new_tensor([90.0, 98.0, 102.0]).view(1, 3, 1, 1, 1)),
-            lambda x: c3d.c3d_logits(x, state),
+            prepare=lambda x: move(x.flip(1) - x.new_tensor([90.0, 98.0, 102.0]).view(1, 3, 1, 1, 1)),
+            run=lambda x: c3d.c3d_logits(x, state),
         )
     raise ValueError(
         f"{path.name} holds neither I3D ({i3d.MARK}) nor C3D ({' or '.join(c3d.MARKS)}); its first weights are "
@@ -167,7 +167,14 @@ def _onnx(path: Path) -> Network:
         return torch.from_numpy(session.run(None, {feed.name: x.numpy()})[0]).flatten(1)
 
     return Network(
-        f"ONNX {path.stem}", sha256(path), frames, shape[2] is not None, size, True, lambda x: x / 127.5 - 1, run
+        f"ONNX {path.stem}",
+        sha256(path),
+        frames=frames,
+        exact=shape[2] is not None,
+        size=size,
+        classes=True,
+        prepare=lambda x: x / 127.5 - 1,
+        run=run,
     )
 
 
@@ -201,12 +208,12 @@ def _transformers(path: Path, device: str) -> Network:
     return Network(
         {"videomae": "VideoMAE", "vjepa2": "V-JEPA 2"}[config.model_type],
         sha256(weights),
-        length,
-        True,
-        side,
-        False,
-        lambda x: _to(device, (x / 255 - mean) / std),
-        run,
+        frames=length,
+        exact=True,
+        size=side,
+        classes=False,
+        prepare=lambda x: _to(device, (x / 255 - mean) / std),
+        run=run,
     )
 
 

@@ -106,7 +106,7 @@ def compare_sets(
     if classes and len(made.features) >= SPLITS:
         values["inception"], values["inception_std"] = inception_score(made.features)
     how = {**how, "covariance": f"divided by n - {correction}" if correction else "divided by n"}
-    return SetReport(real, made, how, values, tuple(_warnings(real, made)))
+    return SetReport(real, made, how, values=values, warnings=tuple(_warnings(real, made)))
 
 
 def _warnings(real: ClipSet, made: ClipSet) -> list[str]:

@@ -36,6 +36,7 @@ class Moments:
         return self
 
     def covariance(self, correction: int = 1) -> Tensor:
+        """Return the (d, d) covariance, divided by n - correction."""
         return self.scatter / (self.count - correction)
 
 
@@ -80,6 +81,8 @@ def kernel_interval(
     first: Tensor, second: Tensor, share: float = 0.95, draws: int = 200, seed: int = 0
 ) -> tuple[float, float]:
     """Return a percentile bootstrap interval of `kernel_distance`: clips are drawn again with replacement.
+
+    Features are (n, d).
 
     A clip that was drawn twice is not compared with itself, or the distance would be biased.
     """

@@ -76,7 +76,9 @@ class CachedClips(Source):
         x0 = torch.stack([sample.latents for sample in group])
         known = self.condition(x0, samples).to(device) if self.known else None
         place = torch.stack([sample.place for sample in group]).to(device)
-        return Batch(number, samples, x0.to(device), text.to(device), None, known, {"numbers": place})
+        return Batch(
+            number, samples, x0=x0.to(device), text=text.to(device), objects=None, known=known, more={"numbers": place}
+        )
 
     def sample(self, number: int) -> _Sample:
         """Return sample `number` of the run: which clip, which of its frames, and whether its text is dropped."""
@@ -102,7 +104,7 @@ class CachedClips(Source):
         return _Sample(number, latents, text, place)
 
     def empty(self, latents: Tensor) -> Text:
-        """Return the empty prompt for latents of a size."""
+        """Return the empty prompt for latents of a size. Latents are (b, c, t, h, w), the text states (b, l, d)."""
         ratio = self.clips.cache.backbone["ratio"]
         return text_of(self.clips.cache.read_empty(*(side * ratio for side in latents.shape[-2:])))
 

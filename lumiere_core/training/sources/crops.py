@@ -86,7 +86,7 @@ class WorldCrops(WorldSource):
             clips = iter(next(rendered)[0] if left else ())
             frames = [mine[row].to(options.device) if row in mine else next(clips) for row in range(len(chosen))]
             captions = ["" if row in mine else scene.caption for row, scene in enumerate(chosen)]
-            found.append(self._batch(number, samples, frames, place, self.text(captions, samples)))
+            found.append(self._batch(number, samples, frames, place=place, text=self.text(captions, samples)))
         return found
 
     def _photographs(self, samples: Sequence[int], frames: int) -> dict[int, Tensor]:

@@ -81,7 +81,7 @@ class WorldStills(WorldSource):
         scenes = self.scenes(batches)
         pictures = self.pictures(scenes, batches, masks=self.options.object_weight > 0)
         return [
-            Batch(number, samples, x0, self.text([scene.caption for scene in chosen], samples), objects)
+            Batch(number, samples, x0, text=self.text([scene.caption for scene in chosen], samples), objects=objects)
             for number, samples, chosen, (x0, objects) in zip(numbers, batches, scenes, pictures, strict=True)
         ]
 
@@ -116,7 +116,11 @@ class StyledStills(WorldStills):
             ]
             captions = named([scene.caption for scene in chosen], self.words, random)
             weights = objects if options.object_weight > 0 else None
-            drawn.append(Batch(number, samples, torch.cat(styled)[:, :, None], self.text(captions, samples), weights))
+            drawn.append(
+                Batch(
+                    number, samples, torch.cat(styled)[:, :, None], text=self.text(captions, samples), objects=weights
+                )
+            )
         return drawn
 
 
@@ -159,11 +163,11 @@ class WorldClips(WorldSource):
             Batch(
                 number,
                 samples,
-                x0,
-                self.text([scene.caption for scene in chosen], samples),
-                objects,
-                self.condition(x0, objects, samples) if self.known else None,
-                {"numbers": place.to(x0.device)} | ({"clip_frames": length} if length > self.whole else {}),
+                x0=x0,
+                text=self.text([scene.caption for scene in chosen], samples),
+                objects=objects,
+                known=self.condition(x0, objects, samples) if self.known else None,
+                more={"numbers": place.to(x0.device)} | ({"clip_frames": length} if length > self.whole else {}),
             )
             for (number, length, samples), chosen, place, (x0, objects) in zip(
                 parts, scenes, places, clips, strict=True
@@ -187,7 +191,10 @@ class WorldClips(WorldSource):
         return start * slack + torch.arange(length)
 
     def seconds(self, numbers: Tensor) -> Tensor:
-        """Return the moments of frames; a clip of more frames than a scene shows the scene more slowly."""
+        """Return the moments of frames; a clip of more frames than a scene shows the scene more slowly.
+
+        (b, t), as the numbers.
+        """
         return numbers / self.options.fps * min(1.0, self.whole / numbers.shape[1])
 
     def condition(self, clips: Tensor, covers: Tensor, samples: Sequence[int]) -> Tensor:
