@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .host_process import run_verb
+from ..host_process import run_verb
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -48,12 +48,12 @@ def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..clips.media import check_mp4, contact_sheet, evenly_spaced, save_image, write_mp4
+    from ..device import check_device
     from ..diffusion.generate import Request, generate
     from ..diffusion.models import load_models
     from ..files import check_target
     from ..provenance import generated_by
     from ..provenance.credentials import sign_if_wanted, wanted
-    from .device import check_device
 
     prompts, paths = _jobs(options)
     check_device(options.device)

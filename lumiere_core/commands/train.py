@@ -53,11 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     import torch
 
+    from ..device import check_device, tune
     from ..training.memory import measured_bytes, readable
     from ..training.options import given_options, page
     from ..training.parallel import join, joined, leave
     from ..training.stages import Files, build, options_for
-    from .device import check_device, tune
 
     stage, output = arguments.stage, arguments.output
     if arguments.list_options:
@@ -103,10 +103,10 @@ def cook(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: something was given that is not for a recipe.
     """
+    from ..device import check_device, tune
     from ..training.options import FIELDS, flag, given_options
     from ..training.parallel import join, joined, leave
     from ..training.recipes import Kitchen, load_recipe
-    from .device import check_device, tune
 
     given, recipe = given_options(arguments), load_recipe(arguments.recipe)
     others = ("stage", "text", "image", "init_from", "data", "checkpoint", "images", "config")
@@ -161,7 +161,7 @@ def encode(files: Any, options: Any) -> None:
     Raises:
         ValueError: it cannot.
     """
-    from .host_process import run_verb
+    from ..host_process import run_verb
 
     size = "--height", options.height, "--width", options.width
     status = run_verb(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..commands.host_process import Worker, WorkerError
+from ..host_process import Worker, WorkerError
 
 logger = logging.getLogger("lumiere")
 

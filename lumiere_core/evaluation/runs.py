@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..commands.host_process import Worker, WorkerError
 from ..files import Record, write_text
+from ..host_process import Worker, WorkerError
 from ..measures import measure_clip
 from .store import Store
 from .video_set import frames_of

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from ..commands.device import check_device
+    from ..device import check_device
     from ..files import write_text
     from ..measures.features import load_network
     from ..measures.sets import compare_sets, inception_score

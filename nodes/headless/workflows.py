@@ -42,7 +42,7 @@ def main(workflow: str, base: str, threads: str) -> None:
         try:
             job = json.loads(line)
             run = filled(graph, job["prompt"], job["seed"])
-            publish(host.run(run), folder, Path(job["output"]), job["fps"], media)
+            publish(host.run(run), folder, Path(job["output"]), fps=job["fps"], media=media)
             _say("done")
         except Exception as error:
             _say(f"failed: {error}")

@@ -30,7 +30,7 @@ def empty_clip(width: int, height: int, frames: int) -> dict:
 
 
 def fitted_samples(model: comfy.model_patcher.ModelPatcher, latent: dict) -> Tensor:
-    """Return the samples of a LATENT in the MODEL's channels and size.
+    """Return the samples of a LATENT in the MODEL's channels and size. (n, c, h, w).
 
     Raises:
         ValueError: it has no frames, another number of axes than the MODEL works on, or sound beside its frames.
@@ -69,12 +69,20 @@ def refuse_axes(model: comfy.model_patcher.ModelPatcher, shape: torch.Size) -> N
 def sigmas_of(
     model: comfy.model_patcher.ModelPatcher, steps: int, sampler: str, scheduler: str, denoise: float = 1.0
 ) -> Tensor:
-    """Return the noise levels that KSampler would take; none for `denoise` 0.
+    """Return the noise levels that KSampler would take; none for `denoise` 0. (steps + 1,).
 
     Raises:
         ValueError: the scheduler cannot make any of so few steps.
     """
-    run = comfy.samplers.KSampler(model, steps, device=model.load_device, sampler=sampler, scheduler=scheduler, denoise=denoise, model_options=model.model_options)
+    run = comfy.samplers.KSampler(
+        model,
+        steps,
+        device=model.load_device,
+        sampler=sampler,
+        scheduler=scheduler,
+        denoise=denoise,
+        model_options=model.model_options,
+    )
     if len(run.sigmas) and not (run.sigmas.isfinite().all() and run.sigmas.max() > 0):
         raise ValueError(
             f"the scheduler {scheduler} gives no noise levels for {steps} step(s) at denoise {denoise:g}. Use more steps, "
@@ -96,7 +104,7 @@ def sample(
     seed: int,
     noise_mask: Tensor | None = None,
 ) -> Tensor:
-    """Return denoised samples, with the node's progress bar and preview."""
+    """Return denoised samples, with the node's progress bar and preview. (n, c, h, w)."""
     steps = len(sigmas) - 1
     preview = latent_preview.prepare_callback(model, steps)
     return comfy.sample.sample_custom(

@@ -84,7 +84,9 @@ def run(
     with torch.inference_mode(False), torch.enable_grad():
         frozen, encoders = _image_model(model, clip, vae)
         if stage == "style":
-            trainer = _style(frozen, encoders, videos=videos, captions=captions, wanted=wanted, options=chosen, name=stem)
+            trainer = _style(
+                frozen, encoders, videos=videos, captions=captions, wanted=wanted, options=chosen, name=stem
+            )
         else:
             cache = clips_of(encoders, videos, captions, wanted)
             layers = _layers(model, frozen, wanted, options=chosen, conv_cond=stage == "condition")
@@ -263,7 +265,7 @@ def _inflated(model: Any, config: TemporalConfig, target: Path) -> Any:
 def _styled(model: Any, target: Path) -> Any:
     """Return the MODEL with a LoRA file at full strength, as the stock loader gives it."""
     lora = comfy.utils.load_torch_file(str(target), safe_load=True)
-    return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
+    return comfy.sd.load_lora_for_models(model, None, lora, strength_model=1.0, strength_clip=0.0)[0]
 
 
 def _picture(path: Path) -> Tensor:

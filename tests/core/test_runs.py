@@ -8,9 +8,9 @@ import pytest
 from lumiere_core.clips.media import read_video, write_mp4
 from lumiere_core.clips.video import to_uint8
 from lumiere_core.commands import cli
-from lumiere_core.commands.host_process import WorkerError
 from lumiere_core.dataset.sources import find_sources
 from lumiere_core.evaluation import runs
+from lumiere_core.host_process import WorkerError
 from lumiere_core.world import render_clip, scene_from_caption
 
 GRAPH = {"1": {"class_type": "KSampler", "inputs": {"seed": 1}}}

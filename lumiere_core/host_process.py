@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "nodes" / "headless"
+SCRIPTS = Path(__file__).resolve().parents[1] / "nodes" / "headless"
 
 
 def script_command(name: str, *arguments: object) -> list[str]:
