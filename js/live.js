@@ -50,7 +50,7 @@ app.registerExtension({
         severity: "warn",
         summary: word("warning", "Lumiere"),
         detail: detail.text,
-        life: 12000,
+        life: 30000,
       });
     });
   },
