@@ -117,7 +117,9 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
     import av
 
     name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
-    if name is None or stream.metadata.get("alpha_mode") != "1":
+    # FFmpeg's own files say it in capitals too, as Matroska tags do.
+    alpha = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+    if name is None or not alpha:
         yield from container.decode(stream)
         return
     decoder = av.CodecContext.create(name, "r")

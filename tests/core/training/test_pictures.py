@@ -1,5 +1,6 @@
 """A folder of pictures as training data."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -25,6 +26,18 @@ def test_pictures_have_room_for_crops_and_captions(folder):
     assert pictures[0].pixels.shape[1:] == (58, 19)
     assert torch.allclose(pictures[0].pixels, torch.ones(1))  # what is transparent is paper
     assert pictures[1].pixels.amax((1, 2)).tolist() == pytest.approx([1, -1, -1], abs=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_grey_of_16_bits_keeps_its_range(tmp_path, suffix):
+    """A ramp from black to white has the mean 0; cut at 255, as Pillow would, it were nearly all white."""
+    ramp = np.linspace(0, 65535, 64).round().astype(np.uint16)
+    Image.fromarray(np.tile(ramp, (64, 1))).save(tmp_path / f"ramp{suffix}")
+    (picture,) = load_pictures(tmp_path, 32, 32)
+    assert picture.pixels.mean().abs() < 0.01
+    assert picture.pixels.amin() < -0.95 and picture.pixels.amax() > 0.95
+    rows = picture.pixels[0].mean(0)
+    assert (rows.diff() > 0).all() and torch.allclose(picture.pixels[0], picture.pixels[2])
 
 
 def test_crops_follow_the_generator(folder):
