@@ -34,6 +34,7 @@ class Run:
 
     Attributes:
         facts: metadata of the file beside the source's.
+        frozen: hashes of weights files that are read and not trained.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Run:
         self.name, self.options, self.source, self.part = name, options, source, part
         self.preview, self.about = preview, about
         self.facts: dict[str, str] = {}
+        self.frozen: dict[str, str] = {}
         self.network: nn.Module = part.network  # that processes share
         self.batches: Ahead[list[Batch]] = Ahead(self._draw, options.device)
         self._denoiser: Denoiser | None = None
@@ -60,7 +62,7 @@ class Run:
     @property
     def data(self) -> dict[str, str]:
         """What names the data and the model in a state; it is resumed on the same only."""
-        return {f"data.{k}": v for k, v in self.source.facts().items()}
+        return {f"data.{k}": v for k, v in (self.source.facts() | self.frozen).items()}
 
     def share(self, strategy: str = "ddp") -> None:
         """Let the processes that torchrun started train the network together; see `parallel.shared`."""

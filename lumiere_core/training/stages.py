@@ -6,7 +6,7 @@ The procedural world and a person's own checkpoint, clips and pictures take the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..dataset.reader import Clips, open_clips
-from ..diffusion.models import Models
+from ..diffusion.models import Models, weight_files
 from ..diffusion.schedule import Schedule
 from ..nets.backbones import family_name
 from ..nets.checkpoint import WEIGHTS, Parts, load_into, load_parts, sha256
@@ -80,6 +80,20 @@ class Files:
                 raise ValueError(f"--{field} is missing: give {what if field != 'images' else 'a folder of pictures'}.")
         return name
 
+    def frozen(self, stage: str, options: TrainOptions) -> dict[str, str]:
+        """Return hashes of the weights that are read and not trained: a run is resumed with the same only.
+
+        Those around a cache are not among them: the cache says its own model (see `load_backbone`).
+        """
+        files = {"text": self.text, "image": self.image}
+        # Where all of what --init-from holds trains, the state has it.
+        if stage in ("style", "motion-lora") or (stage == "ssr" and options.num_frames > 1):
+            files["init-from"] = self.init_from
+        hashes = {name: sha256(file)[:16] for name, file in files.items() if file is not None}
+        if stage == "style" and self.checkpoint is not None:
+            hashes["checkpoint"] = " ".join(sha256(file)[:16] for file in weight_files(self.checkpoint))
+        return hashes
+
     def start(self, part: str) -> Parts | None:
         """Return what `init_from` holds, or None for fresh weights."""
         if self.init_from is None:
@@ -112,7 +126,11 @@ def build(stage: str, files: Files, options: TrainOptions, config: Config) -> Ru
     Raises:
         FileNotFoundError, ValueError: a file is missing, or of another kind.
     """
+    if stage == "style" and files.checkpoint is None:
+        text, image = files.text or WEIGHTS / "mini-text.safetensors", files.image or WEIGHTS / "mini-image.safetensors"
+        files = replace(files, text=text, image=image)
     run = _BUILDERS[stage](stage, files, options, config)
+    run.frozen = files.frozen(stage, options)
     if files.init_from is not None:
         run.facts["started_from"] = files.init_from.name
     return run
@@ -248,9 +266,7 @@ def style_run(stage: str, files: Files, options: TrainOptions, config: Config) -
     """
     if files.checkpoint is not None:
         return _encoded_style_run(stage, files, options)
-    image = files.image or WEIGHTS / "mini-image.safetensors"
-    text, (unet, schedule) = _text_encoder(files.text or WEIGHTS / "mini-text.safetensors"), _image_model(image)
-    start = files.start("image")
+    text, (unet, schedule), start = _text_encoder(files.text), _image_model(files.image), files.start("image")
     if start:
         load_into(unet, start.image, f"image U-Net of {files.init_from.name}")
     models, words = Models(text, unet, None, schedule), options.words
@@ -258,7 +274,7 @@ def style_run(stage: str, files: Files, options: TrainOptions, config: Config) -
         source, words = StyledStills(options, models.encode), words or STYLES[options.style].words
     else:
         source = Pictures(options, models.encode, Path(files.images))
-    style = {"name": _title(files, options), "words": words, "base": f"{image.name} {sha256(image)}"}
+    style = {"name": _title(files, options), "words": words, "base": f"{files.image.name} {sha256(files.image)}"}
     part = DeltasPart(models, options, style) if options.rank else ImagePart(models, options, style)
     return Run(stage, options, source, part=part, preview=_sheet(part, options, 1))
 
