@@ -16,12 +16,13 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import HeadlessHost, find_host, needs_cpu_flag, prepare_base  # noqa: E402
+from boot import HeadlessHost, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
 
 
 def main(weights: str, threads: str) -> None:
+    print_anything()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         try:

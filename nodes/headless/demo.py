@@ -41,7 +41,7 @@ class DemoError(Exception):
 
 def read_workflow(path: Path) -> dict:
     try:
-        graph = json.loads(path.read_text(encoding="utf-8"))
+        graph = json.loads(path.read_text(encoding="utf-8-sig"))
         if all("class_type" in node and "inputs" in node for node in graph.values()):
             return graph
     except (OSError, ValueError, AttributeError, TypeError) as error:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, find_host, needs_cpu_flag, prepare_base  # noqa: E402
+from boot import PACK_ROOT, HeadlessHost, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
 from demo import fill_in, find_seeds, read_workflow  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
@@ -25,6 +25,7 @@ PLACE = "{prompt}"  # where a workflow says itself where the prompt goes
 
 
 def main(workflow: str, base: str, threads: str) -> None:
+    print_anything()
     try:
         graph = read_workflow(Path(workflow))
         folder = base_folder(base)
