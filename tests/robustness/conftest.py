@@ -39,9 +39,11 @@ def figures():
 
 def pytest_sessionfinish(session, exitstatus):
     if ROWS and "LUMIERE_FUZZ" in os.environ:
+        chosen = session.config.option.keyword
+        arguments = f" ARGS='-k \"{chosen}\"'" if chosen else ""
         facts = {
             "title": "Robustness",
-            "command": f"make fuzz RUNS={os.environ['LUMIERE_FUZZ']}",
+            "command": f"make fuzz RUNS={os.environ['LUMIERE_FUZZ']}{arguments}",
             "date": datetime.now(timezone.utc).date().isoformat(),
             "rows": sorted(ROWS),
         }
