@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 MOST = 256 * 2**20  # bytes
 # The line ends of files. Python's splitlines knows more (U+2028, U+0085, \x0b, …), which are text inside a line.
@@ -47,6 +49,21 @@ def read_text(path: str | Path, most: int = MOST) -> str:
         line = len(LINE_END.findall(text[: text.index("\0")])) + 1
         raise ValueError(f"{path.name} line {line} holds a zero byte: it is no text. Save the file as UTF-8.")
     return text
+
+
+def read_json(path: str | Path) -> Any:
+    """Return the value in a JSON file; its text is read as `read_text` does.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no text or no JSON; the file and the place are named.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # numbers of 10,000 digits and brackets in brackets too
+        line = f" line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(f"{Path(path).name}{line} is no JSON that can be read ({str(error)[:120]}).") from error
 
 
 def lines_of(text: str) -> list[str]:

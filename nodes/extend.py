@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..lumiere_core.clips.video import clip_count
 from ..lumiere_core.diffusion.extend import check_overlap, extend
+from ..lumiere_core.text_files import lines_of
 from .host import sampling
 from .host.inflate import inflation_of
 from .sampling import LumiereSampler
@@ -107,7 +108,7 @@ class LumiereExtend(io.ComfyNode):
     ) -> io.NodeOutput:
         first = clips_of(latent["samples"], inflation_of(model))
         check_overlap(first.shape[2], overlap)
-        texts = [line.strip() for line in prompts.splitlines() if line.strip()] or [""]
+        texts = [line.strip() for line in lines_of(prompts) if line.strip()] or [""]
         negative = encoded(clip, negative_prompt)
         positive = [encoded(clip, text) for text in texts[:pieces]]
         settings = (steps, cfg, sampler_name, scheduler)

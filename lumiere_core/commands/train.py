@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -174,11 +173,9 @@ def encode(files: Any, options: Any) -> None:
 
 def read_config(path: Path | None, stage: str, source: str) -> dict[str, Any]:
     """Return the architecture of what is new: of a file, else of lumiere-mini; none for own clips without a file."""
+    from ..text_files import read_json
     from ..training.recipes import architecture
 
     if path is None:
         return {} if source.startswith("cached") else architecture("ssr" if stage == "ssr" else "mini")
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file ({error}).") from error
+    return read_json(path)

@@ -151,7 +151,7 @@ def _csv(path: Path) -> list[tuple[int, object]]:
         except StopIteration:
             return rows
         except csv.Error as error:  # a field of more than 128 KiB
-            rows.append((reader.line_num, f"no CSV row ({error})"))
+            rows.append((reader.reader.line_num, f"no CSV row ({error})"))
         else:
             rows.append((reader.line_num, row))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import numpy as np
 from ..files import Record, write_text
 from ..host_process import Worker, WorkerError
 from ..measures import measure_clip
+from ..text_files import lines_of, read_json, read_text
 from .store import Store
 from .video_set import frames_of
 
@@ -43,7 +43,7 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
         ValueError: there are none.
     """
-    lines = [line.strip() for line in Path(path).read_text("utf-8-sig").splitlines()]
+    lines = [line.strip() for line in lines_of(read_text(path))]
     prompts = [line for line in lines if line and not line.startswith("#")]
     if not prompts:
         raise ValueError(f"{path} holds no prompts; one a line is wanted.")
@@ -85,7 +85,7 @@ def run_workflow(
     Raises:
         ValueError: the host cannot run the workflow.
     """
-    text = workflow.read_text("utf-8")
+    text = read_text(workflow)
     store = Store(output / "clips.jsonl")
     run = {"workflow": hashlib.sha256(text.encode()).hexdigest()[:16]}
     done = store.of_run(run)
@@ -204,7 +204,7 @@ def load_graph(path: Path) -> dict:
         ValueError: it is none.
     """
     try:
-        graph = json.loads(path.read_text("utf-8"))
+        graph = read_json(path)
         if graph and all("class_type" in node and "inputs" in node for node in graph.values()):
             return graph
     except (OSError, ValueError, AttributeError, TypeError) as error:

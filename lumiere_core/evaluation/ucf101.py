@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import re
 import sys
 from collections import Counter
 from pathlib import Path
 
+from ..text_files import lines_of, read_text
 from .prompts import add_run_arguments, run_options
 
 CLIPS = 10_235  # that the paper makes
@@ -108,7 +110,7 @@ def reference(files: list[Path], chosen: Path | None) -> list[Path]:
     found = [file for file in files if NAME.match(file.stem)]
     if chosen is not None:
         # UCF's own lists have "Class/v_Class_g01_c01.avi 1".
-        names = {Path(line.split()[0]).stem for line in chosen.read_text("utf-8").splitlines() if line.strip()}
+        names = {Path(line.split()[0]).stem for line in lines_of(read_text(chosen)) if line.strip()}
         found = [file for file in found if file.stem in names]
     if not found:
         raise ValueError("no reference videos: files named like v_ApplyEyeMakeup_g01_c01.avi are wanted.")
@@ -149,8 +151,14 @@ def in_words(name: str) -> str:
 
 def prompts_of_classes(path: Path) -> dict[str, str]:
     """Read a CSV of class and prompt."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return {row[0].strip(): row[1].strip() for row in csv.reader(file) if len(row) > 1}
+    try:
+        return {
+            row[0].strip(): row[1].strip()
+            for row in csv.reader(io.StringIO(read_text(path), newline=""))
+            if len(row) > 1
+        }
+    except csv.Error as error:
+        raise ValueError(f"{path} is no table of class and prompt ({error}).") from error
 
 
 def table_1(name: str, frechet: float, score: float | None) -> str:

@@ -7,7 +7,6 @@ file that is shipped (`export`). An `average` of earlier stages' files is a stag
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from ..files import copy
 from ..nets.checkpoint import WEIGHTS, average_files
+from ..text_files import read_json
 from .loop import train
 from .parallel import first, joined, wait
 from .stages import Files, build, options_for
@@ -69,7 +69,7 @@ def load_recipe(name: str) -> Recipe:
     known = {path.stem: path for path in FOLDER.glob("*.json")}
     path = known.get(name, Path(name))
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = read_json(path)
         lines = [{("start" if k == "from" else k): v for k, v in line.items()} for line in values["stages"]]
         stages = [Stage(**line) for line in lines]
         recipe = Recipe(values["models"], {stage.name: stage for stage in stages})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ...text_files import read_json, read_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,12 +73,14 @@ def read_answers(files: list[Path]) -> list[dict[str, str]]:
     """
     rows: dict[tuple, dict[str, str]] = {}
     for path in files:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        try:
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise ValueError(f"{path} has the columns {reader.fieldnames}; {', '.join(COLUMNS)} are wanted.")
             for row in reader:
                 rows[row["rater"], row["pair"], row["question"]] = row
+        except csv.Error as error:
+            raise ValueError(f"{path} line {reader.reader.line_num} is no row of answers ({error}).") from error
     return list(rows.values())
 
 
@@ -144,4 +148,4 @@ def load_key(path: Path) -> dict:
     """Read the key that `write_page` left beside the page's folder."""
     if not path.is_file():
         raise FileNotFoundError(f"no key {path}; it lies beside the folder of the page.")
-    return json.loads(path.read_text("utf-8"))
+    return read_json(path)
