@@ -85,6 +85,12 @@ class WatchRun:
         cut = guider.model_options["transformer_options"].get(WINDOWS)
         seen = frames if cut is None else min(frames, cut.windows.length)  # may have become shorter
         if seen > 1 and len(sigmas) > 1 and run.temporal_calls == 0:
+            if not watched.made:
+                raise ValueError(
+                    f"the sampler made no step from sigma {float(sigmas[0]):.4g} to {float(sigmas[-1]):.4g} in "
+                    f"{len(sigmas) - 1} steps, so the clip is noise still: dpm_adaptive leaves the last step out. Give "
+                    "it more steps, or take another sampler."
+                )
             raise RuntimeError(
                 f"a clip of {frames} frames was sampled, but no temporal layer ran, so its frames have nothing to "
                 "do with each other. Another node replaces the U-Net's forward or its layers on this MODEL: "
@@ -220,10 +226,12 @@ class _Steps:
         self.callback, self.sigmas, self.frames = callback, sigmas, frames
         self.latent_format, self.clip = latent_format, clip
         self.bar = None
+        self.made = 0  # steps
         # Where the host draws previews, two pictures would replace one another in the node.
         self.draw = live.chosen_mode() == "sheet" and args.preview_method == LatentPreviewMethod.NoPreviews
 
     def __call__(self, step: int, x0: Tensor, x: Tensor, total: int) -> None:
+        self.made += 1
         if not torch.isfinite(x0).all():
             sigma = float(self.sigmas[min(step, len(self.sigmas) - 1)])
             raise FloatingPointError(

@@ -231,6 +231,14 @@ def live_tensors():
     return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
 
 
+@pytest.mark.parametrize("node", ["KSampler", "LumiereSampler"])
+def test_a_sampler_that_makes_no_step_is_named(studio, node):
+    """dpm_adaptive goes from the first noise level to the last but one: of one step, they are the same."""
+    with pytest.raises(ValueError, match="the sampler made no step .* in 1 steps, so the clip is noise still"):
+        studio.sample(node=node, steps=1, sampler_name="dpm_adaptive", scheduler="simple", denoise=0.3)
+    assert studio.sample(node=node, steps=2, sampler_name="dpm_adaptive", scheduler="simple").isfinite().all()
+
+
 def test_interrupt_in_the_middle_gives_the_memory_back(studio, monkeypatch):
     import comfy.model_management as management
     import comfy.utils

@@ -24,10 +24,10 @@ fuzz = _fuzz()
 
 @pytest.mark.timeout(4 * 3600)
 def test_random_runs_end_well(host, studio, tiny_ssr, tmp_path, monkeypatch, figures):
-    """300 runs, or as many as $LUMIERE_FUZZ says."""
+    """300 runs, or as many as $LUMIERE_FUZZ says, of a new seed; $LUMIERE_FUZZ_SEED repeats the runs of an earlier one."""
     monkeypatch.chdir(tmp_path)
     count = int(os.environ.get("LUMIERE_FUZZ", "300"))
-    seed = 20 if count == 300 else int(time.time())
+    seed = int(os.environ.get("LUMIERE_FUZZ_SEED", 20 if count == 300 else time.time()))
     fuzzer = fuzz.Fuzzer(host, studio, studio.load("fuzz_ssr.safetensors", **tiny_ssr())[0], seed)
     with fuzz.watched(host.base / "input", host.base / "custom_nodes", tmp_path) as touched:
         tally = fuzzer.run(count, seconds=60 if count == 300 else float("inf"))
