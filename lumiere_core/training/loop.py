@@ -72,6 +72,7 @@ def train(
     Raises:
         FileExistsError: the folder holds a run and resume is off.
         ValueError: another process writes there, or the state is of another run; see `load_state`.
+        OSError, ValueError: a sample cannot be read; the steps before it are saved.
         FloatingPointError: the loss is not finite; the last saved state stays.
     """
     folder, team = Path(folder), Team.of(run.network)
@@ -117,7 +118,12 @@ def _train(
     with Board(folder if team.first else None) as board, Interrupt() as interrupt:
         while step < options.steps and not team.any(interrupt.raised or time.monotonic() >= deadline):
             rate = learning_rate(options, step)
-            loss, norm = step_once(run, optimizer, step, team)
+            try:
+                loss, norm = step_once(run, optimizer, step, team)
+            except (OSError, ValueError):  # a clip that cannot be read, or no longer is what it was
+                if not team.spread:  # where no process has the whole network, saving needs the others
+                    save()
+                raise
             step += 1
             ema.update(run.module, step)
             record = {

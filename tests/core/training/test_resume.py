@@ -169,6 +169,27 @@ def test_a_run_on_other_data_is_not_resumed(trainer, tmp_path):
         train(other, tmp_path, resume=True, progress=False)
 
 
+@pytest.mark.parametrize("error", [OSError("the drive is gone"), ValueError("clip 3 is damaged")])
+def test_what_was_learnt_is_saved_before_reading_fails(trainer, tmp_path, assert_same_files, error):
+    """No step is lost, though nothing was to be saved for an hour; the run goes on from there, bit for bit."""
+    trainer.run("image", tmp_path / "whole")
+    run = trainer.stage("image")
+
+    def failing(number, loss):
+        if number == 4:
+            raise error
+        return loss(number)
+
+    trainer.watch(run, failing)
+    with pytest.raises(type(error), match=str(error)):
+        train(run, tmp_path / "parts", progress=False)
+    assert load_file(tmp_path / "parts" / "state.safetensors")[1]["step"] == "4"
+    trainer.run("image", tmp_path / "parts", resume=True)
+    for file in ("state.safetensors", "image.safetensors"):
+        assert_same_files(tmp_path / "whole" / file, tmp_path / "parts" / file)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
 def test_nothing_that_is_not_finite_is_written(trainer, tmp_path):
     run = trainer.stage("text", trainer.options(steps=2))
 
