@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         required=True,
-        help="the model that is to be trained: lumiere-mini, a Lumiere file, or an SD1.x, SD2.x or SDXL checkpoint",
+        help="the model that is to be trained: lumiere-mini, a Lumiere file, or an SD1.x, SD2.x, SDXL or SD x4 upscaler checkpoint",
     )
     parser.add_argument("--output", required=True, type=Path, help="folder of the cache")
     parser.add_argument("--fps", type=float, default=16.0, help="frames a second of the clips")

@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", type=Path, help="JSON file with unet, temporal, text, schedule; default: lumiere-mini's"
     )
     own = parser.add_argument_group("your own clips and pictures")
-    own.add_argument("--data", help="cache made by `prepare`: a folder, or an address of one (temporal, condition)")
+    own.add_argument(
+        "--data", help="cache made by `prepare`: a folder, or an address of one (temporal, condition, ssr, motion-lora)"
+    )
     own.add_argument("--checkpoint", help="the model that the cache was prepared with; an SD-type model (style)")
     own.add_argument(
         "--images", help="folder of 1 to 20 pictures, with captions in .txt files (style); of photographs (ssr)"

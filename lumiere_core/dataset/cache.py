@@ -3,7 +3,7 @@
     CACHE/dataset.json      settings, backbone, linear preview of latents; what a cache must not change in
     CACHE/index.jsonl       a line for each video: what became of it, and its clips
     CACHE/empty/*.safetensors   the empty prompt for each size
-    CACHE/clips/KEY.safetensors  latents, context, y
+    CACHE/clips/KEY.safetensors  latents, context, y; low: the small clip, for a model that enlarges
     CACHE/shards/NUMBER.tar  instead of single files: see `shards`
     CACHE/report.csv, preview.mp4
 
@@ -26,7 +26,19 @@ from torch import Tensor
 from ..files import write_text
 from ..lock import NAME as LOCK
 from ..nets.checkpoint import save_file
-from .index import KEY, MOST_CHANNELS, MOST_TEXT, VERSION, Clip, Entry, Settings, parse_clip, parse_dataset, parse_index
+from .index import (
+    KEY,
+    MOST_CHANNELS,
+    MOST_TEXT,
+    VERSION,
+    Clip,
+    Entry,
+    Settings,
+    low_channels,
+    parse_clip,
+    parse_dataset,
+    parse_index,
+)
 from .place import Damaged, Place, inside
 
 DATASET, INDEX = "dataset.json", "index.jsonl"
@@ -273,6 +285,7 @@ def check_clip(data: bytes, clip: Clip, backbone: dict[str, Any]) -> dict[str, T
     if metadata.get("caption") != clip.caption:
         raise Damaged(f"{clip.key} is of another caption: {metadata.get('caption')!r:.60}")
     check_text(tensors, backbone, clip.key)
+    _check_low(tensors.get("low"), clip, backbone)
     return tensors
 
 
@@ -286,6 +299,15 @@ def check_text(tensors: dict[str, Tensor], backbone: dict[str, Any], name: str) 
         fits = value is not None and value.ndim == dimensions and value.is_floating_point()
         if not fits or (width and value.shape[-1] != width) or not torch.isfinite(value).all():
             raise Damaged(f"{name} holds no {key} of {dimensions} dimensions and width {width} in finite numbers")
+
+
+def _check_low(low: Tensor | None, clip: Clip, backbone: dict[str, Any]) -> None:
+    """Raise Damaged unless the small clip is there, as large as the latents, where the backbone enlarges one."""
+    if channels := low_channels(backbone):
+        wanted = (channels, *clip.shape[1:])
+        found = None if low is None else tuple(low.shape)
+        if found != wanted or not low.is_floating_point() or not torch.isfinite(low).all():
+            raise Damaged(f"{clip.key} holds a small clip {found}, wanted {wanted} in finite numbers")
 
 
 def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -114,6 +114,11 @@ def _check_backbone(backbone: Any) -> None:
     UNetConfig.from_dict(unet)
 
 
+def low_channels(backbone: dict[str, Any]) -> int:
+    """Return the channels of the small clip that a backbone enlarges; 0 for a model that makes new clips."""
+    return UNetConfig.from_dict(backbone["unet"]).low_channels
+
+
 def _check_colours(rgb: Any) -> None:
     """The linear preview: a (c, 3) matrix and 3 biases."""
     fits = isinstance(rgb, dict) and isinstance(rgb.get("matrix"), list) and 1 <= len(rgb["matrix"]) <= MOST_CHANNELS

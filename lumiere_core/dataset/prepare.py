@@ -17,12 +17,13 @@ from torch import Tensor
 from ..clips.media import save_image, write_mp4
 from ..files import atomic
 from ..lock import only_writer
+from ..nets.low import small_frames
 from ..text_files import shown
 from .cache import Cache
 from .decode import Report, Unusable, frames_at
 from .encoders import Encoders
 from .heal import heal
-from .index import Clip, Entry, Settings
+from .index import Clip, Entry, Settings, low_channels
 from .segments import Leftover, Segment, buckets, split
 from .shards import pack
 from .sources import Source, find_sources
@@ -220,7 +221,8 @@ def _store(cache: Cache, encoders: Encoders, caption: str, identity: str, start:
     if not torch.isfinite(latents).all():
         raise ValueError(f"the VAE gave NaN or infinite values for the clip at frame {start}")
     clip = Clip(key, caption, start, list(latents.shape))
-    cache.write_clip(clip, {"latents": latents, **encoders.embed(caption, height, width)})
+    low = {"low": small_frames(torch.from_numpy(frames))} if low_channels(encoders.backbone) else {}
+    cache.write_clip(clip, {"latents": latents, **low, **encoders.embed(caption, height, width)})
     return clip
 
 

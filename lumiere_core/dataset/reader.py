@@ -22,7 +22,7 @@ KEPT = 64  # clips of single files that are held in memory
 
 @dataclass
 class Loaded:
-    """One clip: its caption, and `latents` (c, t, h, w), `context` (l, d) and perhaps `y` (adm,)."""
+    """One clip: its caption, and `latents` (c, t, h, w), `context` (l, d), perhaps `y` (adm,) and `low` (3, t, h, w)."""
 
     caption: str
     tensors: dict[str, Tensor]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..nets.checkpoint import Parts, bundled_files, bundled_names, load_into, load_parts
 from ..nets.config import SSRConfig
+from ..nets.low import LatentUpscaler
 from ..nets.ssr import BUNDLED as BUNDLED_SSR
 from ..nets.ssr import SSRNetwork, bundled_ssr_files, ssr_config
 from ..nets.stunet import SpaceTimeUNet
@@ -71,12 +72,14 @@ class Models:
         """Return the module that predicts whole clips, (b, c, t, h, w)."""
         if self.ssr is not None:
             return SSRNetwork(self.unet, self.temporal, self.ssr)
+        if self.unet.config.low_channels and self.temporal is not None:
+            return LatentUpscaler(self.unet, self.temporal)
         return ImageNetwork(self.unet) if self.temporal is None else SpaceTimeUNet(self.unet, self.temporal)
 
     @property
     def shared_noise(self) -> float:
         """Share of the noise's variance that all frames of a clip have in common; all of it for super-resolution."""
-        if self.ssr is not None:
+        if self.ssr is not None or self.unet.config.low_channels:
             return 1.0
         return 0.0 if self.temporal is None else self.temporal.config.shared_noise
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from .config import UNetConfig
 
 # (width of the text states, model channels) -> name. SDXL has smaller relatives of the same widths.
@@ -38,7 +40,7 @@ def check_backbone(trained: UNetConfig, got: UNetConfig, file: str) -> None:
     More input channels (inpainting variants) make no difference; shapes alone are no proof, since SD1.x and SD2.x
     have the same ones.
     """
-    mine, theirs = trained.to_dict(), got.to_dict()
+    mine, theirs = dataclasses.asdict(trained), dataclasses.asdict(got)
     different = [k for k in mine if k not in _FREE and mine[k] != theirs[k]]
     if different:
         details = ", ".join(f"{k} {mine[k]} and {theirs[k]}" for k in different[:3])

@@ -29,6 +29,7 @@ LIMITS = {
     "context_dim": (1, 1 << 16),
     "num_heads": (-1, 256),
     "num_head_channels": (-1, 4096),
+    "text_only_levels": (0, 11),
     "depth": (1, 64),
     "spatial_kernel": (1, 31),
     "temporal_kernel": (1, 31),
@@ -44,6 +45,8 @@ LIMITS = {
     "table_frames": (1, 4096),
 }
 LEVELS = 12
+# Left out of what is written while they are at their defaults, as in files and caches of earlier versions.
+LATER = {"num_classes": 0, "text_only_levels": ()}
 
 
 class _Config:
@@ -55,7 +58,8 @@ class _Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if k not in LATER or v != LATER[k]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]):
@@ -125,6 +129,10 @@ class UNetConfig(_Config):
     use_scale_shift_norm: bool = False  # time and text scale and shift the second norm (Imagen)
     adm_in_channels: int | None = None  # width of the pooled text vector `y`; None = none
     disable_self_attn: bool = False  # transformers attend to the text only: fully convolutional
+    num_classes: int = (
+        0  # `y` is the number of one of so many classes, such as noise levels of a small picture; 0 = none
+    )
+    text_only_levels: tuple[int, ...] = ()  # levels, 0 the finest, whose transformers attend to the text only
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -159,6 +167,13 @@ class UNetConfig(_Config):
             )
         if (self.num_heads == -1) == (self.num_head_channels == -1) or 0 in (self.num_heads, self.num_head_channels):
             raise ValueError("give exactly one of num_heads and num_head_channels; the other is -1.")
+        if self.num_classes and self.adm_in_channels:
+            raise ValueError(
+                f"num_classes is {self.num_classes} and adm_in_channels {self.adm_in_channels}; `y` is the number of a class or "
+                "a vector, so one of them is wanted."
+            )
+        if any(level >= levels for level in self.text_only_levels):
+            raise ValueError(f"text_only_levels is {self.text_only_levels}; levels from 0 to {levels - 1} are wanted.")
 
     @property
     def first_channels(self) -> int:
@@ -174,6 +189,15 @@ class UNetConfig(_Config):
     def num_levels(self) -> int:
         """Number of resolutions; there is one spatial resize fewer."""
         return len(self.channel_mult)
+
+    @property
+    def low_channels(self) -> int:
+        """Channels of the small clip that the SD x4 upscaler sees behind the noised latents; 0 for any other model."""
+        return max(0, self.in_channels - self.out_channels) if self.num_classes else 0
+
+    def text_only(self, level: int | None) -> bool:
+        """Whether the transformers of a level attend to the text only; None is the middle block."""
+        return self.disable_self_attn or level in self.text_only_levels
 
     def heads(self, channels: int) -> tuple[int, int]:
         """Return (heads, channels a head) for a layer of the given width."""
@@ -200,9 +224,9 @@ class UNetConfig(_Config):
             "use_linear_in_transformer": self.use_linear_in_transformer,
             "use_scale_shift_norm": self.use_scale_shift_norm,
             "legacy": False,
-            "disable_self_attentions": [self.disable_self_attn] * self.num_levels,
-            "disable_middle_self_attn": self.disable_self_attn,
-            "num_classes": "sequential" if self.adm_in_channels else None,
+            "disable_self_attentions": [self.text_only(level) for level in range(self.num_levels)],
+            "disable_middle_self_attn": self.text_only(None),
+            "num_classes": "sequential" if self.adm_in_channels else self.num_classes or None,
             "adm_in_channels": self.adm_in_channels,
         }
 

@@ -1,6 +1,6 @@
 """The image U-Net that Lumiere inflates, in the key layout of latent diffusion (LDM).
 
-A state dict of SD1.x, SD2.x or SDXL (prefix `model.diffusion_model.` removed) loads into it, and one of
+A state dict of SD1.x, SD2.x, SDXL or the SD x4 upscaler (prefix `model.diffusion_model.` removed) loads into it, and one of
 ours loads into ComfyUI's `UNetModel`. Shapes: n - images, c - channels, h, w - height, width.
 """
 
@@ -43,10 +43,13 @@ class UNet(nn.Module):
                 nn.Sequential(ops.Linear(config.adm_in_channels, emb), nn.SiLU(), ops.Linear(emb, emb))
             )
 
+        if config.num_classes:
+            self.label_emb = nn.Embedding(config.num_classes, emb)
+
         def residual(channels: int, out_channels: int) -> ResBlock:
             return ResBlock(channels, emb, out_channels, scale_shift=config.use_scale_shift_norm, operations=ops)
 
-        def transformer(channels: int, depth: int) -> SpatialTransformer:
+        def transformer(channels: int, depth: int, level: int | None) -> SpatialTransformer:
             heads, head_channels = config.heads(channels)
             return SpatialTransformer(
                 channels,
@@ -57,7 +60,7 @@ class UNet(nn.Module):
                 use_linear=config.use_linear_in_transformer,
                 operations=ops,
                 attention=attention,
-                disable_self_attn=config.disable_self_attn,
+                disable_self_attn=config.text_only(level),
             )
 
         first = ops.Conv2d(config.first_channels, width, 3, padding=1)
@@ -68,7 +71,7 @@ class UNet(nn.Module):
                 layers: list[nn.Module] = [residual(channels, width * mult)]
                 channels = width * mult
                 if depth := depth_in.pop(0):
-                    layers.append(transformer(channels, depth))
+                    layers.append(transformer(channels, depth, level))
                 self.input_blocks.append(nn.ModuleList(layers))
                 skips.append(channels)
             if level + 1 < config.num_levels:
@@ -77,7 +80,7 @@ class UNet(nn.Module):
 
         middle: list[nn.Module] = [residual(channels, channels)]
         if config.transformer_depth_middle >= 0:
-            middle += [transformer(channels, config.transformer_depth_middle), residual(channels, channels)]
+            middle += [transformer(channels, config.transformer_depth_middle, None), residual(channels, channels)]
         self.middle_block = nn.ModuleList(middle)
 
         self.output_blocks = nn.ModuleList()
@@ -86,7 +89,7 @@ class UNet(nn.Module):
                 layers = [residual(channels + skips.pop(), width * mult)]
                 channels = width * mult
                 if depth := depth_out.pop():
-                    layers.append(transformer(channels, depth))
+                    layers.append(transformer(channels, depth, level))
                 if level and i == config.num_res_blocks[level]:
                     layers.append(Upsample(channels, ops))
                 self.output_blocks.append(nn.ModuleList(layers))
@@ -96,18 +99,24 @@ class UNet(nn.Module):
         )
 
     def embed(self, timesteps: Tensor, y: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Return the (n, 4 * model_channels) embedding of (n,) timesteps and (n, adm) pooled text.
+        """Return the (n, 4 * model_channels) embedding of (n,) timesteps and (n, adm) pooled text, or (n,) classes.
 
         Raises:
             ValueError: y is missing, or given to a network without `label_emb`.
         """
-        if (y is None) != (self.config.adm_in_channels is None):
+        if self.config.num_classes:
+            if y is None or y.is_floating_point() or y.ndim != 1:
+                raise ValueError(
+                    f"this U-Net takes y as (n,) whole numbers below {self.config.num_classes}, the classes of its images; got "
+                    f"{None if y is None else (tuple(y.shape), str(y.dtype))}."
+                )
+        elif (y is None) != (self.config.adm_in_channels is None):
             raise ValueError(
                 f"this U-Net {'needs' if y is None else 'has no input for'} the pooled text vector y "
                 f"(adm_in_channels is {self.config.adm_in_channels})."
             )
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(dtype))
-        return emb if y is None else emb + self.label_emb(y.to(dtype))
+        return emb if y is None else emb + self.label_emb(y if self.config.num_classes else y.to(dtype))
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """Return the (n, out_channels, h, w) model output for (n, in_channels, h, w) noised images.
@@ -115,7 +124,7 @@ class UNet(nn.Module):
         Args:
             timesteps: (n,), 0 to 999, fractions allowed.
             context: (n, l, context_dim) text states.
-            y: (n, adm_in_channels) pooled text vector.
+            y: (n, adm_in_channels) pooled text vector; with `num_classes` (n,) whole numbers.
         """
         emb = self.embed(timesteps, y, x.dtype)
         h = self.to_patches(x)

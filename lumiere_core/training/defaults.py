@@ -21,7 +21,10 @@ STAGES: dict[str, dict[str, dict[str, Any]]] = {
     "text": {"captions": {"learning_rate": 1e-3, "batch_size": 64, "steps": 3000}},
     "image": {"stills": {}},
     "temporal": {"clips": {"batch_size": 2, "sigma_shift": 4.0}, "cached-clips": _OWN_CLIPS},
-    "ssr": {"crops": {"num_frames": 1, "batch_size": 8, "learning_rate": 1e-3, "sigma_shift": 4.0}},
+    "ssr": {
+        "crops": {"num_frames": 1, "batch_size": 8, "learning_rate": 1e-3, "sigma_shift": 4.0},
+        "cached-crops": {**_OWN_CLIPS, "height": 256, "width": 256, "pure_noise": 0.0},
+    },
     "condition": {"clips": {"batch_size": 2, "sigma_shift": 4.0, "learning_rate": 1e-3}, "cached-clips": _OWN_CLIPS},
     "motion-lora": {
         "cached-clips-lora": {**_OWN_CLIPS, "steps": 500, "learning_rate": 5e-4, "warmup": 20, "ema_decay": 0.98}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..dataset.index import low_channels
 from ..nets.checkpoint import metadata_for, save_file
 from .pictures import Picture, crop, with_words
 
@@ -30,8 +31,10 @@ def encode_pictures(pictures: list[Picture], encoders: Any, file: Path, height: 
         words: how captions name the style; "" = not at all.
 
     Raises:
-        ValueError: the size is none that the model takes, or the VAE made NaN.
+        ValueError: the model enlarges, the size is none that the model takes, or the VAE made NaN.
     """
+    if low_channels(encoders.backbone):
+        raise ValueError("this model enlarges pictures and draws none, so it learns no style. Give an image model.")
     multiple = encoders.backbone["multiple"]
     if height % multiple or width % multiple:
         raise ValueError(

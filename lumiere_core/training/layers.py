@@ -83,7 +83,9 @@ def start_layers(
 
 def own_config(unet_config: UNetConfig) -> dict[str, Any]:
     """Return what new layers around any image model are by default; see docs/training.md for why."""
-    return {"condition_channels": min(256, unet_config.model_channels * 2), "coordinates": True, "shared_noise": 0.8}
+    # How much noise frames share is the node's to say where a clip is enlarged.
+    shared = 0.0 if unet_config.low_channels else 0.8
+    return {"condition_channels": min(256, unet_config.model_channels * 2), "coordinates": True, "shared_noise": shared}
 
 
 def strides_for(options: TrainOptions, frames: int, unet_config: UNetConfig) -> tuple[int, ...]:

@@ -75,15 +75,19 @@ def activation_bytes(
     Counted on the meta device: nothing is computed. Workspaces of kernels are not in it.
 
     Args:
-        shape: (c, t, h, w) of the latents; context: (l, d) of the text states.
+        shape: (c, t, h, w) of the latents; what the U-Net sees besides is added. context: (l, d) of the text states.
     """
+    y = None
     with torch.device("meta"):
         unet = UNet(unet_config, attention=_fused).requires_grad_(False)
         layers = TemporalLayers(unet_config, temporal.config, attention=_fused)
         network = SpaceTimeUNet(unet, layers)
-        x, steps = torch.empty(batch, *shape), torch.empty(batch)
+        x, steps = torch.empty(batch, unet_config.in_channels, *shape[1:]), torch.empty(batch)
         text = torch.empty(batch, *context)
-        y = torch.empty(batch, unet_config.adm_in_channels) if unet_config.adm_in_channels else None
+        if unet_config.adm_in_channels:
+            y = torch.empty(batch, unet_config.adm_in_channels)
+        elif unet_config.num_classes:
+            y = torch.empty(batch, dtype=torch.long)
     with _Peak() as peak:
         network(x, steps, text, y, checkpointing=checkpointing).square().mean().backward()
     return peak.most

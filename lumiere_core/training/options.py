@@ -30,17 +30,18 @@ SOURCES = {
     "styled-stills": "single frames of the world in another style",
     "cached-clips": "your own clips, out of a cache of `prepare`",
     "cached-clips-lora": "your own clips, for a motion LoRA",
+    "cached-crops": "crops of your own clips with their small ones, for the SD x4 upscaler",
     "pictures": "your own pictures",
     "encoded-pictures": "your own pictures in the latents of a checkpoint",
 }
 EVERY = tuple(SOURCES)
 NOISED = tuple(name for name in EVERY if name != "captions")
 WORLD = ("captions", "stills", "clips", "crops", "styled-stills")
-MOVING = ("clips", "crops", "cached-clips", "cached-clips-lora")
+MOVING = ("clips", "crops", "cached-clips", "cached-clips-lora", "cached-crops")
 WHOLE = tuple(name for name in MOVING if name != "cached-clips-lora")  # all of the temporal layers may train
-CACHED = ("cached-clips", "cached-clips-lora")
+CACHED = ("cached-clips", "cached-clips-lora", "cached-crops")
 STYLED = ("styled-stills", "pictures", "encoded-pictures")
-DRAWN = ("stills", "clips", "crops", *STYLED)  # at a size that is asked for
+DRAWN = ("stills", "clips", "crops", "cached-crops", *STYLED)  # at a size that is asked for
 # Without a second frame these do nothing.
 NEED_FRAMES = ("change_weight", "motion_weight", "checkpointing", "only", "strides", "fresh_noise")
 
@@ -148,18 +149,13 @@ class TrainOptions:
     )
     moving: str = option("", "motions or families of those scenes, set apart by commas; empty = any", "", WORLD)
     stills: float = option(
-        0.0,
-        "share of the clips that are one frame, repeated: keeps single frames sharp",
-        "",
-        ("cached-clips", "cached-clips-lora"),
-        least=0,
-        most=1,
+        0.0, "share of the clips that are one frame, repeated: keeps single frames sharp", "", CACHED, least=0, most=1
     )
     placed: float = option(
         0.5,
         "share of the clips that are told where in their video they are; the others are told they are whole",
         "",
-        ("cached-clips", "cached-clips-lora"),
+        CACHED,
         least=0,
         most=1,
     )
@@ -175,7 +171,7 @@ class TrainOptions:
         0.0,
         "share of the clips whose noise is new in each frame; the others have the same in all",
         "",
-        ("crops",),
+        ("crops", "cached-crops"),
         least=0,
         most=1,
     )

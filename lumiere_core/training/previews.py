@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ from ..files import write_text
 from ..nets.ssr import upsample
 from ..nets.text_encoder import Text, pad_tokens, tokenize
 from .parts import Part, TextPart
-from .sources.cached import CachedClips, text_of
+from .sources.cached import CachedClips
 from .sources.captions import LABELS
 
 PROMPTS = (
@@ -133,12 +134,9 @@ def clips_sheet(models: Models, source: CachedClips, device: str, folder: Path, 
     for index in range(min(SHOWN, len(clips))):
         clip = clips[index * max(1, len(clips) // SHOWN)]
         latents = clip.tensors["latents"].float()
-        text, empty = (
-            Text(*(None if v is None else v[None] for v in found)).to(device)
-            for found in (text_of(clip.tensors), source.empty(latents))
-        )
+        text, empty, more = source.shown(clip, device)
         made = sample_clip(
-            models.denoiser(), text, empty=empty, shape=latents.shape, cfg=cfg, seed=SEED + index, device=device
+            models.denoiser(), text, empty=empty, shape=latents.shape, cfg=cfg, seed=SEED + index, device=device, **more
         )
         videos += [to_pixels(latents, rgb).numpy(), to_pixels(made.cpu(), rgb).numpy()]
         words += [f"real: {clip.caption}", f"step {step}: {clip.caption}"]
@@ -151,12 +149,16 @@ def clips_sheet(models: Models, source: CachedClips, device: str, folder: Path, 
 
 @torch.no_grad()
 def sample_clip(
-    denoiser: Denoiser, text: Text, empty: Text, shape: torch.Size, cfg: float, seed: int, device: str
+    denoiser: Denoiser, text: Text, empty: Text, shape: torch.Size, cfg: float, seed: int, device: str, **more: Any
 ) -> Tensor:
-    """Return the (c, t, h, w) latents that a network makes from noise for one caption."""
+    """Return the (c, t, h, w) latents that a network makes from noise for one caption.
+
+    Args:
+        more: what else it takes; see `Denoiser`.
+    """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        return guided(lambda words: denoiser(x, sigma, words).float(), text, empty, cfg)
+        return guided(lambda words: denoiser(x, sigma, words, **more).float(), text, empty, cfg)
 
     sigmas = SCHEDULERS["karras"](STEPS, denoiser.schedule).to(device)
     noise = frame_noise(seed, shape[1], (shape[0], *shape[2:]), share=denoiser.shared_noise).transpose(0, 1)[None]

@@ -34,6 +34,7 @@ from .parts import DeltasPart, ImagePart, Part, TemporalPart, TextPart, Upscaler
 from .photographs import Photographs
 from .run import ReadingRun, Run
 from .sources.cached import CachedClips, CachedClipsForLoRA
+from .sources.cached_crops import CachedCrops
 from .sources.captions import Captions
 from .sources.crops import WorldCrops
 from .sources.pictures import EncodedPictures, Pictures
@@ -70,7 +71,7 @@ class Files:
         needed |= {"pictures": ("images",), "encoded-pictures": ("images", "checkpoint")}
         for field in ("data", "checkpoint", "images"):
             given, wanted = getattr(self, field) is not None, field in needed.get(name, ())
-            if field == "images" and stage == "ssr":
+            if field == "images" and name == "crops":
                 continue  # a part of what is trained on, as --photographs says
             if given and not wanted:
                 more = "give --images with a folder of pictures" if stage == "style" else "leave it out"
@@ -161,19 +162,39 @@ def image_run(stage: str, files: Files, options: TrainOptions, config: Config) -
 
 def temporal_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
     """Return the run of temporal layers, of clips of the world or of a cache; of stage `condition` with conv_cond."""
-    start, conditional = files.start("temporal"), stage == "condition"
+    conditional = stage == "condition"
     if files.data is None:
+        start = files.start("temporal")
         text, (unet, schedule) = _text_encoder(files.text), _image_model(files.image)
         layers = start_layers(unet.config, config.get("temporal", {}), options, start=start, conv_cond=conditional)
         return world_clips_run(stage, Models(text, unet, layers, schedule), options)
-    clips = open_clips(files.data)
+    return _own_clips_run(stage, files, options, config)
+
+
+def _own_clips_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
+    start, clips = files.start("temporal"), open_clips(files.data)
+    check_enlarges(stage, UNetConfig.from_dict(clips.cache.backbone["unet"]))
     unet, schedule = load_backbone(files.checkpoint, clips.cache.backbone, _frozen_dtype(options))
     asked, settings = config.get("temporal"), clips.cache.settings
     clip = {"frames_per_clip": settings.frames, "fps": settings.fps}
     if asked is None:
         asked = own_config(unet.config) if start is None else {}
-    layers = start_layers(unet.config, asked, options, start=start, conv_cond=conditional, **clip)
+    layers = start_layers(unet.config, asked, options, start=start, conv_cond=stage == "condition", **clip)
     return cached_clips_run(stage, Models(None, unet, layers, schedule), clips, options)
+
+
+def check_enlarges(stage: str, config: UNetConfig) -> None:
+    """Raise ValueError unless `train ssr` is for a model that enlarges clips, and any other stage for one that does not."""
+    if config.low_channels and stage != "ssr":
+        raise ValueError(
+            f"`train {stage}` is for a model that makes new clips, but the {family_name(config)} enlarges them: its temporal "
+            "layers are trained by `train ssr --data`."
+        )
+    if stage == "ssr" and not config.low_channels:
+        raise ValueError(
+            f"`train ssr --data` is for the SD x4 upscaler, but the cache was prepared with {family_name(config)}. Prepare "
+            "it with the upscaler's checkpoint; lumiere-mini-ssr learns from the world, without --data."
+        )
 
 
 def world_clips_run(stage: str, models: Models, options: TrainOptions) -> Run:
@@ -188,11 +209,14 @@ def world_clips_run(stage: str, models: Models, options: TrainOptions) -> Run:
 
 def cached_clips_run(stage: str, models: Models, clips: Clips, options: TrainOptions) -> Run:
     """Return the run of the temporal layers of models that are there, on clips of a cache."""
-    conditional, layers = stage == "condition", models.temporal
-    source = CachedClips(options, clips, layers.total_stride, conditional)
+    conditional, stride = stage == "condition", models.temporal.total_stride
+    if stage == "ssr":
+        source = CachedCrops(options, clips, stride)
+    else:
+        source = CachedClips(options, clips, stride, conditional)
     ratio = clips.cache.backbone["ratio"]
     shapes = {tuple(clip.shape[2:]) for clip in clips.flat}
-    size = [side * ratio for side in shapes.pop()] if len(shapes) == 1 else None
+    size = [side * ratio for side in shapes.pop()] if len(shapes) == 1 and stage != "ssr" else None
     part = TemporalPart(models, options, conditional, size)
     sheet = partial(previews.clips_sheet, models, source, options.device)
     return Run(stage, options, source, part=part, preview=sheet, about=_about(models, clips, source, options))
@@ -205,6 +229,7 @@ def motion_lora_run(stage: str, files: Files, options: TrainOptions, config: Con
             "--init-from is missing: give the temporal layers or the motion module that the motion LoRA is for, as safetensors."
         )
     clips = open_clips(files.data)
+    check_enlarges(stage, UNetConfig.from_dict(clips.cache.backbone["unet"]))
     unet, schedule = load_backbone(files.checkpoint, clips.cache.backbone, _frozen_dtype(options))
     layers, schedule = layers_of(files.init_from, unet.config, schedule)
     return lora_clips_run(stage, Models(None, unet, layers, schedule), clips, options)
@@ -231,6 +256,8 @@ def ssr_run(stage: str, files: Files, options: TrainOptions, config: Config) -> 
     Raises:
         ValueError: temporal layers are to be trained without a trained spatial part.
     """
+    if files.data is not None:  # the temporal layers of the SD x4 upscaler
+        return _own_clips_run(stage, files, options, config)
     text, start = _text_encoder(files.text), files.start("image")
     if start is None and options.num_frames > 1:
         raise ValueError(
@@ -348,8 +375,8 @@ def _about(models: Models, clips: Clips, source: CachedClips, options: TrainOpti
     """Say what will be trained and how much memory that will take."""
     unet, layers = models.unet, models.temporal
     frozen, trained = (sum(p.numel() for p in module.parameters()) for module in (unet, layers))
-    largest = max(clips.flat, key=lambda c: c.shape[1] * c.shape[2] * c.shape[3])
-    shape = [largest.shape[0], source.frames(), *largest.shape[2:]]
+    height, width = max(map(source.size_of, clips.flat), key=lambda size: size[0] * size[1])
+    shape = [clips.flat[0].shape[0], source.frames(), height, width]
     bytes_ = predicted_bytes(unet, layers, shape, context=tuple(clips[0].tensors["context"].shape), options=options)
     return (
         f"{family_name(unet.config)}: {frozen / 1e6:.0f} M parameters frozen, {trained / 1e6:.0f} M in training; "

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...lumiere_core.diffusion.schedule import Schedule
 from ...lumiere_core.nets.backbones import family_name
 from ...lumiere_core.nets.checkpoint import sha256
+from ...lumiere_core.nets.low import LOW_BETAS, SCALE
 from .inflate import unet_config_of
 
 PREFIX = "model.diffusion_model."
@@ -82,12 +83,17 @@ def describe(model: Any, vae: Any) -> dict[str, Any]:
     """
     config = unet_config_of(model)
     channels = model.model.latent_format.latent_channels
-    if config.in_channels != channels:
+    if config.in_channels != channels + config.low_channels:
         raise ValueError(
             f"{family_name(config)} with {config.in_channels} input channels takes more than noised latents. Train on "
             "the plain model of the same family: its temporal layers fit the inpainting variant too."
         )
     ratio = vae.spacial_compression_encode()
+    if config.low_channels and ratio != SCALE:
+        raise ValueError(
+            f"the {family_name(config)} sees small frames as large as its latents, {SCALE} times smaller than the clip, but this VAE "
+            f"makes them {ratio} times smaller. Connect the VAE of its own checkpoint."
+        )
     return {
         "unet": config.to_dict(),
         "schedule": schedule_of(model).to_dict(),
@@ -108,14 +114,15 @@ def schedule_of(model: Any) -> Schedule:
     if prediction is not None and len(sigmas):
         data = float(sampling.sigma_data)
         ends = {"sigma_min": sigmas[0].item() / data, "sigma_max": sigmas[-1].item() / data}
-        kinds = ("scaled_linear", {}), ("linear", {}), ("scaled_linear", {"betas": (0.00085, 0.020)}), ("cosine", ends)
+        kinds = [(kind, {}) for kind in ("scaled_linear", "linear")] + [("cosine", ends)]
+        kinds += [("scaled_linear", {"betas": betas}) for betas in ((0.00085, 0.020), LOW_BETAS)]
         for kind, values in kinds:
             schedule = Schedule(kind, prediction, steps=len(sigmas), sigma_data=data, **values)
             if torch.allclose(schedule.sigmas, sigmas, rtol=1e-3):
                 return schedule
     raise ValueError(
         f"this model's noise schedule ({type(sampling).__mro__[1].__name__}, {len(sigmas)} steps) is none that the "
-        "trainer has: Stable Diffusion's scaled-linear betas, AnimateDiff's, or lumiere-mini's cosine."
+        "trainer has: Stable Diffusion's scaled-linear betas, those of its upscaler, AnimateDiff's, or lumiere-mini's cosine."
     )
 
 

@@ -185,6 +185,9 @@ def unet_config_of(model: comfy.model_patcher.ModelPatcher) -> UNetConfig:
     levels = len(values["channel_mult"])
     blocks = values["num_res_blocks"]
     heads = values.get("num_heads", -1)
+    classes = values.get("num_classes")
+    text_only = [i for i, off in enumerate(values.get("disable_self_attentions") or ()) if off]
+    everywhere = len(text_only) == levels and bool(values.get("disable_middle_self_attn"))
     return UNetConfig(
         in_channels=pixels or values["in_channels"] // patch**2,
         out_channels=pixels or values.get("out_channels", 4) // patch**2,
@@ -202,7 +205,9 @@ def unet_config_of(model: comfy.model_patcher.ModelPatcher) -> UNetConfig:
         use_linear_in_transformer=bool(values.get("use_linear_in_transformer")),
         use_scale_shift_norm=bool(values.get("use_scale_shift_norm")),
         adm_in_channels=values.get("adm_in_channels"),
-        disable_self_attn=any(values.get("disable_self_attentions") or ()),
+        disable_self_attn=everywhere,
+        num_classes=classes if isinstance(classes, int) else 0,
+        text_only_levels=() if everywhere else tuple(text_only),
     )
 
 

@@ -34,7 +34,7 @@ from ...lumiere_core.training.options import FIELDS, TrainOptions
 from ...lumiere_core.training.parts import DeltasPart
 from ...lumiere_core.training.run import Run
 from ...lumiere_core.training.sources.pictures import EncodedPictures
-from ...lumiere_core.training.stages import cached_clips_run, lora_clips_run
+from ...lumiere_core.training.stages import cached_clips_run, check_enlarges, lora_clips_run
 from ...lumiere_core.training.state import FILE, is_of
 from . import models, motion
 from .encoders import HostEncoders
@@ -88,6 +88,7 @@ def run(
                 frozen, encoders, videos=videos, captions=captions, wanted=wanted, options=chosen, name=stem
             )
         else:
+            check_enlarges(stage, frozen.unet.config)
             cache = clips_of(encoders, videos, captions, wanted)
             layers = _layers(model, frozen, wanted, options=chosen, conv_cond=stage == "condition")
             build = lora_clips_run if stage == LORA else cached_clips_run

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...clips.conditioning import Condition
-from ...dataset.reader import Clips
+from ...dataset.index import Clip
+from ...dataset.reader import Clips, Loaded
 from ...nets.text_encoder import Text
 from ...world.dice import Dice
 from ..batch import Batch
@@ -61,13 +63,13 @@ class CachedClips(Source):
         return [batch for number in numbers for batch in self._batches(number)]
 
     def _batches(self, number: int) -> list[Batch]:
-        groups: dict[tuple, list[_Sample]] = {}
+        groups: dict[tuple, list[Sample]] = {}
         for sample in self.samples(number):
             found = self.sample(sample)
             groups.setdefault((found.latents.shape, found.text.context.shape), []).append(found)
         return [self._batch(number, group) for group in groups.values()]
 
-    def _batch(self, number: int, group: list[_Sample]) -> Batch:
+    def _batch(self, number: int, group: list[Sample]) -> Batch:
         device, samples = self.options.device, [sample.number for sample in group]
         pooled = [sample.text.pooled for sample in group]
         text = Text(
@@ -80,13 +82,13 @@ class CachedClips(Source):
             number, samples, x0=x0.to(device), text=text.to(device), objects=None, known=known, more={"numbers": place}
         )
 
-    def sample(self, number: int) -> _Sample:
+    def sample(self, number: int) -> Sample:
         """Return sample `number` of the run: which clip, which of its frames, and whether its text is dropped."""
         options, settings = self.options, self.clips.cache.settings
         index = self.clips.at(number, options.seed)
         clip, entry = self.clips[index], self.clips.flat[index]
         still, told, where = Draws(options.seed, [number], MOMENT).uniform(3)[0].tolist()
-        latents = clip.tensors["latents"].float()
+        latents = self.seen(clip)
         length = min(latents.shape[1], options.num_frames or latents.shape[1])
         first = round(where * (latents.shape[1] - length))
         if still < options.stills and length > 1:
@@ -101,7 +103,20 @@ class CachedClips(Source):
             # In frames of a clip of the trained length, which a longer video takes the place of.
             place = (place + entry.start) * min(1.0, settings.frames / self._videos[entry.key])
         text = self.empty(latents) if self.dropped([number])[0] else text_of(clip.tensors)
-        return _Sample(number, latents, text, place)
+        return Sample(number, latents, text, place)
+
+    def seen(self, clip: Loaded) -> Tensor:
+        """Return (c, t, h, w): what is drawn of a clip."""
+        return clip.tensors["latents"].float()
+
+    def size_of(self, clip: Clip) -> tuple[int, int]:
+        """Return the height and width of the latents that are drawn of a clip."""
+        return tuple(clip.shape[2:])
+
+    def shown(self, clip: Loaded, device: str) -> tuple[Text, Text, dict[str, Any]]:
+        """Return what a sample of a whole clip is told: its text, the empty one, and what else the network takes."""
+        texts = text_of(clip.tensors), self.empty(clip.tensors["latents"])
+        return *(Text(*(None if v is None else v[None] for v in text)).to(device) for text in texts), {}
 
     def empty(self, latents: Tensor) -> Text:
         """Return the empty prompt for latents of a size. Latents are (b, c, t, h, w), the text states (b, l, d)."""
@@ -122,7 +137,7 @@ class CachedClipsForLoRA(CachedClips):
     name = "cached-clips-lora"
 
 
-class _Sample:
+class Sample:
     """One clip with all but its noise."""
 
     def __init__(self, number: int, latents: Tensor, text: Text, place: Tensor) -> None:

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from lumiere_core.clips.media import write_mp4
+from lumiere_core.clips.video import to_uint8
 from lumiere_core.dataset.cache import Settings
 from lumiere_core.dataset.encoders import PixelEncoders
 from lumiere_core.dataset.prepare import prepare
 from lumiere_core.diffusion.models import Models
 from lumiere_core.diffusion.schedule import Schedule
-from lumiere_core.nets.checkpoint import load_file, load_parts
+from lumiere_core.nets.checkpoint import load_file, load_parts, save_file, sha256
+from lumiere_core.nets.low import LOW_BETAS, small_frames
 from lumiere_core.training.layers import new_layers
 from lumiere_core.training.loop import train
 from lumiere_core.training.options import TrainOptions
@@ -107,6 +109,49 @@ def cache(weights, tmp_path):
     encoders.backbone["multiple"] = 8
     prepare(videos, folder, encoders, Settings(frames=8, size=16), progress=False)
     return folder
+
+
+class UpscalerEncoders:
+    """The SD x4 upscaler's: a VAE of 4 x 4 pixels a latent, whose first three channels are the small clip itself."""
+
+    def __init__(self, tiny, file):
+        config = tiny.unet_config(
+            in_channels=7, out_channels=4, adm_in_channels=None, num_classes=1000, text_only_levels=(1,)
+        )
+        unet = tiny.unet(config)
+        save_file({f"model.diffusion_model.{k}": v for k, v in unet.state_dict().items()}, file, {})
+        self.backbone = {
+            "unet": config.to_dict(),
+            "schedule": Schedule("scaled_linear", "v", betas=LOW_BETAS).to_dict(),
+            "prefix": "model.diffusion_model.",
+            "sha256": {file.name: sha256(file)},
+            "ratio": 4,
+            "multiple": 8,
+        }
+
+    def encode(self, frames):
+        small = small_frames(frames)
+        return torch.cat([small, small[:1]])
+
+    def decode(self, latents):
+        return to_uint8(latents[:3].repeat_interleave(4, -1).repeat_interleave(4, -2))
+
+    def embed(self, caption, height, width):
+        return {"context": torch.full((2, 32), float(len(caption)))}
+
+
+@pytest.fixture
+def upscaler_cache(tiny, tmp_path):
+    """(cache, checkpoint) of three clips of 8 frames of 32 x 32 pixels, two of them of one video, for a tiny upscaler."""
+    videos, generator = tmp_path / "large", torch.Generator().manual_seed(0)
+    for number, frames in enumerate((8, 16)):
+        frame = torch.randint(0, 256, (1, 32, 32, 3), generator=generator, dtype=torch.uint8)
+        write_mp4(videos / f"{number}.mp4", torch.cat([frame.roll(4 * i, dims=2) for i in range(frames)]))
+        (videos / f"{number}.txt").write_text(f"clip {number}")
+    folder, checkpoint = tmp_path / "upscaler-cache", tmp_path / "x4.safetensors"
+    encoders = UpscalerEncoders(tiny, checkpoint)
+    prepare(videos, folder, encoders, Settings(frames=8, size=32), progress=False)
+    return folder, checkpoint
 
 
 @pytest.fixture

@@ -137,12 +137,17 @@ def stage_of(trainer, request, weights, tmp_path):
 
             return world_clips_run("temporal", models, options)
         if source in CACHED:
-            clips = open_clips(request.getfixturevalue("cache"))
-            unet, schedule = load_backbone(weights, clips.cache.backbone)
+            data, checkpoint = request.getfixturevalue("cache"), weights
+            if source == "cached-crops":
+                data, checkpoint = request.getfixturevalue("upscaler_cache")
+            clips = open_clips(data)
+            unet, schedule = load_backbone(checkpoint, clips.cache.backbone)
             asked = {"depth": 1, "num_head_channels": 32, "condition_channels": 16, "frames_per_clip": 8}
             layers = start_layers(unet.config, asked, options)
-            build = cached_clips_run if source == "cached-clips" else lora_clips_run
-            return build(source, Models(None, unet, layers, schedule), clips, options)
+            build = lora_clips_run if source == "cached-clips-lora" else cached_clips_run
+            return build(
+                "ssr" if source == "cached-crops" else source, Models(None, unet, layers, schedule), clips, options
+            )
         if source == "crops":
             config = tiny.unet_config(in_channels=6, patch_size=4, adm_in_channels=64, disable_self_attn=True)
             ssr, layers = SSRConfig(level_channels=32), None
