@@ -139,3 +139,15 @@ def test_the_attention_function_is_used_everywhere(tiny):
     x, *rest = tiny.inputs()
     UNet(tiny.unet_config(), attention=attention)(x[:, :, 0], *rest)
     assert calls == [4] * 2 * (1 + 1 + 2)  # self and cross; encoder, middle, decoder; 64 / 16 heads
+
+
+def test_a_class_is_a_whole_number(tiny):
+    """As in the SD x4 upscaler: `label_emb.weight` holds a vector for each class."""
+    unet = tiny.unet(tiny.unet_config(adm_in_channels=None, num_classes=7, text_only_levels=(1,)))
+    assert unet.state_dict()["label_emb.weight"].shape == (7, 128)
+    x, steps, context = torch.randn(2, 3, 8, 8), torch.tensor([1.0, 500.0]), torch.randn(2, 4, 32)
+    one, other = (unet(x, steps, context, torch.tensor([0, k])) for k in (0, 6))
+    assert torch.equal(one[0], other[0]) and not torch.allclose(one[1], other[1])
+    for y in (None, torch.zeros(2), torch.zeros(2, 7, dtype=torch.long)):
+        with pytest.raises(ValueError, match="takes y as .n,. whole numbers below 7"):
+            unet(x, steps, context, y)

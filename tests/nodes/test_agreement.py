@@ -48,6 +48,17 @@ MINI = {
 
 BASIS = {**MINI, "patch_size": 4, "patch_channels": 20}
 
+# The SD x4 upscaler's: a class for the noise level, self-attention at the coarsest level and in the middle alone.
+X4 = {
+    **SD15,
+    "use_linear_in_transformer": True,
+    "in_channels": 7,
+    "num_classes": 1000,
+    "text_only_levels": (0, 1, 2),
+    "transformer_depth": (0, 0, 1, 1, 1, 1, 1, 1),
+    "transformer_depth_output": (0,) * 3 + (1,) * 9,
+}
+
 
 def randomise(module, seed=0):
     """Give every layer weights that matter; some start at zero."""
@@ -62,16 +73,17 @@ def randomise(module, seed=0):
 
 def inputs(config, images=4, size=16):
     generator = torch.Generator().manual_seed(1)
-    adm = config.adm_in_channels
+    adm, classes = config.adm_in_channels, torch.tensor([0, 20, 137, 350])[:images]
+    y = torch.randn(images, adm, generator=generator) if adm else None
     return {
         "x": torch.randn(images, config.in_channels, size, size, generator=generator),
         "timesteps": torch.tensor([3.0, 250.0, 600.0, 999.0])[:images],
         "context": torch.randn(images, 5, config.context_dim, generator=generator),
-        "y": torch.randn(images, adm, generator=generator) if adm else None,
+        "y": classes if config.num_classes else y,
     }
 
 
-@pytest.mark.parametrize("shape", [SD15, SDXL, MINI, BASIS], ids=["sd15", "sdxl", "mini", "basis"])
+@pytest.mark.parametrize("shape", [SD15, SDXL, MINI, BASIS, X4], ids=["sd15", "sdxl", "mini", "basis", "x4"])
 def test_image_u_net_equals_the_host_s(host, shape):
     import comfy.ops
 
@@ -146,6 +158,34 @@ def test_any_u_net_of_the_host_can_be_inflated(host, studio, inflate, clips, nam
         want = both(clip, *(arguments[k] for k in ("timesteps", "context", "y")))
         got = host_call(clips, model, clip[0].transpose(0, 1), arguments)
     assert (got.transpose(0, 1)[None] - want).abs().max() < 1e-4
+
+
+def test_the_x4_upscaler_is_core_s(host, backbones, inflate, clips):
+    """The host's own class, inflated, is core's network of the stage `train ssr --data`, and so is its noise."""
+    low = host.module("lumiere_core.nets.low")
+    image = backbones("SD x4")
+    config = inflate.unet_config_of(image)
+    assert (config.num_classes, config.text_only_levels, config.low_channels) == (1000, (0, 1, 2), 3)
+    temporal = host.module("lumiere_core.nets.temporal")
+    core = host.module("lumiere_core.nets.config")
+    layers = temporal.TemporalLayers(config, core.TemporalConfig(depth=1, num_head_channels=32, condition_channels=32))
+    model = inflate.inflate(image, randomise(layers), layers.config)
+    unet = host.module("lumiere_core.nets.unet").UNet(config)
+    unet.load_state_dict(image.model.diffusion_model.state_dict())  # strict: the same keys
+    arguments = inputs(config, images=1, size=8)
+    generator = torch.Generator().manual_seed(2)
+    clip, small = (torch.randn(1, c, 5, 8, 8, generator=generator) for c in (4, 3))
+    arguments["y"] = torch.tensor([137])
+    with torch.no_grad():
+        want = low.LatentUpscaler(unet, layers)(clip, *(arguments[k] for k in ("timesteps", "context", "y")), small)
+        got = host_call(clips, model, torch.cat([clip, small], dim=1)[0].transpose(0, 1), arguments)
+    assert (got.transpose(0, 1)[None] - want).abs().max() < 1e-4
+
+    theirs, level = image.model.noise_augmentor, torch.tensor([20])
+    mixed, _ = theirs(small[:, :, 0], noise_level=level, seed=3)
+    noise = torch.randn(small[:, :, 0].shape, generator=torch.manual_seed(3))
+    assert torch.allclose(low.noised(small[:, :, :1], noise[:, :, None], level)[:, :, 0], mixed, atol=1e-6)
+    assert theirs.max_noise_level == low.MOST_LEVEL
 
 
 def host_call(clips, model, frames, arguments):

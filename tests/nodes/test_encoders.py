@@ -74,7 +74,10 @@ def test_the_size_is_part_of_sdxls_vector(encoders):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("SD15 inpaint", "9 input channels takes more than noised latents"), ("SD x4", "7 input channels")],
+    [
+        ("SD15 inpaint", "9 input channels takes more than noised latents"),
+        ("SD x4", "4 times smaller than the clip, but this VAE makes them 8 times smaller"),
+    ],
 )
 def test_models_that_cannot_be_trained_are_named(encoders, name, message):
     with pytest.raises(ValueError, match=message):
@@ -149,6 +152,70 @@ def test_prepare_train_apply(host, encoders, backbones, tmp_path, monkeypatch):
     (fresh,) = host.call("LumiereApplyTemporal", model=backbones("SD15"), temporal="untrained", frames_per_clip=0)
     difference = (backbones.sample(model) - backbones.sample(fresh)).abs().max()
     assert difference > 1e-5
+
+
+class EnlargingVae:
+    """4 x 4 pixels a latent, four channels."""
+
+    first_stage_model = object()
+    latent_dim = 2
+
+    def encode(self, pixels):
+        small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1) * 2 - 1, 4)
+        return torch.cat([small, small[:, :1]], dim=1)
+
+    def decode(self, latents):
+        large = latents[:, :3].repeat_interleave(4, -1).repeat_interleave(4, -2)
+        return ((large + 1) / 2).clamp(0, 1).movedim(1, -1)
+
+    def spacial_compression_encode(self):
+        return 4
+
+
+def test_the_x4_upscaler_learns_motion_and_enlarges(host, backbones, stand_ins, tmp_path):
+    """Prepare, `train ssr --data`, Apply Lumiere Temporal Layers, Lumiere Super Resolution; and what no image model is."""
+    from safetensors.torch import save_file
+
+    upscaler, vae = backbones("SD x4"), EnlargingVae()
+    checkpoint = tmp_path / "x4.safetensors"
+    state = upscaler.model.diffusion_model.state_dict()
+    save_file({f"model.diffusion_model.{k}": v.clone() for k, v in state.items()}, checkpoint)
+    hashes = {checkpoint.name: host.module("lumiere_core.nets.checkpoint").sha256(checkpoint)}
+    made = host.module("nodes.host.encoders").HostEncoders(upscaler, stand_ins[0], vae, hashes)
+    assert made.backbone["ratio"] == 4 and made.backbone["schedule"]["betas"] == [0.0001, 0.02]
+    assert made.backbone["schedule"]["prediction"] == "v"
+    schedule = host.module("lumiere_core.diffusion.schedule").Schedule(**made.backbone["schedule"])
+    assert torch.allclose(schedule.sigmas, upscaler.get_model_object("model_sampling").sigmas.float(), rtol=1e-3)
+    frames = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    host.module("lumiere_core.clips.media").write_mp4(tmp_path / "videos" / "a.mp4", frames)
+    settings = host.module("lumiere_core.dataset.cache").Settings(frames=8, size=32)
+    with torch.inference_mode():
+        host.module("lumiere_core.dataset.prepare").prepare(
+            tmp_path / "videos", tmp_path / "cache", made, settings, caption="noise", progress=False
+        )
+    output = host.base / "models" / "lumiere" / "x4_motion.safetensors"
+    arguments = ["train", "ssr", "--checkpoint", str(checkpoint), "--data", str(tmp_path / "cache")]
+    arguments += ["--output", str(output), "--steps", "2", "--learning-rate", "0.01"]
+    assert host.module("lumiere_core.commands.cli").main(arguments) == 0
+
+    image = torch.rand(6, 8, 8, 3, generator=torch.Generator().manual_seed(1))
+    prompts = {"positive": backbones.text(1), "negative": backbones.text(2)}
+    large = []
+    for temporal in ("x4_motion.safetensors", "untrained"):
+        (model,) = host.call("LumiereApplyTemporal", model=upscaler, temporal=temporal, frames_per_clip=0)
+        (out,) = host.call(
+            "LumiereSuperResolution",
+            **{"model": model, "image": image, "vae": vae, **prompts, "seed": 3, "steps": 2, "cfg": 1.0},
+            **{"sampler_name": "euler", "scheduler": "karras", "context_length": 4, "context_overlap": 2},
+            **{"weighting": "uniform", "noise_augmentation": 0.1},
+        )
+        large.append(out)
+    assert large[0].shape == (6, 32, 32, 3) and large[0].isfinite().all()
+    assert (large[0] - large[1]).abs().max() > 1e-5
+
+    module = host.module("lumiere_core.training.latent_pictures")
+    with pytest.raises(ValueError, match="enlarges pictures and draws none"):
+        module.encode_pictures([], made, tmp_path / "pictures.safetensors", 32, 32, "")
 
 
 @pytest.mark.parametrize("name", ["SD15", "SDXL"])
