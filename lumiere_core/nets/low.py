@@ -68,4 +68,6 @@ class LatentUpscaler(nn.Module):
             low: (b, 3, t, h, w) small clip in [-1, 1], with its noise.
             checkpointing, place: see `SpaceTimeUNet`.
         """
-        return self.clips(torch.cat([x, low.to(x)], dim=1), timesteps, context, y, checkpointing, **place)
+        return self.clips(
+            torch.cat([x, low.to(x)], dim=1), timesteps, context, y=y, checkpointing=checkpointing, **place
+        )

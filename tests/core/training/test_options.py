@@ -241,7 +241,7 @@ def seen(kind, run, folder, monkeypatch):
     if kind in ("saves", "samples"):
         calls = []
         if kind == "saves":
-            monkeypatch.setattr(loop, "save_state", lambda *_: calls.append(1))
+            monkeypatch.setattr(loop, "save_state", lambda *_, **__: calls.append(1))
         run.preview = lambda folder, step: calls.append(step)
         train(run, folder, progress=False)
         return [torch.tensor(calls)]
