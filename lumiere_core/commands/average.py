@@ -14,8 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from ..files import check_target
     from ..nets.checkpoint import average_files
 
+    check_target(options.output)  # before the work, not after
     average_files(options.files, options.shares, options.output)
     sys.stdout.write(f"{options.output}\n")
     return 0

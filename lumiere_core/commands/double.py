@@ -16,9 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from ..diffusion.models import weight_files
+    from ..files import check_target
     from ..nets.checkpoint import PREFIXES, load_parts, metadata_for, save_file
     from ..training.double import COMPONENTS, SCENES, doubled
 
+    for part in PREFIXES:  # before the work, not after
+        check_target(options.output / f"{part}.safetensors")
     before = load_parts(weight_files(options.weights))
     components = COMPONENTS if options.components is None else options.components
     after = doubled(before, components, scenes=options.scenes or SCENES)

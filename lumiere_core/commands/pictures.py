@@ -19,9 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, encoders: Any) -> int:
     """Encode with the encoders of the host."""
+    from ..files import check_target
     from ..training.latent_pictures import encode_pictures
     from ..training.pictures import load_pictures
 
+    check_target(options.output)  # before the work, not after
     pictures = load_pictures(options.images, options.height, options.width)
     size = options.height, options.width
     encode_pictures(pictures, encoders, options.output, *size, options.words)

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from ..dataset.encoders import lumiere_encoders
+    from ..files import check_target
 
+    check_target(options.output / "preview.mp4")  # before a model is loaded, not after
     encoders = lumiere_encoders(options.checkpoint)
     if encoders is None:  # its VAE and text encoder are the host's business
         return run_verb(*sys.argv[1:])

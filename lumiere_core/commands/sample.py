@@ -56,6 +56,10 @@ def main(options: argparse.Namespace) -> int:
     from ..provenance.credentials import sign_if_wanted, wanted
 
     prompts, paths = _jobs(options)
+    for path in paths:  # before the work, not after
+        check_target(path)
+        if options.sheet:
+            check_target(path.with_suffix(".png"))
     check_device(options.device)
     wanted()  # a certificate that is not there is said now
     if options.scale < 1:
@@ -70,8 +74,7 @@ def main(options: argparse.Namespace) -> int:
     trained_height, trained_width = parts.config.get("size", [64, 64])
     height = trained_height if options.height is None else options.height
     width = trained_width if options.width is None else options.width
-    check_mp4(height * options.scale, width * options.scale, options.fps)  # before the work, not after
-    check_target(paths[0])
+    check_mp4(height * options.scale, width * options.scale, options.fps)
     stamp = generated_by(parts.sha256)
     requests = [
         Request(

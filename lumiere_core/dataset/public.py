@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from ..files import check_target
+
 
 @dataclass(frozen=True)
 class Package:
@@ -94,7 +96,7 @@ def gather(name: str, target: Path, download: Download | None = None) -> list[Pa
     Raises:
         ValueError: a package could not be fetched, or lacks what is to be taken of it.
     """
-    target.mkdir(parents=True, exist_ok=True)
+    check_target(target / "CREDITS.txt")
     found, credits_ = [], []
     for package in SETS[name]:
         with tempfile.TemporaryDirectory() as scratch:

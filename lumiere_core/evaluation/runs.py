@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import Record, write_text
+from ..files import Record, check_target, write_text
 from ..host_process import Worker, WorkerError
 from ..measures import measure_clip
 from ..text_files import lines_of, read_json, read_text
@@ -84,7 +84,9 @@ def run_workflow(
 
     Raises:
         ValueError: the host cannot run the workflow.
+        OSError: the folder cannot be written to.
     """
+    check_target(output / "clips.jsonl")
     text = read_text(workflow)
     store = Store(output / "clips.jsonl")
     run = {"workflow": hashlib.sha256(text.encode()).hexdigest()[:16]}

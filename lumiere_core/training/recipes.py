@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import copy
+from ..files import check_target, copy
 from ..nets.checkpoint import WEIGHTS, average_files
 from ..text_files import read_json
 from .loop import train
@@ -119,6 +119,9 @@ class Kitchen:
     def run(self, name: str = "") -> bool:
         """Train a stage, or all of them, going on where they stopped; returns whether they are finished."""
         stages = self.recipe.chosen(name)
+        for stage in stages:  # before days of work, not after
+            if stage.export and first():
+                check_target(self.output / "weights" / stage.export)
         for stage in stages:
             if self.finished(stage):
                 logger.info(f"{stage.name} is finished: {self.weights(stage)}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import atomic, write_text
+from ...files import atomic, check_target, write_text
 from ..video_set import frames_of, sources_in
 
 SIDE = 512  # pixels; the paper's
@@ -56,6 +56,8 @@ def write_page(
     Raises:
         ValueError: the folders have fewer than two clips in common.
     """
+    for path in (output / "index.html", output.with_name(f"{output.name}.key.json")):
+        check_target(path)
     found = [{source.path.stem: source for source in sources_in(folder)} for folder in (first, second)]
     names = sorted(set(found[0]) & set(found[1]))
     if len(names) < 2:
