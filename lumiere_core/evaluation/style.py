@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ from .clips import Clip, ClipMaker, mean_levels
 from .oracle import judge, oracle_version
 from .style_look import measure_look, real_clip
 from .table import Bar
+
+if TYPE_CHECKING:
+    from ..diffusion.generate import Request
 
 MOTIONS = ("moving right", "moving down", "bouncing", "moving left")  # one prompt of each
 ALPHAS = (1.0, 0.5, 0.7, 0.9, 0.3, 0.6, 0.8, 0.1, 0.2, 0.4)  # coarse first: a part of a run says something
@@ -51,7 +55,7 @@ class StyledClips(ClipMaker):
 
     style, alpha = ORIGINAL, 0.0
 
-    def _generate(self, prompt: str, seed: int) -> Clip:
+    def _generate(self, request: Request) -> Clip:
         from ..diffusion.models import load_models
         from ..nets.checkpoint import load_into
         from ..nets.interpolate import stylise_parts
@@ -62,7 +66,7 @@ class StyledClips(ClipMaker):
         if self.style != ORIGINAL:
             styled = stylise_parts(self.parts, self.style, self.alpha)
         load_into(self._models.unet, styled.image, f"image weights of {self.style}")
-        return super()._generate(prompt, seed)
+        return super()._generate(request)
 
 
 class StyleEvaluation:
