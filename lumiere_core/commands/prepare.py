@@ -27,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="clips have about size x size pixels, in their own aspect ratio; default: 64 for lumiere-mini, else 512",
     )
+    parser.add_argument(
+        "--conditions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="for `train condition` on a model with a VAE: store N copies of each clip of which a part was greyed before it "
+        "was encoded, as a workflow does",
+    )
     parser.add_argument("--caption", help="text for videos without one; else they are left out")
     parser.add_argument(
         "--shards",
@@ -52,13 +60,15 @@ def run(options: argparse.Namespace, encoders: Any) -> int:
     """Prepare with given encoders and print the table; 1 if not a single clip is left."""
     from ..dataset.cache import Settings
     from ..dataset.prepare import prepare
+    from ..training.masks import draw_inside
 
     size = options.size or (64 if encoders.backbone["ratio"] == 1 else 512)
     summary = prepare(
         options.clips,
         options.output,
         encoders,
-        Settings(options.fps, options.frames, size),
+        Settings(options.fps, options.frames, size, conditions=options.conditions),
+        masks=draw_inside,
         caption=options.caption,
         shards=options.shards,
     )

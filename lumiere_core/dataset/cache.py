@@ -3,7 +3,8 @@
     CACHE/dataset.json      settings, backbone, linear preview of latents; what a cache must not change in
     CACHE/index.jsonl       a line for each video: what became of it, and its clips
     CACHE/empty/*.safetensors   the empty prompt for each size
-    CACHE/clips/KEY.safetensors  latents, context, y; low: the small clip, for a model that enlarges
+    CACHE/clips/KEY.safetensors  latents, context, y; low: the small clip, for a model that enlarges;
+                                 greyed, known: copies with a part greyed before they were encoded, and their masks
     CACHE/shards/NUMBER.tar  instead of single files: see `shards`
     CACHE/report.csv, preview.mp4
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from .place import Damaged, Place, inside
 DATASET, INDEX = "dataset.json", "index.jsonl"
 MOST_DATASET, MOST_INDEX = 64 * 2**20, 2**30  # bytes
 DIGEST = "digest"  # metadata field of a clip: see `digest`
+Masks = Callable[[int, tuple[int, int, int]], Tensor]  # (seed, (t, height, width)) -> bool, True = known
 
 
 class Cache:
@@ -56,6 +58,7 @@ class Cache:
         self.wrong: list[str] = []  # lines of the index that cannot be used, and why
         self.written = 0  # clips, by this object
         self.earlier: dict[str, Clip] = {}  # that another run wrote, by key: see `find`
+        self.masks: Masks | None = None  # of the greyed copies of a clip that is written
 
     @classmethod
     def create(cls, folder: Path, settings: Settings, backbone: dict[str, Any]) -> Cache:
@@ -64,7 +67,7 @@ class Cache:
         Raises:
             ValueError: the folder holds such a cache, or is no cache.
         """
-        wanted = {"version": VERSION, "settings": asdict(settings), "backbone": backbone}
+        wanted = {"version": VERSION, "settings": settings.to_dict(), "backbone": backbone}
         wanted = json.loads(json.dumps(wanted))
         folder = Path(folder)
         if (folder / DATASET).is_file():
@@ -178,7 +181,7 @@ class Cache:
         clip = self.earlier.get(key)
         if clip is None or not clip.shard:  # shards were looked through before
             try:
-                most = 4 * MOST_CHANNELS * math.prod(size) + MOST_TEXT
+                most = 4 * MOST_CHANNELS * math.prod(size) * (1 + 2 * self.settings.conditions) + MOST_TEXT
                 clip = self.clip_of(key, self.place.read(f"clips/{key}.safetensors", most))
             except (FileNotFoundError, ValueError):
                 return None
@@ -286,6 +289,7 @@ def check_clip(data: bytes, clip: Clip, backbone: dict[str, Any]) -> dict[str, T
         raise Damaged(f"{clip.key} is of another caption: {metadata.get('caption')!r:.60}")
     check_text(tensors, backbone, clip.key)
     _check_low(tensors.get("low"), clip, backbone)
+    _check_greyed(tensors, clip)
     return tensors
 
 
@@ -308,6 +312,16 @@ def _check_low(low: Tensor | None, clip: Clip, backbone: dict[str, Any]) -> None
         found = None if low is None else tuple(low.shape)
         if found != wanted or not low.is_floating_point() or not torch.isfinite(low).all():
             raise Damaged(f"{clip.key} holds a small clip {found}, wanted {wanted} in finite numbers")
+
+
+def _check_greyed(tensors: dict[str, Tensor], clip: Clip) -> None:
+    """Raise Damaged unless the greyed copies and their masks are there, as many as the settings say."""
+    if clip.conditions:
+        for name, channels in (("greyed", clip.shape[0]), ("known", 1)):
+            wanted, value = (clip.conditions, channels, *clip.shape[1:]), tensors.get(name)
+            if value is None or tuple(value.shape) != wanted or not torch.isfinite(value.float()).all():
+                found = None if value is None else tuple(value.shape)
+                raise Damaged(f"{clip.key} holds {name} {found}, wanted {wanted} in finite numbers")
 
 
 def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ KEY = re.compile(r"([0-9a-f]{1,64})-([0-9]{6,12})")  # of a clip: its video's id
 SHARD = re.compile(r"([0-9]{6,12})\.tar")
 MOST_FPS, MOST_FRAMES, MOST_SIZE = 1000.0, 4096, 8192
 MOST_CHANNELS, MOST_RATIO = 256, 64
+MOST_CONDITIONS = 64
 MOST_TEXT = 64 * 2**20  # bytes of a clip's text states
 MOST_WORDS = 1 << 16  # characters of a caption, a reason, a name
 
@@ -27,6 +28,7 @@ class Settings:
     fps: float = 16.0
     frames: int = 16  # of a clip
     size: int = 512  # pixels; clips have about size x size, in the aspect ratio of their video
+    conditions: int = 0  # copies of each clip with a part greyed before it is encoded, for `train condition`
 
     def __post_init__(self) -> None:
         for name, whole, most in (("fps", False, MOST_FPS), ("frames", True, MOST_FRAMES), ("size", True, MOST_SIZE)):
@@ -36,6 +38,14 @@ class Settings:
                     f"{name} of the clips is {value!r:.60}; {'a whole number' if whole else 'a number'} above 0, of at "
                     f"most {most:g}, is wanted."
                 )
+        if not _is_number(self.conditions, 0, MOST_CONDITIONS):
+            raise ValueError(
+                f"conditions are {self.conditions!r:.60}; 0 to {MOST_CONDITIONS} copies of a clip are possible."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, without what caches of earlier versions do not name and this one does not use."""
+        return {k: v for k, v in asdict(self).items() if k != "conditions" or v}
 
 
 @dataclass
@@ -47,11 +57,12 @@ class Clip:
     start: int  # frame of the resampled video
     shape: list[int]  # of the latents: c, t, h, w
     shard: str = ""  # tar file that holds it; "" = clips/KEY.safetensors
+    conditions: int = 0  # see `Settings`
 
     @property
     def most_bytes(self) -> int:
         """No file of this clip is larger."""
-        return 4 * math.prod(self.shape) + MOST_TEXT
+        return 4 * math.prod(self.shape) * (1 + 2 * self.conditions) + MOST_TEXT
 
 
 @dataclass
@@ -180,7 +191,8 @@ def parse_clip(row: Any, identity: str, dataset: dict[str, Any]) -> Clip:
     # Of about size x size pixels, and at most twice as wide as high or as high as wide.
     most = 4 * (dataset["settings"]["size"] + dataset["backbone"]["multiple"])
     _want(inside and max(shape[2:]) * ratio <= most, "shape", shape)
-    return Clip(key, row["caption"], row["start"], shape=list(shape), shard=shard)
+    conditions = dataset["settings"].get("conditions", 0)
+    return Clip(key, row["caption"], row["start"], shape=list(shape), shard=shard, conditions=conditions)
 
 
 def _want(fits: bool, name: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import sys
 import time
 from collections.abc import Iterable
@@ -14,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..clips.masks import known_cells
 from ..clips.media import save_image, write_mp4
 from ..files import atomic
 from ..lock import only_writer
 from ..nets.low import small_frames
 from ..text_files import shown
-from .cache import Cache
+from .cache import Cache, Masks
 from .decode import Report, Unusable, frames_at
 from .encoders import Encoders
 from .heal import heal
@@ -29,6 +31,7 @@ from .shards import pack
 from .sources import Source, find_sources
 
 INDEX_EVERY = 10.0  # seconds between writes of the index
+GREY = 128  # of 255: what stands for nothing
 PREVIEWED = 9  # clips in the contact preview
 MOST_SHARD = 65_536.0  # megabytes
 
@@ -70,6 +73,7 @@ def prepare(
     *,
     caption: str | None = None,
     shards: float = 0.0,
+    masks: Masks | None = None,
     progress: bool = True,
 ) -> Summary:
     """Bring the cache in `folder` up to date with the videos at `where`.
@@ -80,16 +84,19 @@ def prepare(
     Args:
         caption: for videos without one; None drops them.
         shards: megabytes of a tar file; 0 keeps single files.
+        masks: what draws the masks of `settings.conditions` greyed copies.
 
     Raises:
-        ValueError: nothing to prepare, the cache was made with other settings, or another process is writing it.
+        ValueError: nothing to prepare, copies that are of no use, a cache of other settings, or another process is writing it.
     """
     if not 0 <= shards <= MOST_SHARD:
         raise ValueError(f"shards of {shards} megabytes; 0 (single files) to {MOST_SHARD:g} are possible.")
+    _check_conditions(settings.conditions, encoders.backbone, masks)
     sources = find_sources(where, caption)
     sizes = buckets(settings.size, encoders.backbone["multiple"])
     with only_writer(folder, "prepare"):
         cache = Cache.create(folder, settings, encoders.backbone)
+        cache.masks = masks
         heal(cache)
         before, cache.entries = cache.entries, {}
         cache.earlier = {clip.key: clip for entry in before.values() for clip in entry.clips}
@@ -109,6 +116,19 @@ def prepare(
         if cache.written or forgotten or not (cache.folder / "preview.mp4").exists():
             _write_preview(cache, encoders)
     return summary
+
+
+def _check_conditions(count: int, backbone: dict[str, Any], masks: Masks | None) -> None:
+    """Raise ValueError if greyed copies are asked for that nothing would use, or that nothing draws the masks of."""
+    if not count:
+        return
+    why = "nothing that draws their masks was given" if masks is None else ""
+    if backbone["ratio"] == 1:
+        why = "this model works on pixels, which training masks by itself"
+    elif low_channels(backbone):
+        why = "this model enlarges clips, and no part of them is masked"
+    if why:
+        raise ValueError(f"--conditions is {count}, but {why}. Leave it out.")
 
 
 def _look_at(
@@ -220,10 +240,28 @@ def _store(cache: Cache, encoders: Encoders, caption: str, identity: str, start:
     latents = encoders.encode(torch.from_numpy(frames))
     if not torch.isfinite(latents).all():
         raise ValueError(f"the VAE gave NaN or infinite values for the clip at frame {start}")
-    clip = Clip(key, caption, start, list(latents.shape))
+    clip = Clip(key, caption, start, shape=list(latents.shape), conditions=cache.settings.conditions)
     low = {"low": small_frames(torch.from_numpy(frames))} if low_channels(encoders.backbone) else {}
-    cache.write_clip(clip, {"latents": latents, **low, **encoders.embed(caption, height, width)})
+    cache.write_clip(
+        clip,
+        {"latents": latents, **low, **_greyed(cache, encoders, clip, frames), **encoders.embed(caption, height, width)},
+    )
     return clip
+
+
+def _greyed(cache: Cache, encoders: Encoders, clip: Clip, frames: np.ndarray) -> dict[str, Tensor]:
+    """Return `greyed` (n, c, t, h, w) and `known` (n, 1, t, h, w): copies of a clip with a part greyed, encoded as a workflow does.
+
+    What lies behind a mask shows in the latents around it, so it must be grey before the VAE sees it.
+    """
+    found: dict[str, list[Tensor]] = {"greyed": [], "known": []}
+    for number in range(clip.conditions):
+        seed = int(hashlib.sha256(f"{clip.key} {number}".encode()).hexdigest()[:15], 16)
+        known = cache.masks(seed, frames.shape[:3])
+        grey = torch.where(known[..., None], torch.from_numpy(frames), GREY)
+        found["greyed"].append(encoders.encode(grey.to(torch.uint8)))
+        found["known"].append(known_cells(known[None, None].float(), *clip.shape[2:])[0])
+    return {name: torch.stack(values) for name, values in found.items() if values}
 
 
 def _keep_also(cache: Cache, before: dict[str, Entry]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from ..files import atomic
 from .cache import Cache, check_clip
-from .index import KEY, SHARD, Clip
+from .index import KEY, MOST_TEXT, SHARD, Clip
 from .place import Damaged, inside
 
 FOLDER = "shards"
@@ -97,7 +96,7 @@ def read(cache: Cache, name: str) -> dict[str, dict[str, Tensor]]:
             raise Damaged(f"{name} holds no clip {missing[0]}")
         return found
 
-    most = SPARE + sum(4 * math.prod(clip.shape) + USUAL_TEXT for clip in clips.values())
+    most = SPARE + sum(clip.most_bytes - MOST_TEXT + USUAL_TEXT for clip in clips.values())
     try:
         return cache.place.use(f"{FOLDER}/{name}", most, parse)
     except Damaged as error:

@@ -14,7 +14,7 @@ from ..diffusion.noise import mixed_seed
 
 GOLDEN = 0.6180339887498949
 # One for each use, so that a use more or less changes no other.
-TEXT, MOMENT, LOSS, PICTURE, SCENE, MASK, CROP, LEVEL, LENGTH, FRESH, PHOTO = range(1, 12)
+TEXT, MOMENT, LOSS, PICTURE, SCENE, MASK, CROP, LEVEL, LENGTH, FRESH, PHOTO, COPY = range(1, 13)
 
 
 class Draws:

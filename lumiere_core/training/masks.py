@@ -30,12 +30,21 @@ SHARES = {
     "cinemagraph": 0.06,  # frame 0, and all that is outside of a fixed region
 }
 NEEDS_OBJECT = ("object", "cinemagraph")
+INSIDE = ("region", "object", "outside", "cinemagraph")  # whose border runs through frames
 
 
 def draw_task(dice: Dice) -> str:
     """Return one of SHARES, as often as it says."""
     mark = dice.uniform(0, sum(SHARES.values()))
     return next(task for task, end in zip(SHARES, accumulate(SHARES.values()), strict=True) if mark < end)
+
+
+def draw_inside(seed: int, size: Size) -> Tensor:
+    """Return the (t, h, w) bool mask of one of the tasks `INSIDE`, as often as `SHARES` says; any shape is an object."""
+    dice = Dice(seed)
+    while (task := draw_task(dice)) not in INSIDE:
+        pass
+    return draw_known(task, dice, size, lambda: torch.zeros(size))
 
 
 def draw_known(task: str, dice: Dice, size: Size, cover: Callable[[], Tensor]) -> Tensor:

@@ -46,6 +46,7 @@ from .training_data import clips_of, pictures_of
 LORA = "motion-lora"
 PREFIX = "diffusion_model."
 PREVIEW_SIZE = 512
+COPIES = 4  # of each clip, with a part greyed before it is encoded
 
 
 def run(
@@ -89,7 +90,8 @@ def run(
             )
         else:
             check_enlarges(stage, frozen.unet.config)
-            cache = clips_of(encoders, videos, captions, wanted)
+            copies = COPIES if stage == "condition" and encoders.backbone["ratio"] > 1 else 0
+            cache = clips_of(encoders, videos, captions, dataclasses.replace(wanted, conditions=copies))
             layers = _layers(model, frozen, wanted, options=chosen, conv_cond=stage == "condition")
             build = lora_clips_run if stage == LORA else cached_clips_run
             trainer = build(stage, dataclasses.replace(frozen, temporal=layers), open_clips(cache.folder), chosen)

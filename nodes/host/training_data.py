@@ -21,6 +21,7 @@ from ...lumiere_core.dataset.decode import Report, Unusable, frames_at
 from ...lumiere_core.dataset.prepare import linear_preview, store_pieces
 from ...lumiere_core.dataset.segments import buckets, split
 from ...lumiere_core.training.latent_pictures import encode_pictures
+from ...lumiere_core.training.masks import draw_inside
 from ...lumiere_core.training.pictures import MOST, Picture, with_room
 from .encoders import HostEncoders
 
@@ -36,6 +37,7 @@ def clips_of(encoders: HostEncoders, videos: list, captions: list[str], settings
         key.update(_fingerprint(video))
     folder = Path(folder_paths.get_temp_directory()) / "lumiere" / key.hexdigest()[:16]
     cache = Cache.create(folder, settings, encoders.backbone)
+    cache.masks = draw_inside
     sizes = buckets(settings.size, encoders.backbone["multiple"])
     bar = comfy.utils.ProgressBar(len(videos))
     reasons = []

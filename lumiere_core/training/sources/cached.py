@@ -15,8 +15,8 @@ from ...dataset.reader import Clips, Loaded
 from ...nets.text_encoder import Text
 from ...world.dice import Dice
 from ..batch import Batch
-from ..draws import MASK, MOMENT, Draws
-from ..masks import draw_known, draw_task
+from ..draws import COPY, MASK, MOMENT, Draws
+from ..masks import INSIDE, draw_known, draw_task
 from ..options import TrainOptions
 from .base import Source
 
@@ -45,6 +45,7 @@ class CachedClips(Source):
                 "frames. Give fewer, or prepare longer clips."
             )
         self.clips, self.total_stride, self.known = clips, total_stride, known
+        self.copies = clips.cache.settings.conditions if known else 0
         self._videos = _frames_of_videos(clips)
 
     def frames(self) -> int:
@@ -76,7 +77,11 @@ class CachedClips(Source):
             torch.stack([sample.text.context for sample in group]), None if pooled[0] is None else torch.stack(pooled)
         )
         x0 = torch.stack([sample.latents for sample in group])
-        known = self.condition(x0, samples).to(device) if self.known else None
+        copies = None
+        if self.copies:
+            channels = x0.shape[1] // 2
+            x0, copies = x0[:, :channels], x0[:, channels:]
+        known = self.condition(x0, samples, copies).to(device) if self.known else None
         place = torch.stack([sample.place for sample in group]).to(device)
         return Batch(
             number, samples, x0=x0.to(device), text=text.to(device), objects=None, known=known, more={"numbers": place}
@@ -88,7 +93,7 @@ class CachedClips(Source):
         index = self.clips.at(number, options.seed)
         clip, entry = self.clips[index], self.clips.flat[index]
         still, told, where = Draws(options.seed, [number], MOMENT).uniform(3)[0].tolist()
-        latents = self.seen(clip)
+        latents = self.seen(clip, number)
         length = min(latents.shape[1], options.num_frames or latents.shape[1])
         first = round(where * (latents.shape[1] - length))
         if still < options.stills and length > 1:
@@ -105,9 +110,13 @@ class CachedClips(Source):
         text = self.empty(latents) if self.dropped([number])[0] else text_of(clip.tensors)
         return Sample(number, latents, text, place)
 
-    def seen(self, clip: Loaded) -> Tensor:
-        """Return (c, t, h, w): what is drawn of a clip."""
-        return clip.tensors["latents"].float()
+    def seen(self, clip: Loaded, number: int) -> Tensor:
+        """Return (c, t, h, w): what sample `number` draws of a clip, with one of its greyed copies and the mask behind it."""
+        latents = clip.tensors["latents"].float()
+        if not self.copies:
+            return latents
+        which = int(Draws(self.options.seed, [number], COPY).uniform() * self.copies)
+        return torch.cat([latents, *(clip.tensors[name][which].float() for name in ("greyed", "known"))])
 
     def size_of(self, clip: Clip) -> tuple[int, int]:
         """Return the height and width of the latents that are drawn of a clip."""
@@ -123,12 +132,27 @@ class CachedClips(Source):
         ratio = self.clips.cache.backbone["ratio"]
         return text_of(self.clips.cache.read_empty(*(side * ratio for side in latents.shape[-2:])))
 
-    def condition(self, clips: Tensor, samples: Sequence[int]) -> Tensor:
-        """Return (b, c + 1, t, h, w): what is known of clips; C is masked after the VAE."""
+    def condition(self, clips: Tensor, samples: Sequence[int], copies: Tensor | None = None) -> Tensor:
+        """Return (b, c + 1, t, h, w): what is known of clips.
+
+        Where a mask's border runs through frames, a copy that was greyed before it was encoded says what is known, as in a
+        workflow. A VAE of pictures encodes each frame by itself, so whole frames may be masked after it.
+
+        Args:
+            clips: (b, c, t, h, w).
+            copies: (b, c + 1, t, h, w), greyed copies and their masks; without them C is masked after the VAE.
+        """
         size = tuple(clips.shape[2:])
         dice = [Dice(seed) for seed in Draws(self.options.seed, samples, MASK).integers()]
-        known = torch.stack([draw_known(draw_task(die), die, size, lambda: torch.zeros(size)) for die in dice])
-        return Condition(clips, known[:, None].to(clips)).tensor()
+        given, known = clips.clone(), []
+        for row, die in enumerate(dice):
+            task = draw_task(die)
+            if copies is not None and task in INSIDE:
+                given[row] = copies[row, :-1]
+                known.append(copies[row, -1])
+            else:
+                known.append(draw_known(task, die, size, lambda: torch.zeros(size)).to(clips))
+        return Condition(given, torch.stack(known)[:, None]).tensor()
 
 
 class CachedClipsForLoRA(CachedClips):

@@ -41,7 +41,7 @@ class CachedCrops(CachedClips):
             if getattr(options, name) % SCALE:
                 raise ValueError(f"--{name} is {getattr(options, name)} pixels; crops must be multiples of {SCALE}.")
 
-    def seen(self, clip: Loaded) -> Tensor:
+    def seen(self, clip: Loaded, number: int) -> Tensor:
         """Return (c + 3, t, h, w): latents, and the small clip behind them."""
         return torch.cat([clip.tensors[name].float() for name in ("latents", "low")])
 
