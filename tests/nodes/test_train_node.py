@@ -172,6 +172,41 @@ def test_the_stage_condition_trains_masked_conditions(train, host, clips, studio
     assert parts.temporal_config.conv_cond and parts.metadata["lumiere.phase"] == "condition"
 
 
+def test_on_latents_what_is_known_is_encoded_greyed(train, host, backbones, stand_ins):
+    """As Lumiere Apply Condition does: four copies of the clip go through the VAE beside the clip itself."""
+    clip, vae = stand_ins
+    images = torch.rand(8, 64, 64, 3, generator=torch.Generator().manual_seed(4))
+    video = host.call("CreateVideo", images=images, fps=16.0)[0]
+
+    class Watched(type(vae)):
+        seen = []
+
+        def encode(self, pixels):
+            self.seen.append(((pixels * 255).round() == 128).all(dim=-1).float().mean().item())
+            return super().encode(pixels)
+
+    values = {
+        "model": backbones("SD15"),
+        "clip": clip,
+        "vae": Watched(),
+        "videos": video,
+        "size": 64,
+        "sample_every": -1,
+    }
+    train(stage="condition", steps=1, name="greyed", **values)
+    whole, *greyed = Watched.seen
+    assert whole < 0.01 and len(greyed) == 4 and all(share > 0.01 for share in greyed)
+
+
+def test_the_x4_upscaler_is_sent_to_its_own_stage(train, host, backbones, stand_ins):
+    class Vae(type(stand_ins[1])):
+        def spacial_compression_encode(self):
+            return 4
+
+    with pytest.raises(ValueError, match="its temporal layers are trained by `train ssr --data`"):
+        train(model=backbones("SD x4"), clip=stand_ins[0], vae=Vae())
+
+
 def test_the_stage_style_makes_a_lora_from_pictures(train, host, studio):
     """Every frame is a picture; the MODEL that comes out is the stock loader's with the file."""
     pictures = host.call("CreateVideo", images=torch.rand(2, 20, 20, 3), fps=1.0)[0]
