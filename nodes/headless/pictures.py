@@ -3,8 +3,8 @@
     python nodes/headless/pictures.py [NAME …]
 
 Writes the picture that the template browser shows, which plays the clip; for text_to_video also
-workflows/pictures/demo.png, the README's; for train_on_one_clip the samples of its training run, there and in the help
-page of Lumiere Train Temporal. NAME is a template's title, such as text_to_video.
+workflows/pictures/demo.png, the README's; for train_on_one_clip the samples of its training run, in the help page of
+Lumiere Train Temporal. NAME is a template's title, such as text_to_video.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ sys.path.remove(str(Path(__file__).resolve().parent))
 
 TRAINED = "train_on_one_clip"
 RUN = "overfit_one_clip"  # the folder that its training run writes to
-# Steps of TRAINED that the help page shows; the README has the first and the last.
+# Steps of TRAINED that the help page shows.
 SAMPLES = (50, 100, 200)
 OTHERS = "CheckpointLoaderSimple"  # in templates for checkpoints that are not part of the pack: no picture to draw
 SIDE, FRAMES, QUALITY = 192, 40, 60  # of the moving pictures
@@ -63,8 +63,6 @@ def _draw_training(media, samples: Path) -> None:
         with Image.open(samples / f"step_{step:06d}.png") as sheet:
             sheet = sheet.convert("RGB")
         targets = [PACK_ROOT / "js" / "docs" / f"overfit_{step:04d}.jpg"]
-        if step in (SAMPLES[0], SAMPLES[-1]):
-            targets.append(PACK_ROOT / "workflows" / "pictures" / f"overfit_{step:04d}.png")
         if step == SAMPLES[-1]:
             targets.append(PACK_ROOT / "workflows" / f"{short_names()[TRAINED]}.jpg")
         for target in targets:
