@@ -38,9 +38,9 @@ def watched(clips):
         layers = clips.temporal_patcher(model).model
         begin = layers.begin
 
-        def spy(*args):
-            seen.append(args[5:7])
-            return begin(*args)
+        def spy(*args, places=None, closed=False, **named):
+            seen.append((places, closed))
+            return begin(*args, places=places, closed=closed, **named)
 
         monkeypatch.setattr(layers, "begin", spy)
         return seen
