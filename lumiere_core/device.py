@@ -8,7 +8,7 @@ def check_device(name: str) -> None:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"the device {name!r} cannot be used ({reason}). Use cpu, or cuda on a machine with a GPU."
         ) from error

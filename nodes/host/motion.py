@@ -106,23 +106,30 @@ def with_lora(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a weights file of any layout by the host's loader, which takes nothing but weights from it.
+    """Read the tensors of a weights file of any layout by the host's loader, which takes nothing but weights from it.
 
     Raises:
         ValueError: it is damaged, or holds more than weights.
     """
     try:
-        return comfy.utils.load_torch_file(str(path), safe_load=True)
+        state = comfy.utils.load_torch_file(str(path), safe_load=True)
+        return {key: value for key, value in state.items() if isinstance(value, Tensor)}  # not the number of a step
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path.name} holds more than weights, or is damaged, and is not loaded ({str(error).splitlines()[0]}). Get the "
+            f"{path.name} holds more than weights, or is damaged, and is not loaded ({_reason(error)}). Get the "
             "file as safetensors, or from where its authors publish it."
         ) from error
-    except (RuntimeError, OSError, EOFError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle or archive fails as anything: KeyError, struct.error, IndexError
         raise ValueError(
-            f"{path.name} ({path.stat().st_size:,} bytes) cannot be read ({str(error).splitlines()[0]}). It may be "
+            f"{path.name} ({path.stat().st_size:,} bytes) cannot be read ({_reason(error)}). It may be "
             "truncated or of another format; download or copy it again."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def read_module(path: Path, unet_config: UNetConfig) -> MotionFile:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import random
 
 import pytest
 import torch
@@ -264,6 +265,44 @@ def test_code_in_a_pickle_is_not_run(backbones, apply, folder, tmp_path):
             apply(backbones("SD15"), name)
         (folder / name).unlink()
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("layout", ["archive", "pickle", "safetensors"])
+def test_every_damaged_file_is_named(host, module, tmp_path, layout):
+    """Cut, flipped and overwritten bytes: tensors, or a sentence with the file's name; never another error."""
+    from safetensors.torch import save_file
+
+    _, state = module("v3")
+    state = {key: value[:2].clone() for key, value in list(state.items())[:4]}
+    path = tmp_path / ("a.safetensors" if layout == "safetensors" else "a.ckpt")
+    if layout == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "step": 3}, path, _use_new_zipfile_serialization=layout == "archive")
+    read, dice = host.module("nodes.host.motion").read_weights, random.Random(1)
+    whole, refused = path.read_bytes(), 0
+    assert read(path).keys() == state.keys()
+    for number in range(150):
+        data = bytearray(whole)
+        # What says how the file is built lies at its ends.
+        at = dice.choice([dice.randrange(min(400, len(data))), len(data) - 1 - dice.randrange(min(900, len(data)))])
+        if number % 3 == 0:
+            data = data[:at]
+        elif number % 3 == 1:
+            data[at] ^= 1 << dice.randrange(8)
+        else:
+            data[at : at + 8] = dice.randbytes(8)
+        path.write_bytes(data)
+        try:
+            assert all(isinstance(value, torch.Tensor) for value in read(path).values())
+        except ValueError as error:
+            assert path.name in str(error) and "()" not in str(error)
+            refused += 1
+    assert refused > 40
+    for other in ([1, 2], 7, {"state_dict": None}):
+        torch.save(other, tmp_path / "b.ckpt")
+        with pytest.raises(ValueError, match="b.ckpt .* cannot be read"):
+            read(tmp_path / "b.ckpt")
 
 
 def test_a_truncated_file_is_named(backbones, module, apply, folder):
