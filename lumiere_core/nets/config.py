@@ -25,7 +25,7 @@ LIMITS = {
     "num_res_blocks": (1, 16),
     "transformer_depth": (0, 64),
     "transformer_depth_output": (0, 64),
-    "transformer_depth_middle": (0, 64),
+    "transformer_depth_middle": (-1, 64),
     "context_dim": (1, 1 << 16),
     "num_heads": (-1, 256),
     "num_head_channels": (-1, 4096),

@@ -169,7 +169,7 @@ def places_seen(tiny, monkeypatch):
         begin, kept = net.temporal.begin, []
 
         def spy(*args, **options):
-            kept.append(args[-1])
+            kept.append(options["places"])
             return begin(*args, **options)
 
         monkeypatch.setattr(net.temporal, "begin", spy)
