@@ -102,6 +102,8 @@ def parse_dataset(data: bytes, where: str) -> dict[str, Any]:
         settings = dataset.get("settings")
         if not isinstance(settings, dict) or settings.keys() - Settings.__dataclass_fields__.keys():
             raise ValueError(f"settings are {settings!r:.60}")
+        if missing := {"fps", "frames", "size"} - settings.keys():
+            raise ValueError(f"settings lack {sorted(missing)}")
         Settings(**settings)
         _check_backbone(dataset.get("backbone"))
         if "rgb" in dataset:

@@ -18,12 +18,15 @@ def host(headless, comfyui, tmp_path_factory):
 
     It runs on the CPU, so that numbers are the same everywhere; LUMIERE_HOST_ARGS replaces "--cpu".
     """
+    if hasattr(headless, "booted"):  # the tests of another folder, in the same process: there is one host in each
+        return headless.booted
     base = tmp_path_factory.mktemp("base")
     headless.prepare_base(base)
     arguments = shlex.split(os.environ.get("LUMIERE_HOST_ARGS", "--cpu"))
     booted = headless.HeadlessHost(comfyui, base, arguments)
     booted.base = base
     booted.HostError = headless.HostError
+    headless.booted = booted
     return booted
 
 

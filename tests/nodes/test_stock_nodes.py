@@ -1,5 +1,7 @@
 """The host's own nodes in the place of ours."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -231,8 +233,8 @@ def test_control_residuals_are_strided(host, clips):
     numbers = torch.arange(8.0).view(8, 1, 1, 1)  # two clips of 4 frames
     control = {"output": [numbers, None, numbers, numbers], "middle": [numbers], "input": [numbers, numbers]}
     temporal = host.module("lumiere_core.nets.temporal")
-    follows = temporal.TemporalLayers.follows
-    plans = clips.plan_blocks(unet, clips.KINDS, lambda transformers: follows(None, transformers))
+    layers = SimpleNamespace(config=host.module("lumiere_core.nets.config").TemporalConfig())
+    plans = clips.plan_blocks(unet, clips.KINDS, lambda seen: temporal.TemporalLayers.follows(layers, seen))
     state = temporal.TemporalState(4, (1, 2))
     strided = clips.control_at_levels(control, plans, state, 2, lambda value: value)
     every = [0, 1, 2, 3, 4, 5, 6, 7]
