@@ -189,6 +189,7 @@ def test_outpainting_a_vertical_video(files):
     graph = workflow("outpainting")
     load_video(graph, "vertical.mp4")
     graph["12"]["inputs"] |= {"height": 32, "task.left": 0, "task.right": 0, "task.top": 4}
+    graph["15"]["inputs"]["height"] = 32
     shown, source = frames_of(files, graph), decoded(files, "vertical.mp4")
     assert shown.shape == (FRAMES, 32, 16, 3)
     assert (shown[:, 4:] == source).all()
