@@ -12,7 +12,7 @@ from pairs import Clock
 
 SIZE, FRAMES = 32, 16
 LARGE = (64, 80)  # measured on an accelerator only
-BAR_CONSTANT, BAR_REFERENCE, WANTED_REFERENCE = 0.68, 0.95, 0.92
+BAR_CONSTANT, BAR_REFERENCE, WANTED_REFERENCE = 0.60, 0.90, 0.90
 
 
 def measure(clock: Clock, turns: int) -> Iterator[Figure]:
