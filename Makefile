@@ -39,11 +39,13 @@ demo: setup ## Text to video on the real host; PROMPT="a red ball bouncing on gr
 # Two processes, each with a host of its own; the tests of a file stay together. WORKERS=0 for one process.
 WORKERS ?= 2
 SHARED = -n $(WORKERS) --dist loadgroup
+# Two processes with two threads each on two cores wait for one another.
+ONE_THREAD := $(if $(filter 0,$(WORKERS)),,OMP_NUM_THREADS=1)
 
 test: setup ## Lint and every test that needs no accelerator; ARGS="-k name" narrows it
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
-	LUMIERE_REQUIRE_HOST=1 $(VENV_PYTHON) -m pytest $(SHARED) tests/core tests/nodes tests/workflows tests/robustness $(ARGS)
+	$(ONE_THREAD) LUMIERE_REQUIRE_HOST=1 $(VENV_PYTHON) -m pytest $(SHARED) tests/core tests/nodes tests/workflows tests/robustness $(ARGS)
 
 test-core: setup ## Only the tests that need no host
 	$(VENV_PYTHON) -m pytest tests/core $(ARGS)
