@@ -249,6 +249,10 @@ def test_a_style_from_pictures_is_a_lora_that_the_stock_loader_reads(host, encod
     )
     pictures = core["training.sources.pictures"].EncodedPictures(options, file)
     unet = core["nets.unet"].UNet(core["nets.config"].UNetConfig.from_dict(pictures.backbone["unet"]))
+    import comfy.model_management
+
+    # Clones of another test may have left their patches in the weights that they share.
+    comfy.model_management.load_models_gpu([made.model], force_full_load=True)
     plain = {
         k.removeprefix("diffusion_model."): v.clone()
         for k, v in made.model.model_state_dict("diffusion_model.").items()
@@ -267,8 +271,6 @@ def test_a_style_from_pictures_is_a_lora_that_the_stock_loader_reads(host, encod
         "LoraLoaderModelOnly", model=made.model, lora_name=f"{name}/lora.safetensors", strength_model=0.7
     )
     assert "not loaded" not in log()
-    import comfy.model_management
-
     comfy.model_management.load_models_gpu([styled], force_full_load=True)
     got = styled.model.diffusion_model.state_dict()
     want = core["nets.lora"].apply(plain, lora, 0.7)
