@@ -35,7 +35,13 @@ export function onExecuted(node, listener) {
   };
 }
 
-/** Add a widget of ours at the end of a node, once; `make` returns {element, destroy}. */
+/** Make a node as high as its widgets need. */
+export function fit(node) {
+  node.setSize?.([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+  node.setDirtyCanvas?.(true, true);
+}
+
+/** Add a widget of ours at the end of a node, once; `make` returns {element, destroy, height}, all but the first optional. */
 export function ourWidget(node, name, height, make, options = {}) {
   const found = node.widgets?.find((widget) => widget.name === name);
   if (found) return found.ours;
@@ -43,7 +49,7 @@ export function ourWidget(node, name, height, make, options = {}) {
   const widget = node.addDOMWidget(name, name, ours.element, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: () => height,
+    getMinHeight: () => ours.height ?? height,
     getValue: () => "",
     setValue: () => {},
     ...options,
@@ -55,8 +61,7 @@ export function ourWidget(node, name, height, make, options = {}) {
     ours.destroy?.();
     removed?.apply(this, arguments);
   };
-  node.setSize?.([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
-  node.setDirtyCanvas?.(true, true);
+  fit(node);
   return ours;
 }
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core.clips.travel import SHAPES, mix_rows, parse_travel, travel_weights
+from .host import live
 
 MOST = 100_000  # characters of a prompt: text encoders read some hundreds
 LONGEST = 1024  # tokens of a prompt that is repeated to the length of another
+DRAWN = 256  # places at most at which the node shows how much each prompt counts
 TEXT_OF_ALL = ("pooled_output",)  # what a text encoder makes besides the text states, and mixes as they do
 
 
@@ -78,6 +82,7 @@ class LumierePromptTravel(io.ComfyNode):
             description="Encodes prompts that change over the clip: a line for each, with its frame or second, and between "
             "them a mixture. For every MODEL whose frames lie in the batch: Lumiere, AnimateDiff, image models.",
             search_aliases=["prompt schedule", "batch prompt schedule", "prompt interpolation", "keyframe prompts"],
+            has_intermediate_output=True,
             inputs=[
                 io.Model.Input(
                     "model",
@@ -125,7 +130,21 @@ class LumierePromptTravel(io.ComfyNode):
         weights = travel_weights(frames, length, interpolation)
         # With scheduled hooks a prompt has several entries, for all prompts of a CLIP the same.
         schedules = zip(*(encoded(clip, text) for text in texts), strict=True)
-        return io.NodeOutput([mixed(entries, weights) for entries in schedules])
+        shown = {"lumiere_prompts": (plan(frames, texts, weights),)} if live.watched() else None
+        return io.NodeOutput([mixed(entries, weights) for entries in schedules], ui=shown)
+
+
+def plan(frames: Sequence[float], texts: Sequence[str], weights: Tensor) -> dict[str, Any]:
+    """Return what the node shows: each prompt, its frame, and how much it counts along the clip.
+
+    Args:
+        weights: (frames, prompts), each row sums to 1.
+    """
+    length = len(weights)
+    drawn = torch.linspace(0, length - 1, min(DRAWN, length)).round().long()
+    shares = weights[drawn].T.mul(1000).round().div(1000).tolist()
+    prompts = [{"frame": f, "text": t, "shares": s} for f, t, s in zip(frames, texts, shares, strict=True)]
+    return {"length": length, "prompts": prompts}
 
 
 def mixed(entries: tuple, weights: Tensor) -> list:

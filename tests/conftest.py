@@ -192,3 +192,23 @@ def write_tiny_style():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_tiny_motion(public_motion):
+    """Function (models): write a motion module and a motion LoRA for the model of tests/workflows/tiny_sd15 there."""
+
+    def write(models):
+        import torch
+        from safetensors.torch import save_file
+
+        for folder in ("animatediff_models", "animatediff_motion_lora"):
+            (models / folder).mkdir(parents=True, exist_ok=True)
+        state = public_motion.motion_file((32, 32, 64, 64), (1,) * 4, middle=True, frames=32)
+        save_file(state, models / "animatediff_models" / "tiny_motion.safetensors")
+        base = next(public_motion.modules((32,), (1,), False))[0]
+        base += ".temporal_transformer.transformer_blocks.0.attention_blocks.0.processor.to_q_lora"
+        change = {f"{base}.up.weight": torch.ones(32, 2), f"{base}.down.weight": torch.ones(2, 32)}
+        save_file(change, models / "animatediff_motion_lora" / "tiny_style.safetensors")
+
+    return write

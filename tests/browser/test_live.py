@@ -5,7 +5,6 @@ import pytest
 pytestmark = pytest.mark.host
 
 GRAPH = """([sampler, length]) => {
-    app.graph.clear();
     const load = add('LumiereLoader', 0, 0, {checkpoint: 'tiny.safetensors'});
     const text = add('LumiereTextEncode', 350, 0, {prompt: 'a red ball'});
     const empty = add('EmptyLumiereLatentVideo', 350, 400, {width: 16, height: 16, length});
@@ -19,10 +18,6 @@ GRAPH = """([sampler, length]) => {
     join(sample, 0, decode, 'samples');
     join(load, 2, decode, 'vae');
     join(decode, 0, show, 'images');
-    window.clips = [];
-    window.warnings = [];
-    app.api.addEventListener('lumiere.clip', ({detail}) => clips.push(detail));
-    app.api.addEventListener('lumiere.warning', ({detail}) => warnings.push(detail.text));
 }"""
 
 PLAYER = """async () => {

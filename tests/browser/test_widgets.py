@@ -35,7 +35,6 @@ def picture_of(page, selector):
 def painter(page):
     page.evaluate(
         """async () => {
-            app.graph.clear();
             const clip = add('LumiereWorldClip', 0, 0, {length: 12, width: 32, height: 32});
             const region = add('LumiereRegion', 400, 0), show = add('MaskPreview', 800, 0);
             join(clip, 0, region, 'images');
@@ -107,7 +106,6 @@ def test_what_was_drawn_is_saved_with_the_workflow(page, painter):
 def test_a_key_frame_is_dragged_to_its_place(page):
     page.evaluate(
         """async () => {
-            app.graph.clear();
             const clip = add('LumiereWorldClip', 0, 0, {length: 2, width: 32, height: 32});
             const builder = add('LumiereConditionBuilder', 400, 0, {length: 21, width: 32, height: 32});
             put(builder, {task: 'key frames'});
@@ -144,7 +142,6 @@ def test_a_key_frame_is_dragged_to_its_place(page):
 def test_a_click_on_the_grid_takes_the_alpha(page):
     page.evaluate(
         """async () => {
-            app.graph.clear();
             const load = add('LumiereLoader', 0, 0, {checkpoint: 'tiny.safetensors'});
             const style = add('LumiereLoader', 0, 250, {checkpoint: 'tiny-style.safetensors'});
             const text = add('LumiereTextEncode', 350, 0, {prompt: 'a red ball'});
@@ -189,7 +186,6 @@ def test_a_click_on_the_grid_takes_the_alpha(page):
 def test_two_clips_are_compared_in_step(page):
     page.evaluate(
         """async () => {
-            app.graph.clear();
             const red = add('LumiereWorldClip', 0, 0, {length: 6, width: 32, height: 32, prompt: 'a red ball on grass'});
             const blue = add('LumiereWorldClip', 0, 600, {length: 8, width: 32, height: 32, prompt: 'a blue ball on grass'});
             const video = add('CreateVideo', 350, 600), compare = add('LumiereCompareClips', 700, 0);
@@ -242,7 +238,6 @@ def test_two_clips_are_compared_in_step(page):
 def test_the_training_panel_shows_losses_and_the_time_left(page):
     page.evaluate(
         """async () => {
-            app.graph.clear();
             const load = add('LumiereLoader', 0, 0, {checkpoint: 'tiny.safetensors'});
             const clip = add('LumiereWorldClip', 0, 250, {length: 4, width: 16, height: 16});
             const video = add('CreateVideo', 350, 250), text = add('PrimitiveStringMultiline', 0, 800, {value: 'a red ball'});

@@ -54,6 +54,22 @@ def test_sentences_are_translated(language):
     assert [path for path in same if not english[path].startswith("Inception")] == []
 
 
+QUOTED = {"ja": r"「([^」]+)」", "zh": r"“([^”]+)”", "ko": r'"([^"]+)"'}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_our_nodes_are_called_by_their_names(language):
+    """A reader looks for what stands between quotes; a node that was renamed leaves no older name behind."""
+    names = {entry["display_name"] for entry in read(language, "nodeDefs").values()}
+    names |= {path.stem for path in (ROOT / "workflows").glob("*.json")} | {"Lumiere"}
+    texts = {f"{name}{path}": text for name in FILES for path, text in flat(read(language, name)).items()}
+    for page in (ROOT / "js" / "docs").glob(f"*/{language}.md"):
+        texts[f"{page.parent.name}.md"] = page.read_text(encoding="utf-8")
+    for place, text in texts.items():
+        for quoted in re.findall(QUOTED[language], text):
+            assert "Lumiere" not in quoted or quoted in names, f"{place}: {quoted}"
+
+
 @pytest.mark.parametrize("language", HELP)
 def test_every_node_has_a_help_page_in_the_language(host, language):
     for node_id in read("en", "nodeDefs"):

@@ -57,6 +57,28 @@ def test_rows(studio, travel, encode):
     assert not torch.allclose(encode(studio.clip, "snow")[0][0], last[0])
 
 
+def test_the_node_shows_its_plan(host, studio, monkeypatch):
+    """Which prompt counts how much, at every frame of a short clip and at some of a long one."""
+    node = host.nodes_by_id["LumierePromptTravel"]
+    given = {"model": studio.model, "clip": studio.clip, "fps": 16.0, "interpolation": "linear"}
+
+    def shown(length):
+        node.GET_SCHEMA()
+        return node.PREPARE_CLASS_CLONE(None).EXECUTE_NORMALIZED(prompts=TEXT, length=length, **given).ui
+
+    assert shown(FRAMES) is None  # no page watches
+    monkeypatch.setattr(host.module("nodes.host.live"), "watched", lambda: True)
+    (plan,) = shown(FRAMES)["lumiere_prompts"]
+    assert plan["length"] == FRAMES
+    assert [(p["frame"], p["text"]) for p in plan["prompts"]] == [(0, "a red ball"), (7, "a blue ball of snow")]
+    shares = torch.tensor([p["shares"] for p in plan["prompts"]])
+    assert shares.shape == (2, FRAMES) and (shares.sum(0) - 1).abs().max() < 2e-3
+    assert (shares[1] - torch.arange(FRAMES) / 7).abs().max() < 1e-3
+    (plan,) = shown(4096)["lumiere_prompts"]
+    assert plan["length"] == 4096 and all(len(p["shares"]) == 256 for p in plan["prompts"])
+    assert plan["prompts"][1]["shares"][-1] == 1
+
+
 def test_one_prompt_is_clip_text_encode(studio, travel, encode):
     plain = studio.sample(positive=encode(studio.clip, "snow"), frames=FRAMES)
     one = studio.sample(positive=travel(studio.model, studio.clip, "0: snow"), frames=FRAMES)

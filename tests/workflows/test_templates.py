@@ -155,29 +155,14 @@ def frames_of(graph, length):
 
 
 @pytest.fixture(scope="session")
-def tiny_server(server, write_tiny, write_tiny_style, tiny_ssr, public_motion):
+def tiny_server(server, write_tiny, write_tiny_style, tiny_ssr, write_tiny_motion):
     models = server.base / "models" / "lumiere"
     write_tiny(models / "tiny.safetensors", conv_cond=True)
     write_tiny(models / "tiny-ssr.safetensors", **tiny_ssr())
     write_tiny_style(server.base / "models" / "loras" / "tiny_style.safetensors")
     write_clip(server.base / "input" / "tiny.mp4", frames=6, size=16)
-    write_motion(server.base / "models", public_motion)
+    write_tiny_motion(server.base / "models")
     return server
-
-
-def write_motion(models, public_motion):
-    """Write a motion module for the model of `TinyCheckpoint`, and a motion LoRA for it."""
-    import torch
-    from safetensors.torch import save_file
-
-    for folder in ("animatediff_models", "animatediff_motion_lora"):
-        (models / folder).mkdir(parents=True, exist_ok=True)
-    state = public_motion.motion_file((32, 32, 64, 64), (1,) * 4, middle=True, frames=32)
-    save_file(state, models / "animatediff_models" / "tiny_motion.safetensors")
-    base = next(public_motion.modules((32,), (1,), False))[0]
-    base += ".temporal_transformer.transformer_blocks.0.attention_blocks.0.processor.to_q_lora"
-    change = {f"{base}.up.weight": torch.ones(32, 2), f"{base}.down.weight": torch.ones(2, 32)}
-    save_file(change, models / "animatediff_motion_lora" / "tiny_style.safetensors")
 
 
 def write_clip(path, frames, size):
