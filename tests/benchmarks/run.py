@@ -63,7 +63,7 @@ def report(figures: Iterable[Figure], kept: list[Figure] | None = None) -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = ("flops", "network", "startup", "demo", "world", "checkpoints", "windows")
+    names = ("flops", "network", "startup", "demo", "world", "checkpoints", "windows", "live")
     # Beside other programs, which it has to fetch first: only where it is asked for.
     parser.add_argument("--only", nargs="+", choices=(*names, "peers"), default=names)
     parser.add_argument("--quick", action="store_true", help="one turn of everything, which is not stored")
@@ -81,6 +81,7 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
     import checkpoints
     import demo
     import flops
+    import live
     import network
     import peers
     import startup
@@ -102,6 +103,7 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
         "demo": lambda: demo.measure(clock.kind, _allocator_settings(), turns(3)),
         "world": lambda: world.measure(turns(5)),
         "windows": lambda: windows.measure(turns(3)),
+        "live": lambda: live.measure(clock.kind, turns(7)),
         "peers": lambda: peers.measure(turns(5)),
     }
 

@@ -177,12 +177,9 @@ def _free_port():
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
-def server(headless, comfyui, tmp_path_factory):
-    """The real server in a process of its own: see `Server`. It ends with the session."""
-    base = tmp_path_factory.mktemp("server")
-    headless.prepare_base(base)
-    shutil.copytree(Path(__file__).with_name("tiny_sd15"), base / "custom_nodes" / "tiny_sd15")
+@contextlib.contextmanager
+def start(comfyui, base):
+    """Start the real server of a host on a free port in a process of its own; a `Server`, which ends with the block."""
     port, log_path = _free_port(), base / "server.log"
     command = [sys.executable, str(comfyui / "main.py"), "--port", str(port)]
     command += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
@@ -210,3 +207,13 @@ def server(headless, comfyui, tmp_path_factory):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(headless, comfyui, tmp_path_factory):
+    """The real server: see `Server`. It ends with the session."""
+    base = tmp_path_factory.mktemp("server")
+    headless.prepare_base(base)
+    shutil.copytree(Path(__file__).with_name("tiny_sd15"), base / "custom_nodes" / "tiny_sd15")
+    with start(comfyui, base) as running:
+        yield running

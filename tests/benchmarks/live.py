@@ -1,0 +1,112 @@
+"""What the live clip costs: sampling on the real server while a page asks for nothing, for sheets, for the clip.
+
+The settings take turns, with one seed; the server's time between the start and the end of the sampler counts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from figures import Figure
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOW = ROOT / "workflows" / "api" / "Lumiere 01 – Text to Video.json"
+MODES = ("off", "sheet", "clip")
+BAR = 1.03
+SAMPLER = "LumiereSampler"
+
+
+def measure(clock: str, turns: int) -> Iterator[Figure]:
+    """Yield the time of sampling with sheets and with the clip, over that with neither.
+
+    Args:
+        clock: "wall" or "cpu", the server's own.
+        turns: runs of each setting.
+    """
+    from pairs import Turns
+
+    if clock == "cpu":
+        os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for one another count as work
+    seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
+    sent: dict[str, int] = dict.fromkeys(MODES, 0)
+    headless, workflows = _module(ROOT / "nodes/headless/boot.py"), _module(ROOT / "tests/workflows/conftest.py")
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        headless.prepare_base(base)
+        with workflows.start(headless.find_host(), base) as server:
+            page = Page(server, workflows.WebSocket, clock)
+            page.run("off", number=0)  # loads the model
+            for turn in range(turns):
+                for place, mode in enumerate(MODES if turn % 2 == 0 else reversed(MODES)):
+                    taken, messages = page.run(mode, number=1 + turn * len(MODES) + place)
+                    seconds[mode].append(taken)
+                    sent[mode] += messages
+    timed = Turns(seconds)
+    steps = page.sampler["inputs"]["steps"]
+    what = f"{steps} steps of 80 frames, {timed.median('off'):.1f} s of {clock} time; medians of {turns} turns"
+    yield Figure("live.sheet_over_off", timed.ratio("sheet", "off"), "ratio", BAR, f"eight frames a step; {what}")
+    note = f"{sent['clip'] / turns:.0f} clips sent a run; {what}"
+    yield Figure("live.clip_over_off", timed.ratio("clip", "off"), "ratio", BAR, note)
+
+
+class Page:
+    """A page that queues one workflow again and again.
+
+    Args:
+        server: a running `Server` of tests/workflows.
+        connect: its `WebSocket`.
+        clock: "wall" or "cpu".
+    """
+
+    def __init__(self, server, connect: Callable, clock: str) -> None:
+        import psutil
+
+        self.server, self.clock, self.client = server, clock, str(uuid.uuid4())
+        self.process = psutil.Process(server.process.pid)
+        self.socket = connect("127.0.0.1", server.port, f"/ws?clientId={self.client}")
+        self.graph = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+        (self.key,) = (key for key, node in self.graph.items() if node["class_type"] == SAMPLER)
+        (self.empty,) = (n for n in self.graph.values() if n["class_type"] == "EmptyLumiereLatentVideo")
+        self.sampler = self.graph[self.key]
+
+    def run(self, mode: str, number: int) -> tuple[float, int]:
+        """Return the seconds of one sampling, and how many clips were sent meanwhile."""
+        self.server.call("/lumiere/live", {"client": self.client, "mode": mode})
+        self.empty["inputs"]["fps"] = 16 + number / 100  # or the host takes the last run's clip
+        prompt_id = self.server.queue(self.graph, self.client)
+        began, taken, clips = None, 0.0, 0
+        while True:
+            message = self.socket.receive(600)
+            kind, data = message["type"], message["data"]
+            if kind == "execution_error" and data["prompt_id"] == prompt_id:
+                raise RuntimeError(data["exception_message"])
+            clips += kind == "lumiere.clip"
+            if kind == "executing" and data.get("prompt_id") == prompt_id:
+                if data["node"] == self.key:
+                    began = self._now()
+                elif began is not None and not taken:
+                    taken = self._now() - began
+                if data["node"] is None:
+                    return taken, clips
+
+    def _now(self) -> float:
+        if self.clock == "wall":
+            return time.perf_counter()
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+
+def _module(path: Path):
+    spec = importlib.util.spec_from_file_location(f"live_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
