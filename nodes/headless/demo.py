@@ -50,9 +50,9 @@ def read_workflow(path: Path) -> dict:
 
 
 def short_names() -> dict[str, str]:
-    """Return {short name: name} of the pack's templates: text_to_video for "Lumiere 01 – Text to Video"."""
+    """Return {short name: name} of the pack's templates: text_to_video for "Lumiere 01 - Text to Video"."""
     names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-    return {re.sub(r"\W+", "_", name.split(" – ")[-1].lower()): name for name in names}
+    return {re.sub(r"\W+", "_", name.split(" - ", 1)[-1].lower()): name for name in names}
 
 
 def template(short: str) -> Path:

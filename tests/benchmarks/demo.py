@@ -17,7 +17,7 @@ from figures import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "a red ball bouncing on grass"
-WORKFLOW = ROOT / "workflows" / "api" / "Lumiere 01 – Text to Video.json"
+WORKFLOW = ROOT / "workflows" / "api" / "Lumiere 01 - Text to Video.json"
 MOST_MEMORY, MOST_SECONDS, MOST_SECONDS_HD = 4, 180, 360  # GiB, seconds
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from figures import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKFLOW = ROOT / "workflows" / "api" / "Lumiere 01 – Text to Video.json"
+WORKFLOW = ROOT / "workflows" / "api" / "Lumiere 01 - Text to Video.json"
 MODES = ("off", "sheet", "clip")
 BAR = 1.03
 SAMPLER = "LumiereSampler"

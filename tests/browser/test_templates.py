@@ -79,7 +79,7 @@ def test_template_opens_as_its_twin_and_nothing_lies_over_something_else_after_a
 def test_template_browser_offers_them_in_order(page):
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text("lumiere", exact=True).first.click()
-    page.get_by_text("Lumiere 01 – Text to Video", exact=True).first.wait_for(timeout=30_000)
+    page.get_by_text("Lumiere 01 - Text to Video", exact=True).first.wait_for(timeout=30_000)
     page.wait_for_timeout(1000)
     titles = page.evaluate(
         "() => [...document.querySelectorAll('[data-testid^=template-workflow-] h3')].map(e => e.textContent.trim())"

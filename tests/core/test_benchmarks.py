@@ -56,7 +56,7 @@ def test_the_last_line_counts_bars_and_the_status_is_0_only_when_all_hold(bench,
 
 
 def test_steps_and_frames_are_the_workflow_s(bench):
-    graph = json.loads((ROOT / "workflows" / "api" / "Lumiere 01 – Text to Video.json").read_text())
+    graph = json.loads((ROOT / "workflows" / "api" / "Lumiere 01 - Text to Video.json").read_text())
     (sampler,) = (n["inputs"] for n in graph.values() if n["class_type"] == "LumiereSampler")
     assert (bench.demo.FRAMES, bench.demo.STEPS) == (80, sampler["steps"])
 

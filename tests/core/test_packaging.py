@@ -76,6 +76,11 @@ def test_requirements_hold_only_what_the_host_lacks(project):
     assert sorted(requirements()) == sorted(project["project"]["dependencies"])
 
 
+def test_names_of_files_are_plain():
+    """comfy-cli reads `git ls-files`, which quotes other names, and leaves what it does not find out of the registry's zip."""
+    assert [str(file.relative_to(ROOT)) for file in tracked_files() if not str(file.relative_to(ROOT)).isascii()] == []
+
+
 # Commands
 
 

@@ -65,7 +65,7 @@ def test_hd_chooses_the_workflow_with_super_resolution(demo, monkeypatch, enviro
     graph = demo.read_workflow(path)
     classes = [node["class_type"] for node in graph.values()]
     assert ("LumiereSuperResolution" in classes) == enlarged
-    assert path.stem == f"Lumiere 0{1 + enlarged} – Text to Video{' HD' * enlarged}"
+    assert path.stem == f"Lumiere 0{1 + enlarged} - Text to Video{' HD' * enlarged}"
     demo.fill_in(graph, "a star", 11)
     seeds = [n["inputs"]["seed"] for n in graph.values() if "seed" in n["inputs"]]
     assert seeds == [11] * (1 + enlarged)

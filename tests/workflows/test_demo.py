@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.host
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKFLOW = ROOT / "workflows" / "api" / "Lumiere 01 – Text to Video.json"
+WORKFLOW = ROOT / "workflows" / "api" / "Lumiere 01 - Text to Video.json"
 
 
 @pytest.fixture(scope="module")

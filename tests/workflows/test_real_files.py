@@ -84,7 +84,7 @@ def files(server, write_tiny):
 
 def workflow(name):
     """A twin with very small weights and a picture of every frame before it is made a video."""
-    (path,) = (p for p in API.glob("*.json") if p.stem.partition(" – ")[2].lower() == name.replace("_", " "))
+    (path,) = (p for p in API.glob("*.json") if p.stem.partition(" - ")[2].lower() == name.replace("_", " "))
     graph = json.loads(path.read_text())
     for node in graph.values():
         inputs = node["inputs"]

@@ -66,7 +66,7 @@ def take(key, spec, values, inputs):
 def test_every_template_has_a_twin_and_a_picture():
     assert TEMPLATES and [p.stem for p in TEMPLATES] == [p.stem for p in TWINS]
     for number, template in enumerate(TEMPLATES, 1):
-        assert template.stem.startswith(f"Lumiere {number:02d} – "), "the browser shows them by name: keep the order"
+        assert template.stem.startswith(f"Lumiere {number:02d} - "), "the browser shows them by name: keep the order"
         picture = template.with_suffix(".jpg").read_bytes()
         moves = picture[:4] == b"RIFF" and picture[8:12] == b"WEBP"  # browsers go by the bytes, not by the name
         assert moves or picture.startswith(b"\xff\xd8")
@@ -236,7 +236,7 @@ def test_twin_runs_and_its_clip_is_labelled(tiny_server, path):
 
 
 def test_zero_frames_are_refused_with_the_input_s_name(tiny_server):
-    graph = small(json.loads((ROOT / "workflows/api/Lumiere 01 – Text to Video.json").read_text()), "test/zero")
+    graph = small(json.loads((ROOT / "workflows/api/Lumiere 01 - Text to Video.json").read_text()), "test/zero")
     graph["3"]["inputs"]["length"] = 0
     with pytest.raises(Exception, match="400") as caught:
         tiny_server.run(graph)
@@ -247,7 +247,7 @@ def test_second_run_after_an_error(tiny_server, write_tiny):
     """A broken checkpoint names itself, writes nothing, and the next run works."""
     path = tiny_server.base / "models" / "lumiere" / "broken.safetensors"
     path.write_bytes(write_tiny(path).read_bytes()[:5000])
-    graph = small(json.loads((ROOT / "workflows/api/Lumiere 01 – Text to Video.json").read_text()), "broken/clip")
+    graph = small(json.loads((ROOT / "workflows/api/Lumiere 01 - Text to Video.json").read_text()), "broken/clip")
     graph["1"]["inputs"]["checkpoint"] = "broken.safetensors"
     with pytest.raises(Exception, match="broken.safetensors.*not a complete safetensors file"):
         tiny_server.run(graph)
@@ -260,7 +260,7 @@ def test_interrupt_in_the_middle(tiny_server):
     """The run ends without a file, and the next one works."""
     import time
 
-    graph = small(json.loads((ROOT / "workflows/api/Lumiere 01 – Text to Video.json").read_text()), "stopped/clip")
+    graph = small(json.loads((ROOT / "workflows/api/Lumiere 01 - Text to Video.json").read_text()), "stopped/clip")
     graph["4"]["inputs"] |= {"steps": 5000, "seed": 11}
     prompt_id = tiny_server.queue(graph)
     end = time.monotonic() + 60
