@@ -68,9 +68,11 @@ class MotionModule(nn.Module):
         """Return what n t c tokens become."""
         y = self.proj_in(y)
         for layer in self.layers:
-            y = y + layer(y)
+            y = _sum(layer(y), y)
         values, gate = self.ff_in(self.ff_norm(y)).chunk(2, dim=-1)
-        return self.proj(y + self.ff_out(values * F.gelu(gate)))
+        gate = F.gelu(gate)
+        inner = gate * values if torch.is_grad_enabled() else gate.mul_(values)
+        return self.proj(_sum(self.ff_out(inner), y))
 
 
 class FrameAttention(nn.Module):
@@ -93,7 +95,7 @@ class FrameAttention(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """Return (n, t, c) tokens for (n, t, c) tokens of t frames."""
-        y = self.norm(y) + self.places(y)
+        y = _sum(self.norm(y), self.places(y))
         return self.to_out(self.attention(self.to_q(y), self.to_k(y), self.to_v(y), self.heads))
 
     def places(self, y: Tensor) -> Tensor:
@@ -105,6 +107,11 @@ class FrameAttention(nn.Module):
         low = place.long().clamp(max=self.table_frames - 2)
         share = (place - low)[:, None]
         return torch.lerp(self.table(low).float(), self.table(low + 1).float(), share).to(y)
+
+
+def _sum(own: Tensor, other: Tensor) -> Tensor:
+    """Return own + other of any shape; in place of `own`, a layer's fresh result, where no gradient is wanted."""
+    return own + other if torch.is_grad_enabled() else own.add_(other)
 
 
 def sine_table(frames: int, channels: int) -> Tensor:
