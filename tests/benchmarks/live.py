@@ -5,6 +5,7 @@ The settings take turns, with one seed; the server's time between the start and 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -24,37 +25,49 @@ BAR = 1.03
 SAMPLER = "LumiereSampler"
 
 
-def measure(clock: str, turns: int) -> Iterator[Figure]:
-    """Yield the time of sampling with sheets and with the clip, over that with neither.
+def measure(clock: str, allocator: dict[str, str], turns: int) -> Iterator[Figure]:
+    """Yield the time of sampling with sheets and with the clip, and of a host that keeps its buffers, over that with neither.
 
     Args:
         clock: "wall" or "cpu", the server's own.
+        allocator: environment with the allocator settings of the Makefile; without them that one is left out.
         turns: runs of each setting.
     """
     from pairs import Turns
 
     if clock == "cpu":
         os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for one another count as work
-    seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
-    sent: dict[str, int] = dict.fromkeys(MODES, 0)
     headless, workflows = _module(ROOT / "nodes/headless/boot.py"), _module(ROOT / "tests/workflows/conftest.py")
-    with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder)
-        headless.prepare_base(base)
-        with workflows.start(headless.find_host(), base) as server:
-            page = Page(server, workflows.WebSocket, clock)
-            page.run("off", number=0)  # loads the model
-            for turn in range(turns):
-                for place, mode in enumerate(MODES if turn % 2 == 0 else reversed(MODES)):
-                    taken, messages = page.run(mode, number=1 + turn * len(MODES) + place)
-                    seconds[mode].append(taken)
-                    sent[mode] += messages
+    with contextlib.ExitStack() as stack:
+
+        def page(environment: dict[str, str]) -> Page:
+            base = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            headless.prepare_base(base)
+            server = stack.enter_context(workflows.start(headless.find_host(), base, environment))
+            return Page(server, workflows.WebSocket, clock)
+
+        stock = page({})
+        settings = {mode: (stock, mode) for mode in MODES}
+        if allocator:
+            settings["kept"] = (page(allocator), "off")
+        seconds: dict[str, list[float]] = {name: [] for name in settings}
+        sent = dict.fromkeys(settings, 0)
+        for turn in range(turns + 1):
+            for name in list(settings) if turn % 2 == 0 else reversed(list(settings)):
+                chosen, mode = settings[name]
+                taken, messages = chosen.run(mode)
+                if turn > 0:  # the first run loads the model
+                    seconds[name].append(taken)
+                    sent[name] += messages
     timed = Turns(seconds)
-    steps = page.sampler["inputs"]["steps"]
+    steps = stock.sampler["inputs"]["steps"]
     what = f"{steps} steps of 80 frames, {timed.median('off'):.1f} s of {clock} time; medians of {turns} turns"
     yield Figure("live.sheet_over_off", timed.ratio("sheet", "off"), "ratio", BAR, f"eight frames a step; {what}")
     note = f"{sent['clip'] / turns:.0f} clips sent a run; {what}"
     yield Figure("live.clip_over_off", timed.ratio("clip", "off"), "ratio", BAR, note)
+    if allocator:
+        note = f"a host started with {', '.join(allocator)}; {what}"
+        yield Figure("live.kept_buffers_over_off", timed.ratio("kept", "off"), "ratio", note=note)
 
 
 class Page:
@@ -76,11 +89,13 @@ class Page:
         (self.key,) = (key for key, node in self.graph.items() if node["class_type"] == SAMPLER)
         (self.empty,) = (n for n in self.graph.values() if n["class_type"] == "EmptyLumiereLatentVideo")
         self.sampler = self.graph[self.key]
+        self.runs = 0
 
-    def run(self, mode: str, number: int) -> tuple[float, int]:
+    def run(self, mode: str) -> tuple[float, int]:
         """Return the seconds of one sampling, and how many clips were sent meanwhile."""
         self.server.call("/lumiere/live", {"client": self.client, "mode": mode})
-        self.empty["inputs"]["fps"] = 16 + number / 100  # or the host takes the last run's clip
+        self.runs += 1
+        self.empty["inputs"]["fps"] = 16 + self.runs / 100  # or the host takes the last run's clip
         prompt_id = self.server.queue(self.graph, self.client)
         began, taken, clips = None, 0.0, 0
         while True:

@@ -139,6 +139,82 @@ def test_a_key_frame_is_dragged_to_its_place(page):
     assert "lumiere_keyframes" not in gone and "task.left" in gone
 
 
+def test_prompts_are_shown_over_the_frames(page):
+    page.evaluate(
+        """async () => {
+            const load = add('LumiereLoader', 0, 0, {checkpoint: 'tiny.safetensors'});
+            const travel = add('LumierePromptTravel', 400, 0, {length: 12});
+            const show = add('PreviewAny', 900, 0);
+            join(load, 0, travel, 'model');
+            join(load, 1, travel, 'clip');
+            join(travel, 0, show, 'source');
+            app.canvas.ds.scale = 1;
+            app.canvas.ds.offset = [100, 100];
+            await run_all();
+            await until(() => document.querySelectorAll('.lumiere-prompts canvas').length, 'the plan');
+            await pause(300);
+        }"""
+    )
+    rows = page.locator(".lumiere-prompts > div")
+    assert rows.all_text_contents() == ["0: a red ball on grass", "11: a blue ball on grass"]
+    assert page.locator(".lumiere-prompts").first.bounding_box()["height"] >= 40
+    # How high each prompt stands at the first, the middle and the last frame.
+    hills = page.evaluate(
+        """() => [...document.querySelectorAll('.lumiere-prompts canvas')].map(canvas => [0, 6, 11].map(x => {
+            const column = canvas.getContext('2d').getImageData(x, 0, 1, canvas.height).data;
+            return column.filter((value, place) => place % 4 === 3 && value > 127).length / canvas.height;
+        }))"""
+    )
+    assert [hill[0] for hill in hills] == [1, 0] and [hill[2] for hill in hills] == [0, 1]
+    assert hills[1][1] == pytest.approx(6 / 11, abs=0.06)
+
+
+def test_they_work_inside_of_a_subgraph(page):
+    page.evaluate(
+        """async () => {
+            const clip = add('LumiereWorldClip', 0, 0, {length: 8, width: 32, height: 32});
+            const load = add('LumiereLoader', 0, 700, {checkpoint: 'tiny.safetensors'});
+            const region = add('LumiereRegion', 400, 0), compare = add('LumiereCompareClips', 800, 0);
+            const builder = add('LumiereConditionBuilder', 1200, 0, {length: 8, width: 32, height: 32});
+            const travel = add('LumierePromptTravel', 1600, 0, {length: 8});
+            put(builder, {task: 'key frames'});
+            await pause(300);
+            const shows = [['MaskPreview', region, 'mask'], ['PreviewImage', compare, 'images'],
+                ['PreviewImage', builder, 'images'], ['PreviewAny', travel, 'source']];
+            shows.forEach(([type, from, name], place) => join(from, 0, add(type, 2100, 350 * place), name));
+            join(clip, 0, region, 'images');
+            join(clip, 0, compare, 'images_a');
+            join(clip, 0, compare, 'images_b');
+            join(clip, 0, builder, 'task.images');
+            put(builder, {'task.frames': '0, 1, 2, 3, 4, 5, 6, 7'});
+            join(load, 0, travel, 'model');
+            join(load, 1, travel, 'clip');
+            app.canvas.selectItems([region, compare, builder, travel]);
+            await app.extensionManager.command.execute('Comfy.Graph.ConvertToSubgraph');
+            await until(() => app.graph.nodes.some(node => node.subgraph), 'the subgraph');
+            await run_all();
+        }"""
+    )
+    shown = page.evaluate(
+        """async () => {
+            const {subgraph} = app.rootGraph.nodes.find(node => node.subgraph);
+            app.canvas.openSubgraph?.(subgraph);
+            await pause(800);
+            app.extensionManager.command.execute('Comfy.Canvas.FitView');
+            const inner = type => subgraph.nodes.find(node => node.comfyClass === type);
+            const sheet = (type, name) => until(() => widget(inner(type), name)?.ours.sheet?.frames, name);
+            const seen = [await sheet('LumiereRegion', 'lumiere_region'), await sheet('LumiereCompareClips', 'lumiere_compare'),
+                await sheet('LumiereConditionBuilder', 'lumiere_keyframes')];
+            const prompts = await until(() => widget(inner('LumierePromptTravel'), 'lumiere_prompts'), 'the prompts');
+            await pause(800);
+            const visible = ['.lumiere-region', '.lumiere-player', '.lumiere-keyframes', '.lumiere-prompts']
+                .map(name => document.querySelector(name)?.getBoundingClientRect().height > 10);
+            return [...seen, prompts.ours.element.children.length, ...visible];
+        }"""
+    )
+    assert shown == [8, 8, 8, 2, True, True, True, True]
+
+
 def test_a_click_on_the_grid_takes_the_alpha(page):
     page.evaluate(
         """async () => {

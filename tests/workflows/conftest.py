@@ -178,13 +178,17 @@ def _free_port():
 
 
 @contextlib.contextmanager
-def start(comfyui, base):
-    """Start the real server of a host on a free port in a process of its own; a `Server`, which ends with the block."""
+def start(comfyui, base, environment=None):
+    """Start the real server of a host on a free port in a process of its own; a `Server`, which ends with the block.
+
+    Args:
+        environment: more variables of it.
+    """
     port, log_path = _free_port(), base / "server.log"
     command = [sys.executable, str(comfyui / "main.py"), "--port", str(port)]
     command += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
     command += ["--disable-api-nodes", *shlex.split(os.environ.get("LUMIERE_HOST_ARGS", "--cpu"))]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"}
     if ROOT not in comfyui.parents:
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing is written into a host not ours
     with open(log_path, "wb") as log:
