@@ -1,6 +1,6 @@
 // Compare Clips (Lumiere): two clips in step, as a wipe, side by side or as their difference; the wheel zooms.
 import { app } from "../../scripts/app.js";
-import { button, onExecuted, ourWidget } from "./graph.js";
+import { button, decode, onExecuted, ourWidget } from "./graph.js";
 import { Player } from "./player.js";
 import { word } from "./words.js";
 
@@ -8,6 +8,11 @@ const HEIGHT = 280;
 const MODES = ["wipe", "side", "difference"];
 const ICONS = { wipe: "pi-arrows-h", side: "pi-pause", difference: "pi-minus-circle" };
 const GAIN = 4; // of the difference, as the node's own default
+
+/** Whether the keyboard is at work somewhere: nothing may take it away. */
+function typing() {
+  return document.activeElement?.matches("input, textarea, select, [contenteditable=true]");
+}
 
 class Compare extends Player {
   constructor() {
@@ -20,19 +25,21 @@ class Compare extends Player {
     this.canvas.addEventListener("pointermove", (event) => this.hovered(event));
     this.canvas.addEventListener("pointerdown", (event) => event.stopPropagation());
     this.canvas.addEventListener("wheel", (event) => this.wheeled(event), { passive: false });
+    // Nodes 2.0 gives the wheel to the graph unless what lies below the pointer says so and has the focus.
+    this.element.dataset.captureWheel = "true";
+    this.canvas.addEventListener("pointerenter", () => typing() || this.element.focus({ preventScroll: true }));
+    this.canvas.addEventListener("pointerleave", () => this.element.blur());
     this.canvas.addEventListener("dblclick", () => { this.zoom = 1; this.go(this.frame); });
     this.choose("wipe");
   }
 
   /** Show two sheets; the shorter one decides the frames. */
   setPair({ a, b, labels }) {
-    const image = new Image();
-    image.onload = () => {
-      this.other = { ...b, image };
+    decode(b, (decoded) => {
+      this.other = decoded;
       this.labels = labels;
       this.set({ ...a, frames: Math.min(a.frames, b.frames) });
-    };
-    image.src = `data:image/jpeg;base64,${b.sheet}`;
+    });
   }
 
   choose(mode) {

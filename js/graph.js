@@ -1,4 +1,4 @@
-// Finding the node that a message is about, also inside of subgraphs, and giving it a widget of ours.
+// Finding the node that a message is about, also inside of subgraphs, giving it a widget of ours, and what widgets are made of.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
@@ -63,6 +63,13 @@ export function ourWidget(node, name, height, make, options = {}) {
   };
   fit(node);
   return ours;
+}
+
+/** Decode a sheet of frames that Python sent, and hand it on with its picture. */
+export function decode(sheet, use) {
+  const image = new Image();
+  image.onload = () => use({ ...sheet, image });
+  image.src = `data:${sheet.type};base64,${sheet.sheet}`;
 }
 
 /** Make an element with a class, attributes and children. */

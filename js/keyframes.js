@@ -1,6 +1,6 @@
 // Lumiere Condition Builder, task "key frames": the given pictures on a line over the clip; drag one to its frame.
 import { app } from "../../scripts/app.js";
-import { element, onExecuted, ourWidget } from "./graph.js";
+import { decode, element, onExecuted, ourWidget } from "./graph.js";
 import { word } from "./words.js";
 
 const TASK = "key frames";
@@ -28,9 +28,7 @@ class Strip {
   }
 
   set(sheet) {
-    const image = new Image();
-    image.onload = () => { this.sheet = { ...sheet, image }; this.draw(); };
-    image.src = `data:image/jpeg;base64,${sheet.sheet}`;
+    decode(sheet, (decoded) => { this.sheet = decoded; this.draw(); });
   }
 
   draw() {

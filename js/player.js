@@ -1,6 +1,6 @@
 // A player for the frames of a sprite sheet: play and pause, loop or there and back, a scrubber; as a clip, as an x–t
 // slice (one row of pixels over time: flicker, jumps and seams show as edges) or as a strip.
-import { button, element } from "./graph.js";
+import { button, decode, element } from "./graph.js";
 import { word } from "./words.js";
 
 const VIEWS = ["clip", "slice", "strip"];
@@ -40,15 +40,13 @@ export class Player {
 
   /** Show another sheet; the place in the clip is kept. */
   set(sheet) {
-    const image = new Image();
-    image.onload = () => {
-      this.sheet = { ...sheet, image };
+    decode(sheet, (decoded) => {
+      this.sheet = decoded;
       this.scrubber.max = sheet.frames - 1;
       this.label.textContent = sheet.total ? `${sheet.step}/${sheet.total}` : `${sheet.frames}`;
       this.go(Math.min(this.frame, sheet.frames - 1));
       this.drawWindows();
-    };
-    image.src = `data:image/jpeg;base64,${sheet.sheet}`;
+    });
   }
 
   tick() {

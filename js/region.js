@@ -1,7 +1,7 @@
 // Lumiere Moving Region: draw boxes, ellipses and lassos with key frames over the frames of a clip. What is drawn lies
 // in the node's `region` text; the masks are Python's.
 import { app } from "../../scripts/app.js";
-import { button, element, onExecuted, ourWidget } from "./graph.js";
+import { button, decode, element, onExecuted, ourWidget } from "./graph.js";
 import { Region } from "./region_data.js";
 import { drawRegion } from "./region_view.js";
 import { word } from "./words.js";
@@ -48,9 +48,7 @@ class Painter extends Region {
 
   /** Show the frames of the clip that the node was given. */
   set(sheet) {
-    const image = new Image();
-    image.onload = () => { this.sheet = { ...sheet, image }; this.draw(); };
-    image.src = `data:image/jpeg;base64,${sheet.sheet}`;
+    decode(sheet, (decoded) => { this.sheet = decoded; this.draw(); });
   }
 
   go(frame) {

@@ -28,7 +28,8 @@ ROUTE = "/lumiere/live"
 EVERY = 0.5  # seconds between two sheets at least
 SHARE = 0.03  # of the run's time that the sheets may take
 SIDE = 1024  # pixels of a sheet's longer side at most
-QUALITY = 80  # of the JPEG
+QUALITY = 80  # of the JPEG while a clip is sampled
+EXACT = 2**20  # bytes that a sheet without losses may have
 
 _modes: dict[str, str] = {}  # client id to what its page asked for
 
@@ -173,7 +174,7 @@ class _Timed:
 def sheet_of(images: Tensor) -> dict[str, Any]:
     """Return the sheet of host images (t, h, w, c) in [0, 1], made small enough for a page."""
     frames = images[..., :3].movedim(-1, 1).float()
-    return sheet(shrunk(frames, len(frames)).cpu().clamp(0, 1))
+    return sheet(shrunk(frames, len(frames)).cpu().clamp(0, 1), exact=True)
 
 
 def shrunk(frames: Tensor, count: int) -> Tensor:
@@ -190,8 +191,12 @@ def columns_of(frames: int) -> int:
     return max(1, math.ceil(math.sqrt(frames)))
 
 
-def sheet(frames: Tensor) -> dict[str, Any]:
-    """Return all frames (t, 3, h, w) in [0, 1] as one JPEG in base64, with what a page needs to cut it again."""
+def sheet(frames: Tensor, exact: bool = False) -> dict[str, Any]:
+    """Return all frames (t, 3, h, w) in [0, 1] as one picture in base64, with what a page needs to cut it again.
+
+    Args:
+        exact: every level as it is, if the file stays small: the errors of a JPEG would show in a difference. Takes longer.
+    """
     from PIL import Image
 
     count, _, height, width = frames.shape
@@ -201,12 +206,24 @@ def sheet(frames: Tensor) -> dict[str, Any]:
     grid = levels.new_zeros(rows * columns, 3, height, width)
     grid[:count] = levels
     picture = grid.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    file = BytesIO()
-    Image.fromarray(picture.numpy()).save(file, "JPEG", quality=QUALITY)
+    image = Image.fromarray(picture.numpy())
+    data, kind = b"", "webp"
+    if exact:
+        data = _saved(image, kind, lossless=True, method=0)
+    if not exact or len(data) > EXACT:
+        kind = "jpeg"
+        data = _saved(image, kind, quality=QUALITY)
     return {
         "frames": count,
         "columns": columns,
         "width": width,
         "height": height,
-        "sheet": base64.b64encode(file.getvalue()).decode("ascii"),
+        "type": f"image/{kind}",
+        "sheet": base64.b64encode(data).decode("ascii"),
     }
+
+
+def _saved(image: Any, kind: str, **options: Any) -> bytes:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()

@@ -316,7 +316,7 @@ def test_the_training_panel_shows_losses_and_the_time_left(page):
         """async () => {
             const load = add('LumiereLoader', 0, 0, {checkpoint: 'tiny.safetensors'});
             const clip = add('LumiereWorldClip', 0, 250, {length: 4, width: 16, height: 16});
-            const video = add('CreateVideo', 350, 250), text = add('PrimitiveStringMultiline', 0, 800, {value: 'a red ball'});
+            const video = add('CreateVideo', 350, 250, {fps: 16}), text = add('PrimitiveStringMultiline', 0, 800, {value: 'a red ball'});
             const train = add('LumiereTrainTemporal', 700, 0, {length: 4, size: 16, steps: 6, sample_every: 3});
             for (const [slot, name] of [[0, 'model'], [1, 'clip'], [2, 'vae']]) join(load, slot, train, name);
             join(clip, 0, video, 'images');

@@ -40,6 +40,18 @@ def test_sheet_holds_every_frame_in_its_cell(live):
         assert abs(level - 255 * number / 6) < 8
 
 
+def test_what_a_node_shows_is_exact_unless_it_is_large(live, monkeypatch):
+    images = torch.randint(0, 256, (7, 16, 24, 3), generator=torch.Generator().manual_seed(0)) / 255
+    message = live.sheet_of(images)
+    shown, (columns, width) = picture(message).convert("RGB"), (message["columns"], message["width"])
+    assert message["type"] == "image/webp" and width == 24
+    pixel = shown.getpixel((4 % columns * 24 + 5, 4 // columns * 16 + 6))
+    assert pixel == tuple((images[4, 6, 5] * 255).round().int().tolist())
+    monkeypatch.setattr(live, "EXACT", 100)
+    message = live.sheet_of(images)
+    assert message["type"] == "image/jpeg" and picture(message).format == "JPEG"
+
+
 @pytest.mark.parametrize("node", ["KSampler", "LumiereSampler"])
 def test_every_sampler_shows_the_whole_clip(studio, seen, node):
     studio.sample(frames=6, node=node, steps=3)

@@ -64,7 +64,8 @@ def test_the_node_shows_its_plan(host, studio, monkeypatch):
 
     def shown(length):
         node.GET_SCHEMA()
-        return node.PREPARE_CLASS_CLONE(None).EXECUTE_NORMALIZED(prompts=TEXT, length=length, **given).ui
+        with torch.inference_mode():
+            return node.PREPARE_CLASS_CLONE(None).EXECUTE_NORMALIZED(prompts=TEXT, length=length, **given).ui
 
     assert shown(FRAMES) is None  # no page watches
     monkeypatch.setattr(host.module("nodes.host.live"), "watched", lambda: True)
