@@ -26,7 +26,7 @@ from .preview import colours
 MODES = ("clip", "sheet", "off")
 ROUTE = "/lumiere/live"
 EVERY = 0.5  # seconds between two sheets at least
-SHARE = 0.03  # of the run's time that the sheets may take
+SHARE = 0.02  # of the run's time that the sheets may take: with what sending them costs, less than 3 %
 SIDE = 1024  # pixels of a sheet's longer side at most
 QUALITY = 80  # of the JPEG while a clip is sampled
 EXACT = 2**20  # bytes that a sheet without losses may have

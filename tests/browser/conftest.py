@@ -101,6 +101,7 @@ CLEAN = """async () => {
     }, 'the end of the last run');
     if (app.canvas.graph !== app.rootGraph) app.canvas.setGraph(app.rootGraph);
     app.graph.clear();
+    app.nodeOutputs = {};
     app.rootGraph.id = crypto.randomUUID(); // under one id a new node gets the widgets' values of the last of its number
     const {toast, bottomPanel} = app.extensionManager;
     toast.removeAll?.();

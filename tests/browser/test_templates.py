@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TWINS = sorted((ROOT / "workflows" / "api").glob("*.json"))
 TITLE = 30  # pixels of a node's title bar, above its box
 
-# Make a template end in seconds: very small weights, few steps; sizes and lengths stay, or what is shown changes.
+# Make a template end in seconds: very small weights, few steps and frames; sizes stay, or what is shown changes.
 SMALL = """() => {
     const stand_in = node => { // for a checkpoint that is not part of the pack
         const tiny = add('TinyCheckpoint', ...node.pos, {ckpt_name: widget(node, 'ckpt_name').value});
@@ -34,7 +34,9 @@ SMALL = """() => {
         }
         if (found('lora_name')) found('lora_name').value = 'tiny_style.safetensors';
         if (found('temporal')) found('temporal').value = 'tiny_motion.safetensors';
-        if (found('steps')) found('steps').value = 1;
+        for (const [name, value] of [['steps', 1], ['length', 16], ['overlap', 4]]) {
+            if (found(name)) found(name).value = value;
+        }
         if (found('seed')) found('seed').value = Math.floor(Math.random() * 1e9);
     }
 }"""
