@@ -103,6 +103,8 @@ CLEAN = """async () => {
     app.graph.clear();
     app.nodeOutputs = {};
     app.rootGraph.id = crypto.randomUUID(); // under one id a new node gets the widgets' values of the last of its number
+    app.canvas.ds.scale = 1;
+    app.canvas.ds.offset = [100, 100];
     const {toast, bottomPanel} = app.extensionManager;
     toast.removeAll?.();
     document.querySelectorAll('.p-toast-close-button').forEach(button => button.click());

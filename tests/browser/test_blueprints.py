@@ -13,7 +13,7 @@ BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 
 def test_the_node_search_finds_them(page):
     found = page.evaluate("async () => Object.values(await (await fetch('/api/global_subgraphs')).json())")
-    ours = {entry["name"] for entry in found if entry["info"]["node_pack"] == "lumiere"}
+    ours = {entry["name"] for entry in found if entry["info"]["node_pack"] == "custom_nodes.lumiere"}
     assert ours == {path.stem for path in BLUEPRINTS} and len(ours) >= 5
     page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
     page.locator("input[aria-controls=results-list]").fill("image to video")
