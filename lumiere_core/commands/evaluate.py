@@ -98,6 +98,7 @@ VERBS = {
     "extend": Verb("clips longer than the model", "extend", "Extend", (sampling_flags,)),
     "initialisation": Verb("first weights of the resizes", "initialisation", "Initialisation", (device_flag,)),
     "enlarging": Verb("super-resolution of real clips against bicubic", "enlarging"),
+    "own-clips": Verb("a checkpoint and clips as a person brings them, trained and judged", "own_clips"),
     "prompts": Verb("clips of any workflow for the paper's prompts", "prompts"),
     "compare": Verb("two workflows on the same prompts", "compare"),
     "ucf101": Verb("zero-shot FVD and IS of any workflow", "ucf101"),

@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for `train condition` on a model with a VAE: store N copies of each clip of which a part was greyed before it "
         "was encoded, as a workflow does",
     )
+    parser.add_argument(
+        "--base",
+        default="",
+        help="folder with custom_nodes, for a checkpoint that another pack teaches ComfyUI to load; default: this pack alone",
+    )
     parser.add_argument("--caption", help="text for videos without one; else they are left out")
     parser.add_argument(
         "--shards",

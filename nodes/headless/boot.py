@@ -71,6 +71,12 @@ def prepare_base(base: Path, folder: str = "lumiere") -> None:
         _winapi.CreateJunction(str(PACK_ROOT), str(link))
 
 
+def has_pack(base: Path) -> bool:
+    """Say whether this pack is in the custom_nodes of a base folder."""
+    packs = base / "custom_nodes"
+    return packs.is_dir() and any(_is_pack(path) for path in packs.iterdir())
+
+
 def needs_cpu_flag() -> bool:
     """Say whether the host must be told --cpu: without an accelerator it stops at once."""
     import torch
@@ -117,7 +123,7 @@ class HeadlessHost:
         with _Warnings() as warnings:
             self._start()
         self.pack = _loaded_pack()
-        if self.pack is None and any(_is_pack(path) for path in (base / "custom_nodes").iterdir()):
+        if self.pack is None and has_pack(base):
             raise HostError(f"the host could not load the pack:\n{warnings.text()}")
 
     def _start(self) -> None:

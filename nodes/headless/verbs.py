@@ -4,7 +4,8 @@
     python nodes/headless/verbs.py pictures FOLDER --checkpoint model.safetensors --output FILE
 
 The host is $COMFYUI_PATH, else the ComfyUI that this pack lies in, else the one that `make setup` made. Its user's
-folders stay as they are: models and outputs of this process are in a temporary folder.
+folders stay as they are: models and outputs of this process are in a temporary folder. `--base FOLDER` takes another's
+packs, where a checkpoint needs one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
+from boot import PACK_ROOT, HeadlessHost, HostError, find_host, has_pack, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
 
@@ -40,9 +41,11 @@ def main(arguments: list[str]) -> int:
     options.checkpoint = str(Path(options.checkpoint).resolve())
     try:
         with tempfile.TemporaryDirectory(prefix="lumiere-host-") as base:
-            prepare_base(Path(base))
+            folder = Path(getattr(options, "base", "") or base).resolve()
+            if not has_pack(folder):
+                prepare_base(folder)
             flags = ["--cpu"] if needs_cpu_flag() else []
-            host = HeadlessHost(find_host(), Path(base), flags)
+            host = HeadlessHost(find_host(), folder, flags)
             encoders = host.module("nodes.host.encoders").HostEncoders.load(options.checkpoint)
             return host.module(f"lumiere_core.commands.{options.verb}").run(options, encoders)
     except (HostError, ValueError, OSError) as error:
