@@ -52,7 +52,7 @@ class Narrow(comfy.supported_models_base.BASE):
         return type("NarrowModel", (base,), {"unet_class": UNetModel})(self, schedule, device=device)
 
     def clip_target(self, state_dict: dict[str, Tensor] | None = None):
-        """Return the classes of the tokenizer and the text encoder."""
+        """Return the classes of the tokenizer and the text encoder; the state dict is not read."""
         clip = _lumiere("nodes.host.clip")
         config = _lumiere("lumiere_core.nets.config").TextConfig(**TEXT)
 
