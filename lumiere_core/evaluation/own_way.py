@@ -21,6 +21,8 @@ from . import narrow
 from .runs import Job, run_workflow
 from .video_set import frames_of
 
+TURN = 6.0  # minutes by the clock at most, before the state is kept
+ENOUGH = 0.03  # share of the minutes that may be lacking
 ROOT = Path(__file__).parents[2]
 Recipe = dict[str, Any]
 
@@ -46,15 +48,26 @@ class OwnWay:
         self._run("prepare", videos, *flags(given | ({"caption": caption} if caption else {})))
 
     def trained(self, name: str) -> float:
-        """Return the minutes that a variant has trained."""
+        """Return the minutes of processor time that a variant has trained: what else the machine does counts less."""
         return sum(turn["minutes"] for turn in self.turns.read() if turn["variant"] == name)
 
     def steps(self, name: str) -> int:
         """Return the steps that a variant has made."""
         return JsonLines(self.folder / name / "log.jsonl").read()[-1]["step"]
 
-    def train(self, name: str, recipe: Recipe, minutes: float, cache: Path) -> None:
-        """Train a variant for some minutes more; its file lies where Apply Lumiere Temporal Layers finds it."""
+    def train_until(self, minutes: float, name: str, recipe: Recipe, cache: Path) -> bool:
+        """Train a variant until it has had its minutes; returns whether anything was left to do."""
+        done = [turn for turn in self.turns.read() if turn["variant"] == name]
+        new = False
+        while (left := minutes - self.trained(name)) > ENOUGH * minutes:
+            # On a busy machine a minute of the processor takes several of the clock.
+            busy = done[-1]["clock"] / max(done[-1]["minutes"], 0.01) if done else 1.0
+            done.append(self.train(name, recipe, min(TURN, left * busy), cache))
+            new = True
+        return new
+
+    def train(self, name: str, recipe: Recipe, minutes: float, cache: Path) -> dict[str, Any]:
+        """Train a variant for some minutes more, by the clock; its file lies where Apply Lumiere Temporal Layers finds it."""
         variant, run, minutes = recipe["variants"][name], self.folder / name, round(minutes, 3)
         given = {"checkpoint": self.checkpoint, "data": cache, "output": run, "minutes": minutes, "steps": 10**6}
         given |= {"sample-every": -1, "save-every": 3600} | recipe["options"] | variant.get("options", {})
@@ -64,9 +77,13 @@ class OwnWay:
         if self.threads:
             given["threads"] = self.threads
         resume = ["--resume"] if (run / "state.safetensors").is_file() else []
+        before = processor_seconds()
         self._run("train", "temporal", *flags(given), "--no-checkpointing", *resume)
+        spent = (processor_seconds() - before) / 60 or minutes
         copy(run / "temporal.safetensors", self.base / "models" / "lumiere" / f"{name}.safetensors")
-        self.turns.append({"variant": name, "minutes": minutes, "step": self.steps(name)}, durable=True)
+        turn = {"variant": name, "clock": minutes, "minutes": round(spent, 3), "step": self.steps(name)}
+        self.turns.append(turn, durable=True)
+        return turn
 
     def clips(self, name: str, recipe: Recipe, prompts: list[str]) -> list[Tensor]:
         """Return what a workflow on the host makes of prompts, (t, h, w, 3) uint8 each; clips that are there are kept."""
@@ -93,6 +110,12 @@ class OwnWay:
             )
 
 
+def processor_seconds() -> float:
+    """Return the processor time of the commands that have ended; 0 where the system does not say."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def flags(given: dict[str, object]) -> list[str]:
     """Return options as words of a command line."""
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]
@@ -114,7 +137,7 @@ def graph(temporal: str, recipe: Recipe) -> dict[str, Any]:
         "sample": (
             "LumiereSampler",
             {"model": ["apply", 0], "positive": ["prompt", 0], "negative": ["empty", 0], "latent_image": ["frames", 0]}
-            | {"seed": 0, "denoise": 1.0, **recipe["sampling"]},
+            | {"seed": 0, "denoise": 1.0, "dynamic_threshold": 0.0, **recipe["sampling"]},
         ),
         "decode": ("VAEDecode", {"samples": ["sample", 0], "vae": ["load", 2]}),
         "video": ("CreateVideo", {"images": ["decode", 0], "fps": clips["fps"]}),
