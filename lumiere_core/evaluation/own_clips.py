@@ -2,8 +2,8 @@
 
 A checkpoint that this pack did not make and 480 videos take the commands that the documentation names: `prepare`, `train
 temporal --checkpoint --data`, *Apply Lumiere Temporal Layers* in a workflow on the host. The world's oracle judges the
-clips. The same is done without what the trainer adds to the paper, and with a motion module. All train in turns, for the
-same time of the processor.
+clips. The same is done without what the trainer adds to the paper, and with a motion module. All train for the same time of
+the processor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from ..files import JsonLines, Record, check_target, write_text
 from ..text_files import read_json
 
 RECIPE = Path(__file__).parent / "data" / "own_clips.json"
-POINTS = 3  # of each curve
 DIRECTION, COLOUR, STEADY = 0.85, 0.95, 1.5  # wanted
 
 
@@ -29,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe", type=Path, default=RECIPE, help="JSON file with clips, options and what is compared"
     )
     parser.add_argument("--only", help="names of the recipe's variants, set apart by commas; default: all")
+    parser.add_argument(
+        "--points", type=int, default=1, help="of the curve: clips are judged so often while a variant trains"
+    )
     parser.add_argument("--prompts", type=int, help="clips that are judged at the end; default: the recipe's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: all")
 
@@ -52,11 +54,11 @@ def main(options: argparse.Namespace) -> int:
 
         write_clips(folder / "videos", recipe["clips"])
         way.prepare(folder / "videos", folder / "cache", recipe["clips"])
-    for point in range(1, POINTS + 1):
+    for point in range(1, options.points + 1):
         for name in names:
-            new = way.train_until(options.minutes * point / POINTS, name, recipe, cache=folder / "cache")
-            if new or point == POINTS:  # the curve is of half of the prompts
-                judge_variant(way, lines, name, recipe=recipe, count=count if point == POINTS else -(-count // 2))
+            new = way.train_until(options.minutes * point / options.points, name, recipe, cache=folder / "cache")
+            if new or point == options.points:
+                judge_variant(way, lines, name, recipe=recipe, count=count)
     text = table(lines.read(), recipe)
     write_text(folder / "table.md", text)
     sys.stdout.write(text)

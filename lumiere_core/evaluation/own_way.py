@@ -21,7 +21,7 @@ from . import narrow
 from .runs import Job, run_workflow
 from .video_set import frames_of
 
-TURN = 6.0  # minutes by the clock at most, before the state is kept
+TURN = 15.0  # minutes by the clock at most, before the state is kept
 ENOUGH = 0.03  # share of the minutes that may be lacking
 ROOT = Path(__file__).parents[2]
 Recipe = dict[str, Any]

@@ -29,6 +29,7 @@ from .features import FullRate
 from .frames import Rows, rows_of_call
 from .keys import CONDITION, FRAMES, KEY, LAYERS, LOOP, RUN
 from .keys import HANDLERS as PATCH
+from .shared_text import SharedText, projected_once, shared_text
 from .strength import at_sigma, still_rows, strength_of_call
 
 KINDS = LayerKinds(ResBlock, SpatialTransformer, Downsample, Upsample)
@@ -50,10 +51,17 @@ class _Call:
     first: torch.nn.Module  # the U-Net's first convolution
     rows: Rows  # padded
     known: Tensor | None = None  # what the condition adds to the first convolution's output
+    text: SharedText | None = None  # where all frames of a clip have the same
 
     def conditioned(self, layer: torch.nn.Module, h: Tensor) -> Tensor:
         """Add the masked condition after the first convolution; the sum is one wider convolution."""
         return h if self.known is None or layer is not self.first else h + self.known
+
+    def text_at_level(self, context: Tensor | None) -> Tensor | None:
+        """Take what the current level sees of text states ((b t), l, d)."""
+        if self.text is not None and self.text.frames_of(context):
+            return self.text.at(self.state.level_frames)
+        return self.state.at_level(context)
 
     def after(self, layer: torch.nn.Module, h: Tensor) -> Tensor:
         """Run the temporal part that follows a layer, if any does; none follows layers of some other network."""
@@ -178,9 +186,13 @@ class Clips:
                 known = layers.known_features(torch.cat([clip * mask, mask], dim=1))
             options = features.at_full_rate(options, partial(FullRate, state, padding, frames, unpadded))
             plans = _plans_of(unet, layers)
-            options[KEY] = _Call(layers, state, plans.places, first=unet.input_blocks[0][0], rows=rows, known=known)
+            shared = shared_text(text, length)
+            text = text if shared is None else shared.at(length)
+            first = unet.input_blocks[0][0]
+            options[KEY] = _Call(layers, state, plans.places, first=first, rows=rows, known=known, text=shared)
             control = control_at_levels(control, plans.plans, state, clips=clips, padded=padded)
-            out = executor(padded(x), steps, text, pooled, control, options, **kwargs)
+            with projected_once(shared, unet):
+                out = executor(padded(x), steps, text, pooled, control, options, **kwargs)
         if RUN in options:
             options[RUN].temporal_calls += state.calls
         out = out.unflatten(0, (clips, length))[:, :frames].flatten(0, 1)
@@ -249,7 +261,7 @@ def _residual(layer, x, emb, context, options, *_):
 def _attention(layer, x, emb, context, options, *_):
     call = options.get(KEY)
     if call is not None:
-        context, options[FRAMES] = call.state.at_level(context), call.published()
+        context, options[FRAMES] = call.text_at_level(context), call.published()
     x = layer(x, context, options)
     if "transformer_index" in options:
         options["transformer_index"] += 1
