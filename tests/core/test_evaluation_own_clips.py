@@ -83,8 +83,17 @@ def test_the_recipe_s_variants_differ_only_in_what_they_name():
     assert "temporal" not in recipe["variants"]["lumiere"]  # what the trainer does by itself
 
 
-def test_a_variant_trains_in_turns_and_goes_on(tmp_path, monkeypatch):
-    way, calls = OwnWay(tmp_path, 1), []
+@pytest.fixture
+def way(tmp_path):
+    """A folder with a checkpoint that nobody reads."""
+    path = tmp_path / "base" / "models" / "checkpoints" / narrow.CHECKPOINT
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    return OwnWay(tmp_path, 1)
+
+
+def test_a_variant_trains_in_turns_and_goes_on(way, tmp_path, monkeypatch):
+    calls = []
 
     def run(self, *words):
         calls.append(words)
@@ -106,8 +115,7 @@ def test_a_variant_trains_in_turns_and_goes_on(tmp_path, monkeypatch):
     assert (way.base / "models" / "lumiere" / "bare.safetensors").is_file()
 
 
-def test_a_failed_command_ends_the_proof_with_its_name(tmp_path, capfd):
-    way = OwnWay(tmp_path, 1)
+def test_a_failed_command_ends_the_proof_with_its_name(way, tmp_path, capfd):
     with pytest.raises(ValueError, match="prepare .* ended with status 1"):
         way.prepare(tmp_path / "nothing", tmp_path / "cache", CLIPS)
 
