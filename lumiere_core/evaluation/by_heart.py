@@ -27,7 +27,7 @@ OPTIONS |= {"text-dropout": 0, "stills": 0, "placed": 0, "sigma-shift": 4}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clips", nargs="+", type=Path, help="video files; the first is learnt")
     parser.add_argument("--output", type=Path, required=True, help="folder of all that is made; run again to go on")
-    parser.add_argument("--minutes", type=float, default=6.0, help="of training")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of processor time")
     parser.add_argument("--steps", type=int, default=16, help="of sampling")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: all")
 
@@ -55,15 +55,13 @@ def main(options: argparse.Namespace) -> int:
         "options": OPTIONS,
         "variants": {NAME: {}},
     }
-    left = options.minutes - way.trained(NAME)
-    if left > 0:
-        way.train(NAME, recipe, left, folder / "one_cache")
+    way.train_until(options.minutes, NAME, recipe, cache=folder / "one_cache")
     (made,) = way.clips(NAME, recipe, [CAPTION])
     true, ceiling = torch.from_numpy(source), round_trip(way.checkpoint, folder / "one_cache")
     rows = torch.cat([video[evenly_spaced(FRAMES, SHOWN)] for video in (true, ceiling, made)])
     save_image(contact_sheet(rows, SHOWN), folder / "by_heart.jpg")
     sys.stdout.write(
-        f"{first.name}, {FRAMES} frames of {source.shape[2]}x{source.shape[1]} pixels, {way.trained(NAME):g} minutes, "
+        f"{first.name}, {FRAMES} frames of {source.shape[2]}x{source.shape[1]} pixels, {way.trained(NAME):.1f} minutes, "
         f"{way.steps(NAME)} steps: {psnr(made, true):.2f} dB; round trip of the VAE: {psnr(ceiling, true):.2f} dB\n"
         f"{folder / 'by_heart.jpg'}: source, round trip, made\n"
     )
