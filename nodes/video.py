@@ -18,7 +18,7 @@ from ..lumiere_core.provenance import generated_by, watermark
 from ..lumiere_core.provenance.credentials import sign_if_wanted, wanted
 from ..lumiere_core.provenance.read import read_origin
 from .host import device
-from .host.inflate import inflation_of
+from .host.inflate import image_hashes, inflation_of
 
 
 class LabelledVideo(Input.Video):
@@ -105,15 +105,16 @@ class LumiereLabelVideo(io.ComfyNode):
     def execute(cls, video, model, watermark: bool = False) -> io.NodeOutput:
         wanted()  # a certificate that is not there is said now, not when the file is saved
         inflation = inflation_of(model)
-        if inflation is None:
+        sha256 = image_hashes(model) if inflation is None else inflation.sha256
+        if inflation is None and not sha256:
             raise ValueError(
-                "this MODEL does not know its weights: it has no temporal layers of Lumiere. "
-                "Connect the MODEL that sampled the clip."
+                "this MODEL does not know its weights: it has no temporal layers of Lumiere, and its loader left no word of "
+                "its file. Connect the MODEL that sampled the clip."
             )
-        remarks = [] if inflation.image_recorded else ["image checkpoint not recorded"]
+        remarks = ["image checkpoint not recorded"] if inflation and not inflation.image_recorded else []
         if model.patches:
             remarks.append("image weights changed by patches (LoRA or merge)")
-        label = generated_by(inflation.sha256, remarks)
+        label = generated_by(sha256, remarks)
         if isinstance(video, LabelledVideo):  # another MODEL made it first
             video, label = video.video, f"{video.label}; {label}"
         return io.NodeOutput(LabelledVideo(_marked(video) if watermark else video, label))

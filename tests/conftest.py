@@ -196,7 +196,7 @@ def write_tiny_style():
 
 @pytest.fixture(scope="session")
 def write_tiny_motion(public_motion):
-    """Function (models): write a motion module and a motion LoRA for the model of tests/workflows/tiny_sd15 there."""
+    """Function (models): write a motion module and a motion LoRA for the model of tests/workflows/tiny_models there."""
 
     def write(models):
         import torch

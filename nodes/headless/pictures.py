@@ -24,7 +24,10 @@ TRAINED = "train_on_one_clip"
 RUN = "overfit_one_clip"  # the folder that its training run writes to
 # Steps of TRAINED that the help page shows.
 SAMPLES = (50, 100, 200)
-OTHERS = "CheckpointLoaderSimple"  # in templates for checkpoints that are not part of the pack: no picture to draw
+OTHERS = (
+    "CheckpointLoaderSimple",
+    "UNETLoader",
+)  # in templates for files that are not part of the pack: nothing to draw
 SIDE, FRAMES, QUALITY = 192, 40, 60  # of the moving pictures
 
 
@@ -55,6 +58,11 @@ def _save_moving(frames, path: Path, milliseconds: int) -> None:
     partial.replace(path)
 
 
+def kinds(path: Path) -> set[str]:
+    """Return the kinds of nodes in a workflow."""
+    return {node["class_type"] for node in read_workflow(path).values()}
+
+
 def _draw_training(media, samples: Path) -> None:
     """Publish the sheets that the run wrote: the real clip above, what the model makes below."""
     from PIL import Image
@@ -80,7 +88,7 @@ def _small(frames, indices: list[int], side: int):
 
 def main() -> int:
     print_anything()
-    names = [short for short in short_names() if OTHERS not in template(short).read_text(encoding="utf-8")]
+    names = [short for short in short_names() if not set(OTHERS) & kinds(template(short))]
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="of templates; default: all")
     chosen = parser.parse_args().names or names

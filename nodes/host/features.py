@@ -7,20 +7,30 @@ frame rate: each frame with what its level has for it, and the answers of the fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...lumiere_core.clips.video import take_frames
 from ...lumiere_core.nets.temporal import TemporalState
 from .frames import Rows
 from .keys import FRAMES
+from .keys import KEY as LUMIERE
 
 # By its class and function: the host gives patches no other name.
 SELF_ATTENTION_GUIDANCE = ("SelfAttentionGuidance", "attn_and_record")
+# Of Advanced-ControlNet: ControlLLLite's hints, a row for each frame of the call, put into the attention of every level.
+HINTS_IN_ATTENTION = "LLLitePatch"
+REFERENCE = "refcn_present_in_conds"  # Advanced-ControlNet says so in the options of a call
+WRITES_FIRST_FRAME = "LeapfusionHunyuanI2V."  # of KJNodes
+AROUND_THE_NETWORK = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
 
 
 def _is(patch: Any, which: tuple[str, str]) -> bool:
@@ -34,11 +44,14 @@ def self_attention_guidance(options: dict) -> bool:
     return any(_is(patch, SELF_ATTENTION_GUIDANCE) for patch in replaced.values())
 
 
-def refuse_in_windows(options: dict) -> None:
-    """Raise ValueError for what keeps maps of one call of the U-Net and reads them as those of the whole clip.
+def refuse_in_windows(options: dict, around: Callable | None = None, frames: int = 0, axis: int = 0) -> None:
+    """Raise ValueError for what keeps data of the whole clip or of one call, which no window could be given its part of.
 
     Args:
         options: transformer_options.
+        around: the MODEL's function wrapper (model_options["model_function_wrapper"]), of which it has one at most.
+        frames: of the latents; 0 = data that wrappers keep for each of them are not looked for.
+        axis: of the frames in latents: 0 or 2.
     """
     if self_attention_guidance(options):
         raise ValueError(
@@ -46,6 +59,67 @@ def refuse_in_windows(options: dict) -> None:
             "window, and would blur the clip by the wrong frames. Remove it or the windows from this MODEL; Perturbed-"
             "Attention Guidance works in windows."
         )
+    if "audio_embeds" in options:
+        raise ValueError(
+            "WanInfiniteTalkToVideo puts the sound of the whole clip and its first frames on the MODEL, and every window "
+            "would get both. Remove the windows; the node continues long clips itself (previous_frames)."
+        )
+    wrappers = options.get("wrappers", {})
+    found = [
+        w for kind in AROUND_THE_NETWORK for key, ws in wrappers.get(kind, {}).items() if key != LUMIERE for w in ws
+    ]
+    for wrapper in [*found, *([] if around is None else [around])]:
+        if _named(wrapper).startswith(WRITES_FIRST_FRAME) or (frames > 1 and keeps_rows(wrapper, frames, axis)):
+            raise ValueError(
+                f"{_named(wrapper).split('.')[0]} puts frames of the whole clip into each call of the network, and every "
+                "window would get those of the first. Remove it or the windows from this MODEL."
+            )
+
+
+def refuse_at_levels(options: dict) -> None:
+    """Raise ValueError for what keeps numbers of the rows of one call, and reads them where a level has fewer.
+
+    Args:
+        options: transformer_options.
+    """
+    if options.get(REFERENCE):
+        raise ValueError(
+            "Reference ControlNet (Advanced-ControlNet) keeps which rows are the negative prompt's, and these temporal layers "
+            "have levels with fewer frames. Remove it, use IPAdapter for the look of a picture, or take a motion module, whose "
+            "levels have all frames."
+        )
+
+
+def _named(thing: Any) -> str:
+    return getattr(thing, "__qualname__", type(thing).__qualname__)
+
+
+def keeps_rows(thing: Any, frames: int, axis: int, depth: int = 2) -> bool:
+    """Tell whether a wrapper holds a tensor with a row for each frame, in what it closes over or has as attributes.
+
+    Modules and other models' patchers are not looked into: their weights are no rows.
+    """
+    if torch.is_tensor(thing):
+        return thing.ndim > axis + 2 and thing.shape[axis] == frames
+    if depth == 0 or isinstance(thing, (torch.nn.Module, ModelPatcher, type)):
+        return False
+    return any(keeps_rows(value, frames, axis, depth - 1) for value in _held(thing))
+
+
+def _held(thing: Any) -> Iterable:
+    """Yield what a thing holds: entries, attributes, what a function closes over, what a partial was given."""
+    if isinstance(thing, (list, tuple)):
+        yield from thing
+    elif isinstance(thing, dict):
+        yield from thing.values()
+    else:
+        for cell in getattr(thing, "__closure__", None) or ():
+            with contextlib.suppress(ValueError):  # empty yet
+                yield cell.cell_contents
+        yield getattr(thing, "__self__", None)
+        yield from getattr(thing, "__dict__", {}).values()
+        if isinstance(thing, functools.partial):
+            yield from (thing.func, *thing.args, *thing.keywords.values())
 
 
 @dataclass(frozen=True)
@@ -74,11 +148,13 @@ class FullRate:
         clips = arguments[0].shape[0] // len(kept)
         for slots in reversed(_rounds(kept, self.frames, stride)):  # the frames' own last: what is kept is theirs
             answer = self.patch(*(self._spread(value, torch.tensor(slots), clips) for value in arguments), **named)
-            answer = answer.unflatten(0, (clips, self.frames))
+            parts = answer if isinstance(answer, tuple) else (answer,)  # of a patch of q, k and v
+            parts = [part.unflatten(0, (clips, self.frames)) for part in parts]
             for row, frame in enumerate(kept):
                 if slots[frame] == row:
-                    answers[row] = answer[:, frame]
-        return torch.stack(answers, dim=1).flatten(0, 1)
+                    answers[row] = [part[:, frame] for part in parts]
+        whole = tuple(torch.stack(rows, dim=1).flatten(0, 1) for rows in zip(*answers, strict=True))
+        return whole if isinstance(answer, tuple) else whole[0]
 
     def _spread(self, value: Any, slots: Tensor, clips: int) -> Any:
         if torch.is_tensor(value):
@@ -110,9 +186,13 @@ def _rounds(kept: list[int], frames: int, stride: int) -> list[list[int]]:
 def at_full_rate(options: dict, wrap: Callable[[Callable], FullRate]) -> dict:
     """Return transformer_options whose row-keeping patches are called at full frame rate.
 
-    They are Self-Attention Guidance's and GLIGEN's, whose objects come with a row for each frame.
+    They are Self-Attention Guidance's, GLIGEN's, whose objects come with a row for each frame, and ControlLLLite's.
     """
     out = dict(options)
+    patches = out["patches"] = dict(options.get("patches", {}))
+    for name in ("attn1_patch", "attn2_patch"):
+        if any(type(patch).__name__ == HINTS_IN_ATTENTION for patch in patches.get(name, ())):
+            patches[name] = [wrap(p) if type(p).__name__ == HINTS_IN_ATTENTION else p for p in patches[name]]
     if self_attention_guidance(options):
         replaced = options["patches_replace"]
         attention = {
@@ -120,7 +200,6 @@ def at_full_rate(options: dict, wrap: Callable[[Callable], FullRate]) -> dict:
             for key, patch in replaced["attn1"].items()
         }
         out["patches_replace"] = {**replaced, "attn1": attention}
-    if options.get("patches", {}).get("middle_patch"):
-        patches = options["patches"]
-        out["patches"] = {**patches, "middle_patch": [wrap(patch) for patch in patches["middle_patch"]]}
+    if patches.get("middle_patch"):
+        patches["middle_patch"] = [wrap(patch) for patch in patches["middle_patch"]]
     return out

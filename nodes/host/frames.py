@@ -105,3 +105,8 @@ def fitted(value: Tensor, total: int, dim: int = 0) -> Tensor:
     if value.shape[dim] in (1, total):
         return value
     return comfy.utils.repeat_to_batch_size(value, total, dim)
+
+
+def row_numbers(count: int, total: int) -> list[int]:
+    """Return which of `count` rows each of `total` frames gets by the same rule. For lists, which are no tensors."""
+    return [number % count for number in range(total)]

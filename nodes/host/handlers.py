@@ -144,6 +144,8 @@ class Clips:
             )
         if rows.rows.numel() < rows.total:
             features.refuse_in_windows(options)
+        if layers.total_stride > 1:
+            features.refuse_at_levels(options)
         strength = strength_of_call(options, rows, x)
         still = still_rows(strength) if layers.total_stride > 1 else None
         images = None

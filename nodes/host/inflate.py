@@ -23,6 +23,7 @@ from ...lumiere_core.nets.config import TemporalConfig, UNetConfig
 from ...lumiere_core.nets.motion_files import Training
 from ...lumiere_core.nets.temporal import TemporalLayers, initial_state
 from . import models
+from .boxes import for_each_row
 from .handlers import Clips, add_handlers, find_layers, warn_of_hidden_handlers
 from .keys import EVOLVED, KEY
 from .noise import ShareNoise, share_added_noise
@@ -131,6 +132,7 @@ def inflate(
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, warn_of_hidden_handlers),
         (WrappersMP.PREPARE_SAMPLING, budget),
+        (WrappersMP.CALC_COND_BATCH, for_each_row),
         (WrappersMP.APPLY_MODEL, find_layers),
         (WrappersMP.DIFFUSION_MODEL, Clips(frames_per_clip, norms)),
     ):

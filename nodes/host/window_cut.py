@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import comfy.conds
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from ...lumiere_core.clips.video import take_frames
 from ...lumiere_core.diffusion.multidiffusion import Window
+from .boxes import of_rows
 from .frames import fitted, published
 from .keys import FRAMES, WINDOW
 
@@ -136,7 +138,10 @@ class OneWindow:
     def conds(self) -> list[list[dict] | None]:
         """Return the prompts of the window."""
         controls: dict[int, Any] = {}  # shared by the prompts of a window, or they are not batched
-        parts = [entries and [self._entry(entry, controls) for entry in entries] for entries in self.whole.conds]
+        parts = [
+            entries and [self._entry(part, controls) for entry in entries for part in self._areas(entry)]
+            for entries in self.whole.conds
+        ]
         self.whole.state.patch_latent_shapes(parts, self.shapes)
         return parts
 
@@ -150,9 +155,27 @@ class OneWindow:
                 out["mask"] = self._rows(mask)
             elif mask.ndim == 4 and mask.shape[1] == self.whole.frames:  # b t h w
                 out["mask"] = take_frames(mask, self.numbers, dim=1)
+        if entry.get("gligen") is not None and self.whole.axis == 0:
+            out["gligen"] = of_rows(entry["gligen"], self.numbers.tolist(), self.whole.frames)
         if entry.get("control") is not None:
             out["control"] = self._control(entry["control"], controls)
         return out
+
+    def _areas(self, entry: dict) -> Iterator[dict]:
+        """Yield a prompt for each run of the window's frames that its area holds; an area of the picture holds all.
+
+        Areas in time are those of *ConditioningSetAreaPercentageVideo*: (t, h, w, first frame, top, left) of the whole clip.
+        """
+        area = entry.get("area")
+        if area is None or len(area) != 6 or self.whole.axis == 0:
+            yield entry
+            return
+        (count, height, width), (first, top, left) = area[:3], area[3:]
+        held = [first <= number < first + count for number in self.numbers.tolist()]
+        for inside, run in groupby(range(len(held)), held.__getitem__):
+            if inside:
+                places = list(run)
+                yield {**entry, "area": (len(places), height, width, places[0], top, left)}
 
     def _rows(self, value: Tensor) -> Tensor:
         """Return the window's rows of what has one for each frame, or one for all."""

@@ -92,6 +92,12 @@ class _Run:
     clips: int
     axis: int
     shape: torch.Size  # of the noise
+    seen: bool = False  # what the first step brings
+
+    def refuse(self, model_options: dict) -> None:
+        """Raise ValueError for what is on the MODEL and cannot be cut; see `features.refuse_in_windows`."""
+        options, around = model_options.get("transformer_options", {}), model_options.get("model_function_wrapper")
+        features.refuse_in_windows(options, around, self.shape[self.axis] if len(self.shape) > 3 else 0, self.axis)
 
     def one_window(self, length: int) -> list[int]:
         """Return the shape of the noise of one window."""
@@ -129,7 +135,7 @@ class Start:
             windows = replace(windows, closed_loop=True)
         run = _Run(windows, frames, clips, axis=axis, shape=noise.shape)
         if len(windows.plan(frames, clips)) > 1:
-            features.refuse_in_windows(guider.model_options.get("transformer_options", {}))
+            run.refuse(guider.model_options)
         # The guider's options are a copy made for this run.
         guider.model_options.setdefault("transformer_options", {})[WINDOWS] = run
         _report(run, guider.model_patcher)
@@ -230,6 +236,9 @@ def _denoise(run: _Run, executor, model, conds, x_in, timestep, model_options):
     windows = run.windows.plan(run.frames, run.clips)
     if len(windows) == 1:
         return executor(model, conds, x_in, timestep, model_options)
+    if not run.seen:  # a wrapper of the whole run may have put another one in
+        run.refuse(model_options)
+        run.seen = True
     whole = WholeClip(model, conds, x_in, axis=run.axis, overlap=run.windows.overlap)
     blends = [[Blend(latent, run.axis) for latent in whole.latents] for _ in conds]
     progress = _Progress(model_options, timestep, len(windows))

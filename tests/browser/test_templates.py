@@ -13,8 +13,10 @@ TITLE = 30  # pixels of a node's title bar, above its box
 
 # Make a template end in seconds: very small weights, few steps and frames; sizes stay, or what is shown changes.
 SMALL = """() => {
-    const stand_in = node => { // for a checkpoint that is not part of the pack
-        const tiny = add('TinyCheckpoint', ...node.pos, {ckpt_name: widget(node, 'ckpt_name').value});
+    const stand_ins = {CheckpointLoaderSimple: 'TinyCheckpoint', CLIPLoader: 'TinyTextEncoder'};
+    const stand_in = node => { // for a file that is not part of the pack
+        const values = Object.fromEntries(node.widgets.map(widget => [widget.name, widget.value]));
+        const tiny = add(stand_ins[node.comfyClass], ...node.pos, values);
         tiny.size = [...node.size];
         node.outputs.forEach((output, slot) => {
             for (const id of [...(output.links ?? [])]) {
@@ -24,8 +26,9 @@ SMALL = """() => {
         });
         app.graph.remove(node);
     };
+    const wan = app.graph.nodes.some(node => node.comfyClass === 'UNETLoader'); // too large for a CPU
     for (const node of [...app.graph.nodes]) {
-        if (node.comfyClass === 'CheckpointLoaderSimple') stand_in(node);
+        if (node.comfyClass in stand_ins) stand_in(node);
         const found = name => node.widgets?.find(widget => widget.name === name);
         const checkpoint = found('checkpoint');
         if (checkpoint) {
@@ -37,6 +40,8 @@ SMALL = """() => {
         for (const [name, value] of [['steps', 1], ['length', 16], ['overlap', 4]]) {
             if (found(name)) found(name).value = value;
         }
+        if (wan && found('width')) [found('width').value, found('height').value] = [64, 48];
+        if (wan && found('length')) found('length').value = 9;
         if (found('seed')) found('seed').value = Math.floor(Math.random() * 1e9);
     }
 }"""

@@ -106,12 +106,33 @@ def test_self_attention_guidance_blurs_each_frame_by_its_own_map(host, pair, key
 
 
 def test_self_attention_guidance_in_windows_is_refused(host, pair, key_frames):
-    windows = {"context_length": 4, "context_overlap": 2, "weighting": "uniform", "closed_loop": False}
     for model in pair():
         (model,) = host.call("SelfAttentionGuidance", model=model, **EXACT["SelfAttentionGuidance"])
-        (model,) = host.call("LumiereTemporalMultidiffusion", model=model, **windows)
         with pytest.raises(ValueError, match="Self-Attention Guidance keeps the attention of one call"):
-            key_frames(model, frames=8)
+            key_frames(windows(host, model), frames=8)
+
+
+@pytest.mark.parametrize("schedule", ["standard_static", "looped_uniform"])
+def test_self_attention_guidance_in_the_hosts_windows_is_refused(host, pair, key_frames, schedule):
+    (model,) = host.call("SelfAttentionGuidance", model=pair()[1], **EXACT["SelfAttentionGuidance"])
+    settings = {
+        "context_length": 4,
+        "context_overlap": 2,
+        "context_schedule": schedule,
+        "context_stride": 1,
+        "closed_loop": False,
+        "fuse_method": "flat",
+        "dim": 0,
+        "freenoise": False,
+        "cond_retain_index_list": "",
+        "split_conds_to_windows": False,
+        "latent_retain_index_list": "",
+        "causal_window_fix": False,
+    }
+    (cut,) = host.call("ContextWindowsManual", model=model, **settings)
+    with pytest.raises(ValueError, match="Self-Attention Guidance keeps the attention of one call"):
+        key_frames(cut, frames=8)
+    assert key_frames(cut, frames=4)[0].isfinite().all()  # one window
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +162,115 @@ def test_gligen_boxes_reach_every_level(pair, key_frames, gligen, frames):
 
 
 def test_gligen_in_windows(host, pair, key_frames, gligen):
-    windows = {"context_length": 4, "context_overlap": 2, "weighting": "uniform", "closed_loop": False}
-    cut = [host.call("LumiereTemporalMultidiffusion", model=model, **windows)[0] for model in pair()]
-    image, clip = key_frames(*cut, frames=8, positive=gligen)
+    image, clip = key_frames(*(windows(host, model) for model in pair()), frames=8, positive=gligen)
     assert torch.allclose(image, clip, atol=1e-3)
+
+
+def test_gligen_boxes_that_move_are_in_their_frames(host, backbones, pair, gligen):
+    """The host's sampling leaves boxes for each frame out, as GLIGENTextBoxApplyBatchCoords of KJNodes writes them."""
+    ((states, values),) = gligen
+    _, patcher, ((words, *_),) = values["gligen"]
+    boxes = [[(words, 6, 6, i, i)] for i in range(8)]
+
+    def sample(model, kind, boxes):
+        positive = [[states, {**values, "gligen": (kind, patcher, boxes)}]]
+        return backbones.sample(
+            model, latent={"samples": torch.zeros(8, 4, SIZE, SIZE)}, seed=4, steps=1, positive=positive
+        )
+
+    image, clip = pair()
+    wanted = torch.cat([sample(image, "position", boxes[i])[i : i + 1] for i in range(0, 8, 2)])
+    assert (wanted[0] - wanted[3]).abs().mean() > 0.01
+    for model in (clip, windows(host, clip), windows(host, image)):
+        assert torch.allclose(sample(model, "position_batched", boxes)[::2], wanted, atol=1e-3)
+    longer = sample(clip, "position_batched", [*boxes, *boxes[:3]])  # the node counts the rows of a noise mask too
+    assert torch.allclose(longer[::2], wanted, atol=1e-3)
+
+
+class LLLitePatch:
+    """Hints in the attention of every level, a row for each frame of the call, as Advanced-ControlNet's ControlLLLite."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __call__(self, q, k, v, options):
+        assert q.shape[0] == len(self.rows) * len(options["cond_or_uncond"])
+        return q + self.rows.repeat(len(options["cond_or_uncond"]), 1)[:, None], k, v
+
+
+@pytest.mark.parametrize("frames", [5, 8])
+def test_hints_of_control_lllite_reach_every_level(pair, key_frames, frames):
+    patched = []
+    for model in pair():
+        model.set_model_attn1_patch(LLLitePatch(torch.linspace(-2, 2, frames)[:, None]))
+        patched.append(model)
+    image, clip = key_frames(*patched, frames=frames)
+    assert torch.allclose(image, clip, atol=1e-3)
+    assert not torch.allclose(image, key_frames(pair()[0], frames=frames)[0], atol=1e-2)
+
+
+def windows(host, model, length=4):
+    settings = {"context_length": length, "context_overlap": 2, "weighting": "uniform", "closed_loop": False}
+    return host.call("LumiereTemporalMultidiffusion", model=model, **settings)[0]
+
+
+class ReferenceFrames:
+    """A wrapper that keeps the whole clip, as Time-to-Move of KJNodes."""
+
+    def __init__(self, clip):
+        self.clip = clip
+
+    def __call__(self, executor, x, *args, **kwargs):
+        return executor(x + self.clip.repeat(x.shape[0] // len(self.clip), 1, 1, 1), *args, **kwargs)
+
+
+def lit_by(clip):
+    """A function wrapper that closes over the whole clip, as IC-Light's."""
+
+    def unet_wrapper(apply_model, args):
+        return apply_model(
+            args["input"] + clip.repeat(len(args["cond_or_uncond"]), 1, 1, 1), args["timestep"], **args["c"]
+        )
+
+    return unet_wrapper
+
+
+def test_wrappers_that_keep_the_whole_clip_are_refused_in_windows_by_name(host, pair, key_frames):
+    from comfy.patcher_extension import WrappersMP
+
+    rows = torch.zeros(8, 4, SIZE, SIZE)
+    lit, kept, late, harmless = (pair()[1] for _ in range(4))
+    lit.set_model_unet_function_wrapper(lit_by(rows))
+    kept.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", ReferenceFrames(rows))
+
+    def put_in(executor, *args, **kwargs):
+        wrappers = executor.class_obj.model_options["transformer_options"]["wrappers"]
+        wrappers.setdefault(WrappersMP.APPLY_MODEL, {})["test"] = [ReferenceFrames(rows)]
+        return executor(*args, **kwargs)
+
+    late.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "test", put_in)
+    harmless.set_model_unet_function_wrapper(lit_by(rows[:1]))
+    for model, name in ((lit, "lit_by"), (kept, "ReferenceFrames"), (late, "ReferenceFrames")):
+        assert key_frames(model, frames=8)[0].isfinite().all()  # without windows they work
+        with pytest.raises(ValueError, match=f"{name} puts frames of the whole clip into each call"):
+            key_frames(windows(host, model), frames=8)
+    assert key_frames(windows(host, harmless), frames=8)[0].isfinite().all()
+
+
+def test_sound_of_the_whole_clip_is_refused_in_windows(host, pair, key_frames):
+    (model, _) = pair()
+    model.model_options["transformer_options"]["audio_embeds"] = torch.zeros(1, 8, 1, 4)
+    with pytest.raises(ValueError, match="WanInfiniteTalkToVideo puts the sound"):
+        key_frames(windows(host, model), frames=8)
+
+
+def test_reference_controlnet_is_refused_where_levels_have_fewer_frames(pair, key_frames):
+    image, clip = pair()
+    for model in (image, clip):
+        model.model_options["transformer_options"]["refcn_present_in_conds"] = True
+    assert key_frames(image)[0].isfinite().all()
+    with pytest.raises(ValueError, match="Reference ControlNet"):
+        key_frames(clip)
 
 
 class PicturePerFrame:
@@ -167,15 +293,14 @@ def with_pictures(model, pictures):
     return model
 
 
-@pytest.mark.parametrize("windows", [None, 4])
-def test_a_picture_for_each_frame_reaches_every_level_and_window(host, backbones, pair, windows):
+@pytest.mark.parametrize("length", [None, 4])
+def test_a_picture_for_each_frame_reaches_every_level_and_window(host, backbones, pair, length):
     """Frame i of the clip is as the image model makes it with picture i."""
     pictures = torch.linspace(-2, 2, 8)[:, None]
     image, clip = (with_pictures(model, pictures) for model in pair())
     latent = {"samples": torch.zeros(8, 4, SIZE, SIZE)}
-    if windows:
-        settings = {"context_length": windows, "context_overlap": 2, "weighting": "uniform", "closed_loop": False}
-        image, clip = (host.call("LumiereTemporalMultidiffusion", model=m, **settings)[0] for m in (image, clip))
+    if length:
+        image, clip = (windows(host, model, length) for model in (image, clip))
     else:
         (image,) = host.call(
             "LumiereTemporalMultidiffusion",

@@ -80,6 +80,30 @@ def test_latents_are_cut_as_the_host_cuts_them(models, ours, name, anchor):
     assert not torch.allclose(got, denoised(model, start, text), rtol=1e-2, atol=1e-2)
 
 
+def test_an_area_in_time_is_that_of_the_whole_clip(host, models, ours):
+    """A prompt for frames 3 to 6 of 8, in a network that looks at each frame alone: windows must change nothing."""
+    from comfy.patcher_extension import WrappersMP
+
+    seen = []
+
+    def alone(executor, x, t, c_concat, c_crossattn, *args, **kwargs):
+        seen.append(x.shape[2])
+        return x * 0.1 + c_crossattn.mean()
+
+    model = models["Wan"][0].clone()
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "alone", alone)
+    part = {"width": 1.0, "height": 1.0, "temporal": 0.5, "x": 0.0, "y": 0.0, "z": 0.375, "strength": 1.0}
+    other = [[states * 5 + 3, values] for states, values in prompt()]
+    (area,) = host.call("ConditioningSetAreaPercentageVideo", conditioning=other, **part)
+    text, start = [*prompt(), *area], noise(16)
+    whole = denoised(model, start, text)
+    assert set(seen) == {FRAMES, 4}
+    seen.clear()
+    assert torch.allclose(denoised(ours(model), start, text), whole, atol=1e-5)
+    assert sorted(set(seen)) == [1, 3, 4]  # of the part: one of the first window, three of the others
+    assert not torch.allclose(whole, denoised(model, start, prompt()), atol=1e-2)
+
+
 @pytest.fixture(scope="module")
 def image_to_video(video_models):
     config = video_models.WAN | {"model_type": "i2v", "in_dim": 36}

@@ -218,6 +218,6 @@ def server(headless, comfyui, tmp_path_factory):
     """The real server: see `Server`. It ends with the session."""
     base = tmp_path_factory.mktemp("server")
     headless.prepare_base(base)
-    shutil.copytree(Path(__file__).with_name("tiny_sd15"), base / "custom_nodes" / "tiny_sd15")
+    shutil.copytree(Path(__file__).with_name("tiny_models"), base / "custom_nodes" / "tiny_models")
     with start(comfyui, base) as running:
         yield running
