@@ -19,7 +19,7 @@ from .cases import Case, mini_cases
 from .clips import ClipMaker, device_name, mean_levels
 from .table import Bar
 
-CASES = 12
+CASES = 4
 PIECES, OVERLAP = 4, 20  # of the template: 80 frames and four times 60
 LIMIT = 1.2  # drift over all pieces, of that over one
 SEEDS = 1_000_003  # as the node's pieces

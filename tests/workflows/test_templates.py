@@ -150,7 +150,9 @@ def small(graph, prefix):
             inputs |= {"context_length": 2, "context_overlap": 1}
         if node["class_type"] in (*SIZED, *STOCK_SIZED):
             inputs |= {"width": 16, "height": 16}
-            inputs |= {key: 2 for key in inputs if key in ("task.left", "task.right", "grow")}
+            inputs |= {
+                key: min(2, inputs[key]) for key in inputs if key in ("task.left", "task.right", "grow", "feather")
+            }
     return graph
 
 
