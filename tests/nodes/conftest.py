@@ -272,6 +272,39 @@ def stand_ins(backbones):
 
 
 @pytest.fixture(scope="session")
+def pair(backbones, inflate):
+    """A function width, name -> (image MODEL, the same with temporal layers at their initialisation).
+
+    These leave the key frames, every second one, to the image model alone.
+    """
+    small = {
+        "num_res_blocks": [1, 1],
+        "channel_mult": [1, 2],
+        "transformer_depth": [1, 1],
+        "transformer_depth_output": [1, 1, 1, 1],
+        "transformer_depth_middle": 1,
+    }
+    config = backbones.host.module("lumiere_core.nets.config").TemporalConfig(depth=1, num_head_channels=32)
+
+    def make(width=32, name="SD15"):
+        model = backbones(name, model_channels=width, **small)
+        return model, inflate.inflate(model.clone(), None, config)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def windows(host):
+    """A function (MODEL, frames of a window = 4) -> MODEL with our windows, which overlap by two frames."""
+
+    def cut(model, length=4):
+        settings = {"context_length": length, "context_overlap": 2, "weighting": "uniform", "closed_loop": False}
+        return host.call("LumiereTemporalMultidiffusion", model=model, **settings)[0]
+
+    return cut
+
+
+@pytest.fixture(scope="session")
 def write_temporal(host):
     """Function (MODEL, file name, **config): write temporal layers of random weights for it into models/lumiere."""
     import torch

@@ -8,13 +8,6 @@ import pytest
 import torch
 
 FRAMES, SIZE = 5, 16
-SMALL = {
-    "num_res_blocks": [1, 1],
-    "channel_mult": [1, 2],
-    "transformer_depth": [1, 1],
-    "transformer_depth_output": [1, 1, 1, 1],
-    "transformer_depth_middle": 1,
-}
 EXACT = {
     "SelfAttentionGuidance": {"scale": 0.5, "blur_sigma": 2.0},
     "PerturbedAttentionGuidance": {"scale": 3.0},
@@ -38,6 +31,9 @@ EXACT = {
         "cross_structural": 1.0,
         "cross_temporal": 1.0,
     },
+    "VideoLinearCFGGuidance": {"min_cfg": 1.0},
+    "VideoTriangleCFGGuidance": {"min_cfg": 1.0},
+    "CFGNorm": {"strength": 0.8},
     "RescaleCFG": {"multiplier": 0.7},
     "TCFG": {},
     "APG": {"eta": 0.5, "norm_threshold": 5.0, "momentum": 0.0},
@@ -51,19 +47,6 @@ COUPLED = {  # they draw by the batch's shape which tokens they merge or tile, o
     "HyperTile": {"tile_size": 64, "swap_size": 2, "max_depth": 0, "scale_depth": False},
     "EasyCache": {"reuse_threshold": 0.2, "start_percent": 0.15, "end_percent": 0.95, "verbose": False},
 }
-
-
-@pytest.fixture(scope="module")
-def pair(host, backbones):
-    """A function width -> (image MODEL, the same with temporal layers at their initialisation)."""
-    inflate = host.module("nodes.host.inflate")
-    config = host.module("lumiere_core.nets.config").TemporalConfig(depth=1, num_head_channels=32)
-
-    def make(width=32):
-        model = backbones("SD15", model_channels=width, **SMALL)
-        return model, inflate.inflate(model.clone(), None, config)
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +88,11 @@ def test_self_attention_guidance_blurs_each_frame_by_its_own_map(host, pair, key
     assert torch.allclose(image, clip, atol=1e-3)
 
 
-def test_self_attention_guidance_in_windows_is_refused(host, pair, key_frames):
+def test_self_attention_guidance_in_windows_is_refused(host, pair, key_frames, windows):
     for model in pair():
         (model,) = host.call("SelfAttentionGuidance", model=model, **EXACT["SelfAttentionGuidance"])
         with pytest.raises(ValueError, match="Self-Attention Guidance keeps the attention of one call"):
-            key_frames(windows(host, model), frames=8)
+            key_frames(windows(model), frames=8)
 
 
 @pytest.mark.parametrize("schedule", ["standard_static", "looped_uniform"])
@@ -161,12 +144,12 @@ def test_gligen_boxes_reach_every_level(pair, key_frames, gligen, frames):
     assert not torch.allclose(image, key_frames(pair()[0], frames=frames)[0], atol=1e-3)
 
 
-def test_gligen_in_windows(host, pair, key_frames, gligen):
-    image, clip = key_frames(*(windows(host, model) for model in pair()), frames=8, positive=gligen)
+def test_gligen_in_windows(pair, key_frames, gligen, windows):
+    image, clip = key_frames(*(windows(model) for model in pair()), frames=8, positive=gligen)
     assert torch.allclose(image, clip, atol=1e-3)
 
 
-def test_gligen_boxes_that_move_are_in_their_frames(host, backbones, pair, gligen):
+def test_gligen_boxes_that_move_are_in_their_frames(backbones, pair, gligen, windows):
     """The host's sampling leaves boxes for each frame out, as GLIGENTextBoxApplyBatchCoords of KJNodes writes them."""
     ((states, values),) = gligen
     _, patcher, ((words, *_),) = values["gligen"]
@@ -181,7 +164,7 @@ def test_gligen_boxes_that_move_are_in_their_frames(host, backbones, pair, glige
     image, clip = pair()
     wanted = torch.cat([sample(image, "position", boxes[i])[i : i + 1] for i in range(0, 8, 2)])
     assert (wanted[0] - wanted[3]).abs().mean() > 0.01
-    for model in (clip, windows(host, clip), windows(host, image)):
+    for model in (clip, windows(clip), windows(image)):
         assert torch.allclose(sample(model, "position_batched", boxes)[::2], wanted, atol=1e-3)
     longer = sample(clip, "position_batched", [*boxes, *boxes[:3]])  # the node counts the rows of a noise mask too
     assert torch.allclose(longer[::2], wanted, atol=1e-3)
@@ -209,11 +192,6 @@ def test_hints_of_control_lllite_reach_every_level(pair, key_frames, frames):
     assert not torch.allclose(image, key_frames(pair()[0], frames=frames)[0], atol=1e-2)
 
 
-def windows(host, model, length=4):
-    settings = {"context_length": length, "context_overlap": 2, "weighting": "uniform", "closed_loop": False}
-    return host.call("LumiereTemporalMultidiffusion", model=model, **settings)[0]
-
-
 class ReferenceFrames:
     """A wrapper that keeps the whole clip, as Time-to-Move of KJNodes."""
 
@@ -228,14 +206,13 @@ def lit_by(clip):
     """A function wrapper that closes over the whole clip, as IC-Light's."""
 
     def unet_wrapper(apply_model, args):
-        return apply_model(
-            args["input"] + clip.repeat(len(args["cond_or_uncond"]), 1, 1, 1), args["timestep"], **args["c"]
-        )
+        rows = clip.repeat(len(args["input"]) // len(clip), 1, 1, 1)
+        return apply_model(args["input"] + rows, args["timestep"], **args["c"])
 
     return unet_wrapper
 
 
-def test_wrappers_that_keep_the_whole_clip_are_refused_in_windows_by_name(host, pair, key_frames):
+def test_wrappers_that_keep_the_whole_clip_are_refused_in_windows_by_name(pair, key_frames, windows):
     from comfy.patcher_extension import WrappersMP
 
     rows = torch.zeros(8, 4, SIZE, SIZE)
@@ -253,15 +230,15 @@ def test_wrappers_that_keep_the_whole_clip_are_refused_in_windows_by_name(host, 
     for model, name in ((lit, "lit_by"), (kept, "ReferenceFrames"), (late, "ReferenceFrames")):
         assert key_frames(model, frames=8)[0].isfinite().all()  # without windows they work
         with pytest.raises(ValueError, match=f"{name} puts frames of the whole clip into each call"):
-            key_frames(windows(host, model), frames=8)
-    assert key_frames(windows(host, harmless), frames=8)[0].isfinite().all()
+            key_frames(windows(model), frames=8)
+    assert key_frames(windows(harmless), frames=8)[0].isfinite().all()
 
 
-def test_sound_of_the_whole_clip_is_refused_in_windows(host, pair, key_frames):
+def test_sound_of_the_whole_clip_is_refused_in_windows(pair, key_frames, windows):
     (model, _) = pair()
     model.model_options["transformer_options"]["audio_embeds"] = torch.zeros(1, 8, 1, 4)
     with pytest.raises(ValueError, match="WanInfiniteTalkToVideo puts the sound"):
-        key_frames(windows(host, model), frames=8)
+        key_frames(windows(model), frames=8)
 
 
 def test_reference_controlnet_is_refused_where_levels_have_fewer_frames(pair, key_frames):
@@ -294,13 +271,13 @@ def with_pictures(model, pictures):
 
 
 @pytest.mark.parametrize("length", [None, 4])
-def test_a_picture_for_each_frame_reaches_every_level_and_window(host, backbones, pair, length):
+def test_a_picture_for_each_frame_reaches_every_level_and_window(host, backbones, pair, length, windows):
     """Frame i of the clip is as the image model makes it with picture i."""
     pictures = torch.linspace(-2, 2, 8)[:, None]
     image, clip = (with_pictures(model, pictures) for model in pair())
     latent = {"samples": torch.zeros(8, 4, SIZE, SIZE)}
     if length:
-        image, clip = (windows(host, model, length) for model in (image, clip))
+        image, clip = (windows(model, length) for model in (image, clip))
     else:
         (image,) = host.call(
             "LumiereTemporalMultidiffusion",
