@@ -32,7 +32,7 @@ class Extend:
     tolerances = {"drift": 1.0}
     notes = (
         "Drift: how far mean and contrast (standard deviation) of a piece are from those of the first, in levels of 255, mean "
-        "of the three colours. The bar asks that four pieces drift no further than one does without an anchor."
+        "of the three colours. The bar asks that four pieces drift no further than 1.2 times what one does without an anchor."
     )
 
     def __init__(self, options: argparse.Namespace) -> None:
