@@ -12,14 +12,16 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 Record = dict[str, Any]
 
 LONGEST_NAME = 255  # bytes of a file name, on every usual file system
 # Names that Windows gives to devices, whatever the suffix.
-RESERVED = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))}
+RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"}
+RESERVED |= {f"{kind}{n}" for kind in ("com", "lpt") for n in "123456789\u00b9\u00b2\u00b3"}
+_FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')  # in a name on Windows
 _FOLDER = re.compile(r"\.part-([0-9a-f]{6})-(\d+)-\d+")  # of a machine, of a process, a running number
 # What earlier versions left: .NAME.PID.partial, and the temporary files of the safetensors library.
 _LEFT = re.compile(r"\..+\.(\d+)\.partial(?:\.\w+)?")
@@ -124,8 +126,9 @@ def check_target(path: str | Path, suffixes: Iterable[str] = ()) -> None:
         OSError: the folder cannot be made or written to.
     """
     path = Path(path)
-    if path.name.split(".")[0].strip().lower() in RESERVED:
-        raise ValueError(f"{path.name!r} is the name of a device on Windows. Choose another name for {path}.")
+    # Files are carried from machine to machine, so that no device's name is one anywhere; folders mostly stay.
+    if problem := windows_problem(path if os.name == "nt" else PurePath(path.name), os.name == "nt"):
+        raise ValueError(f"{problem}. Choose another name for {path}.")
     longest = max(len(os.fsencode(path.name + suffix)) for suffix in ("", *suffixes))
     if longest > LONGEST_NAME:
         raise ValueError(
@@ -142,6 +145,30 @@ def check_target(path: str | Path, suffixes: Iterable[str] = ()) -> None:
         pass
     except OSError as error:
         raise OSError(f"cannot write into {path.parent} ({error.strerror or error}). Choose another place.") from error
+
+
+def windows_problem(path: PurePath, all_rules: bool = True) -> str:
+    """Say why Windows cannot have a path, "" where it can.
+
+    Args:
+        all_rules: signs and ends of names too, not the names of devices alone.
+    """
+    path = path if isinstance(path, PureWindowsPath) else PureWindowsPath(str(path))
+    for name in path.parts[bool(path.anchor) :]:
+        if name.split(".")[0].strip().lower() in RESERVED:
+            return f"{name!r} is the name of a device on Windows"
+        if all_rules and (found := _FORBIDDEN.search(name)):
+            return f"{name!r} holds {found[0]!r}, which no name on Windows may"
+        if all_rules and name != ".." and name[-1] in ". ":
+            return f"{name!r} ends in a dot or a space, which Windows leaves out"
+    return ""
+
+
+def refuse_input(path: Path, inputs: Iterable[Path]) -> None:
+    """Raise ValueError if the file that is to be written is one of those that are read."""
+    for file in inputs:
+        if path.exists() and file.exists() and path.samefile(file):
+            raise ValueError(f"{path} is read, so it cannot be what is written. Choose another --output.")
 
 
 class _Enough(Exception):

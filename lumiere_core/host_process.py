@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +30,21 @@ class WorkerError(RuntimeError):
 class Worker:
     """A script of `nodes/headless/` that says "ready" and then does jobs, one JSON object a line, until this process ends.
 
-    It answers "done" or "failed: …"; what else the host prints is passed over.
+    It answers "done" or "failed: …" in UTF-8; what else the host and its packs print goes elsewhere (`boot.take_stdout`).
 
     Raises:
         WorkerError: it is not ready.
     """
 
     def __init__(self, name: str, *arguments: object) -> None:
+        self._said = tempfile.TemporaryFile()  # what it prints besides, for the message where it ends without an answer
         self._process = subprocess.Popen(
             script_command(name, *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=os.environ,
+            stderr=self._said,
+            encoding="utf-8",
+            errors="replace",
         )
         atexit.register(self._process.kill)
         self._wait_for("ready")
@@ -57,14 +58,15 @@ class Worker:
         try:
             self._process.stdin.write(f"{json.dumps(job)}\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            raise WorkerError("the host's process has ended") from None
+        except OSError:  # a broken pipe; Windows calls it an invalid argument
+            raise WorkerError(self._end()) from None
         return self._wait_for("done")
 
     def close(self) -> None:
         """End the process."""
         self._process.kill()
         self._process.wait()
+        self._said.close()
         atexit.unregister(self._process.kill)
 
     def _wait_for(self, word: str) -> str:
@@ -73,4 +75,11 @@ class Worker:
                 raise WorkerError(line.removeprefix("failed:").strip())
             if line.startswith(word):
                 return line.removeprefix(word).strip()
-        raise WorkerError("the host's process ended without an answer")
+        raise WorkerError(self._end())
+
+    def _end(self) -> str:
+        """Say how the process ended, with the last that it printed."""
+        status = self._process.wait()
+        self._said.seek(0)
+        said = self._said.read().decode("utf-8", "replace").strip().splitlines()
+        return f"the host's process ended without an answer (exit status {status}). {said[-1][:300] if said else ''}".strip()

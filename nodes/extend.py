@@ -9,10 +9,10 @@ from torch import Tensor
 from ..lumiere_core.clips.video import clip_count
 from ..lumiere_core.diffusion.extend import check_overlap, extend
 from ..lumiere_core.text_files import lines_of
-from .host import sampling
 from .host.inflate import inflation_of
 from .sampling import LumiereSampler
 from .text import encoded
+from .widgets import sampling_widgets
 
 SEEDS = 1_000_003  # between those of two pieces, so that clips of a batch never share noise
 
@@ -65,26 +65,11 @@ class LumiereExtend(io.ComfyNode):
                     tooltip="How far mean and contrast of each new piece are brought back to the first piece's. Less where a "
                     "prompt is to change the colours; 0 lets them drift.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Of the noise; each piece has its own.",
+                *sampling_widgets(
+                    seed="Of the noise; each piece has its own.",
+                    steps="Denoising steps of each piece.",
+                    cfg="Classifier-free guidance scale: how much the prompt counts.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps of each piece."),
-                io.Float.Input(
-                    "cfg",
-                    default=3.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Classifier-free guidance scale: how much the prompt counts.",
-                ),
-                io.Combo.Input("sampler_name", options=sampling.SAMPLERS, default="euler"),
-                io.Combo.Input("scheduler", options=sampling.SCHEDULERS, default="karras"),
             ],
             outputs=[io.Latent.Output()],
         )

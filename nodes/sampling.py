@@ -11,6 +11,7 @@ from .host import sampling
 from .host.inflate import inflation_of
 from .host.keys import OWN_NOISE
 from .host.noise import ClipNoise
+from .widgets import sampling_widgets
 
 
 class EmptyLumiereLatentVideo(io.ComfyNode):
@@ -83,26 +84,11 @@ class LumiereSampler(io.ComfyNode):
             search_aliases=["ksampler", "text to video", "sample video"],
             inputs=[
                 io.Model.Input("model", tooltip="A MODEL with temporal layers, such as that of Load Lumiere."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Clip k of a batch uses seed + k.",
+                *sampling_widgets(
+                    seed="Clip k of a batch uses seed + k.",
+                    steps="Denoising steps.",
+                    cfg="Classifier-free guidance scale: how much the prompt counts. 1 is none and twice as fast.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps."),
-                io.Float.Input(
-                    "cfg",
-                    default=3.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Classifier-free guidance scale: how much the prompt counts. 1 is none and twice as fast.",
-                ),
-                io.Combo.Input("sampler_name", options=sampling.SAMPLERS, default="euler"),
-                io.Combo.Input("scheduler", options=sampling.SCHEDULERS, default="karras"),
                 io.Conditioning.Input("positive"),
                 io.Conditioning.Input("negative"),
                 io.Latent.Input("latent_image", tooltip="The clip to denoise; frames in the batch axis."),

@@ -9,9 +9,10 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from .condition_builder import BLANK
-from .host import device, live, sampling
+from .host import device, live
 from .sampling import LumiereSampler
 from .style import LumiereStyleInterpolate
+from .widgets import sampling_widgets
 
 MOST = 16  # clips of one sweep
 
@@ -41,26 +42,11 @@ class LumiereStyleSweep(io.ComfyNode):
                     default="0, 0.5, 0.7, 1",
                     tooltip="Numbers from 0 (the model) to 1 (the style), with commas between them. The paper uses 0.5 to 1.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Of the noise, the same for all.",
+                *sampling_widgets(
+                    seed="Of the noise, the same for all.",
+                    steps="Denoising steps of each clip.",
+                    cfg="Classifier-free guidance scale: how much the prompt counts. 1 is none and twice as fast.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps of each clip."),
-                io.Float.Input(
-                    "cfg",
-                    default=3.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Classifier-free guidance scale: how much the prompt counts. 1 is none and twice as fast.",
-                ),
-                io.Combo.Input("sampler_name", options=sampling.SAMPLERS, default="euler"),
-                io.Combo.Input("scheduler", options=sampling.SCHEDULERS, default="karras"),
             ],
             outputs=[
                 io.Image.Output(

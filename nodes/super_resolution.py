@@ -17,6 +17,7 @@ from .host.keys import GRAIN
 from .host.loop import with_loop
 from .host.noise import ClipNoise
 from .host.windows import Windows, with_windows
+from .widgets import sampling_widgets
 
 CONTEXT_LENGTH = 16
 
@@ -133,26 +134,13 @@ class LumiereSuperResolution(io.ComfyNode):
                 io.Image.Input("image", tooltip="The small clip, all of its frames."),
                 io.Conditioning.Input("positive", tooltip="What the clip shows; may be the empty prompt."),
                 io.Conditioning.Input("negative", tooltip="Used where cfg is not 1."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Of the noise, which never depends on the length of the clip.",
+                *sampling_widgets(
+                    seed="Of the noise, which never depends on the length of the clip.",
+                    steps="Denoising steps.",
+                    cfg="Classifier-free guidance scale. 1 is none and twice as fast.",
+                    default_steps=4,
+                    default_cfg=1.0,
                 ),
-                io.Int.Input("steps", default=4, min=1, max=10000, tooltip="Denoising steps."),
-                io.Float.Input(
-                    "cfg",
-                    default=1.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Classifier-free guidance scale. 1 is none and twice as fast.",
-                ),
-                io.Combo.Input("sampler_name", options=sampling.SAMPLERS, default="euler"),
-                io.Combo.Input("scheduler", options=sampling.SCHEDULERS, default="karras"),
                 *_window_inputs(),
                 io.Float.Input(
                     "noise_augmentation",

@@ -6,7 +6,8 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from ..lumiere_core.training.options import AUTO, FIELDS, described
+from ..lumiere_core.training.option_page import described
+from ..lumiere_core.training.options import AUTO, FIELDS
 
 STAGES = ("temporal", "condition", "style", "motion-lora")
 # Options of the trainer with the values that they have here if nobody says otherwise.

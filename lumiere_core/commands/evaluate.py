@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..flags import MANY, real, threads_flag, use_threads, whole
+
 SPLITS = ("reporting", "tuning")
 RESULTS_PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 
@@ -38,10 +40,14 @@ def stored_flags(parser: argparse.ArgumentParser) -> None:
     """How many cases are run, and where their lines are."""
     parser.add_argument("--all", action="store_true", help="run every case that the file lacks")
     parser.add_argument(
-        "--check", type=int, default=4, metavar="N", help="run N random stored cases again and compare (without --all)"
+        "--check",
+        type=whole(0, 10_000),
+        default=4,
+        metavar="N",
+        help="run N random stored cases again and compare (without --all)",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="with --all: run at most N cases now")
-    parser.add_argument("--minutes", type=float, metavar="M", help="with --all: stop after M minutes")
+    parser.add_argument("--limit", type=whole(1, MANY), metavar="N", help="with --all: run at most N cases now")
+    parser.add_argument("--minutes", type=real(0, MANY), metavar="M", help="with --all: stop after M minutes")
     parser.add_argument(
         "--part",
         type=part,
@@ -51,7 +57,7 @@ def stored_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", metavar="TEXT", help="with --all: cases whose prompt holds TEXT")
     parser.add_argument("--results", type=Path, help="file of JSON lines; default: kept with the code")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: all")
+    threads_flag(parser)
 
 
 def device_flag(parser: argparse.ArgumentParser) -> None:
@@ -66,9 +72,9 @@ def sampling_flags(parser: argparse.ArgumentParser) -> None:
     """What makes the clips."""
     weights_flag(parser)
     device_flag(parser)
-    parser.add_argument("--frames", type=int, default=80)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--cfg", type=float, default=3.0, help="guidance scale; 1 = none")
+    parser.add_argument("--frames", type=whole(1, 4096), default=80)
+    parser.add_argument("--steps", type=whole(1, 10_000), default=10)
+    parser.add_argument("--cfg", type=real(0, 100), default=3.0, help="guidance scale; 1 = none")
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
 
@@ -153,12 +159,9 @@ def main(options: argparse.Namespace) -> int:
     verb = VERBS[options.what]
     if not verb.name:
         return _module(verb).main(options)
-    import torch
-
     from ..evaluation.stored import run_stored
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     if not options.all:
         options.clips = None  # a check makes its clips anew
     if getattr(options, "train", False):

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..flags import threads_flag, use_threads
+
 logger = logging.getLogger("lumiere")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ..training.defaults import STAGES
-    from ..training.options import add_options
+    from ..training.option_page import add_options
 
     parser.add_argument("stage", nargs="?", choices=list(STAGES))
     parser.add_argument(
@@ -47,25 +49,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--strategy", default="ddp", help="with torchrun: ddp, or fsdp to spread the weights too")
-    machine.add_argument("--threads", type=int, help="CPU threads; default: all")
+    threads_flag(machine)
     add_options(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    import torch
-
     from ..device import check_device, tune
+    from ..training.given import Files, options_for
     from ..training.memory import measured_bytes, readable
-    from ..training.options import given_options, page
+    from ..training.option_page import given_options, page
     from ..training.parallel import join, joined, leave
-    from ..training.stages import Files, build, options_for
+    from ..training.stages import build
 
     stage, output = arguments.stage, arguments.output
     if arguments.list_options:
         sys.stdout.write(page())
         return 0
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    use_threads(arguments.threads)
     if arguments.recipe is not None:
         return cook(arguments)
     if stage is None or output is None:
@@ -105,7 +105,8 @@ def cook(arguments: argparse.Namespace) -> int:
         ValueError: something was given that is not for a recipe.
     """
     from ..device import check_device, tune
-    from ..training.options import FIELDS, flag, given_options
+    from ..training.option_page import given_options
+    from ..training.options import FIELDS, flag
     from ..training.parallel import join, joined, leave
     from ..training.recipes import Kitchen, load_recipe
 
@@ -176,8 +177,9 @@ def encode(files: Any, options: Any) -> None:
 def read_config(path: Path | None, stage: str, source: str) -> dict[str, Any]:
     """Return the architecture of what is new: of a file, else of lumiere-mini; none for own clips without a file."""
     from ..text_files import read_json
+    from ..training.given import check_config
     from ..training.recipes import architecture
 
     if path is None:
         return {} if source.startswith("cached") else architecture("ssr" if stage == "ssr" else "mini")
-    return read_json(path)
+    return check_config(read_json(path), path.name)

@@ -8,6 +8,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..diffusion.schedule import Schedule
+from ..nets.checkpoint import SCHEDULE
 from ..nets.config import UNetConfig
 
 VERSION = 1
@@ -105,7 +107,7 @@ def parse_dataset(data: bytes, where: str) -> dict[str, Any]:
         if missing := {"fps", "frames", "size"} - settings.keys():
             raise ValueError(f"settings lack {sorted(missing)}")
         Settings(**settings)
-        _check_backbone(dataset.get("backbone"))
+        check_backbone(dataset.get("backbone"))
         if "rgb" in dataset:
             _check_colours(dataset["rgb"])
     except ValueError as error:
@@ -116,13 +118,15 @@ def parse_dataset(data: bytes, where: str) -> dict[str, Any]:
 MAKE = "Make one with `python -m lumiere_core prepare`."
 
 
-def _check_backbone(backbone: Any) -> None:
+def check_backbone(backbone: Any) -> None:
+    """Raise ValueError unless a JSON value describes a backbone (see `encoders.Encoders`); the wrong entry is named."""
     _want(isinstance(backbone, dict), "backbone", backbone)
     hashes, unet, schedule = (backbone.get(name) for name in ("sha256", "unet", "schedule"))
     _want(isinstance(hashes, dict) and all(map(_is_text, hashes.values())), "backbone.sha256", hashes)
     _want(_is_number(backbone.get("ratio"), 1, MOST_RATIO), "backbone.ratio", backbone.get("ratio"))
     _want(_is_number(backbone.get("multiple"), 1, MOST_SIZE), "backbone.multiple", backbone.get("multiple"))
-    _want(isinstance(schedule, dict), "backbone.schedule", schedule)
+    _want(isinstance(schedule, dict) and schedule.keys() <= SCHEDULE, "backbone.schedule", schedule)
+    Schedule(**schedule)
     _want(_is_text(backbone.get("prefix", "")), "backbone.prefix", backbone.get("prefix"))
     UNetConfig.from_dict(unet)
 

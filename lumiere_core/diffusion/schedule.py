@@ -62,7 +62,7 @@ class Schedule:
         if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
             raise ValueError(f"the schedule has {steps!r:.60} steps; a whole number from 2 to {MOST_STEPS} is wanted.")
         self.kind, self.prediction, self.steps, self.sigma_data = kind, prediction, steps, sigma_data
-        self.ends = tuple(betas)
+        self.ends = BETAS
         if kind == "cosine":
             ends = math.atan(sigma_min), math.atan(sigma_max)
             angles = torch.linspace(*ends, steps, dtype=torch.float64)
@@ -70,10 +70,12 @@ class Schedule:
             before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
             self.betas = 1 - alphas_cumprod / before
         else:
-            if len(betas) != 2 or not 0 < betas[0] < betas[1] < 1:
+            two = isinstance(betas, (list, tuple)) and len(betas) == 2 and all(isinstance(b, float) for b in betas)
+            if not two or not 0 < betas[0] < betas[1] < 1:
                 raise ValueError(
                     f"betas are {betas!r:.60}; two numbers between 0 and 1, the smaller first, are wanted."
                 )
+            self.ends = tuple(betas)
             power = 0.5 if kind == "scaled_linear" else 1.0
             first, last = (beta**power for beta in betas)
             self.betas = torch.linspace(first, last, steps, dtype=torch.float64) ** (1 / power)

@@ -6,7 +6,10 @@ t - frames, h, w - pixels.
 from __future__ import annotations
 
 import argparse
+import logging
 import time
+import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +23,9 @@ from .store import fingerprint
 if TYPE_CHECKING:
     from ..diffusion.generate import Request
     from ..diffusion.models import Models
+
+
+logger = logging.getLogger("lumiere")
 
 
 @dataclass(frozen=True)
@@ -73,15 +79,31 @@ class ClipMaker:
         import numpy as np
 
         path = self.path(name)
-        if path and path.is_file():
-            with np.load(path) as kept:
-                frames = torch.from_numpy(kept["frames"])
-                return Clip(frames, str(kept["device"]), float(kept["seconds"]))
+        kept = path and self._kept(path)
+        if kept:
+            return kept
         clip = self._generate(replace(request or self.request, prompt=prompt, seed=seed))
         if path:
             with atomic(path) as partial:
                 np.savez_compressed(partial, frames=clip.frames.numpy(), device=clip.device, seconds=clip.seconds)
         return clip
+
+    def _kept(self, path: Path) -> Clip | None:
+        """Read a clip that was kept; None where there is none, or a damaged one, which is made again."""
+        import numpy as np
+
+        try:
+            with np.load(path) as kept:
+                frames, device, seconds = kept["frames"], str(kept["device"]), float(kept["seconds"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            logger.warning("%s cannot be read (%s) and is made again", path, error)
+            return None
+        if frames.dtype != np.uint8 or frames.ndim != 4 or not frames.size or frames.shape[-1] != 3:
+            logger.warning("%s holds no frames and is made again", path)
+            return None
+        return Clip(torch.from_numpy(frames), device, seconds)
 
     def path(self, name: str) -> Path | None:
         """Where the clip of a case is kept; None without a folder."""

@@ -47,7 +47,8 @@ def main(options: argparse.Namespace) -> int:
     for name in names:
         clips = [frames_of(folder / f"{name}.mp4") for folder in folders]
         sheet = options.output / "sheets" / f"{name}.mp4"
-        if not sheet.is_file():
+        made = max((folder / f"{name}.mp4").stat().st_mtime_ns for folder in folders)
+        if not sheet.is_file() or sheet.stat().st_mtime_ns < made:
             write_mp4(sheet, np.stack(list(side_by_side(clips[0][0], clips[1][0], tuple(labels)))), clips[0][1])
     text = compared(labels, [mean_figures([line for line in lines if line["case"] in names]) for lines in every])
     sys.stdout.write(f"{len(names)} prompts\n{text}")
@@ -62,7 +63,7 @@ def main(options: argparse.Namespace) -> int:
 def compared(labels: list[str], means: list[dict[str, float]]) -> str:
     """Return the means of two models as a table."""
     names = [name for name in means[0] if name in means[1]]
-    width = max(map(len, names))
+    width = max(map(len, names), default=0)
     lines = [f"{'':<{width}}  {labels[0][:20]:>20}  {labels[1][:20]:>20}"]
     lines += [f"{name:<{width}}  {means[0][name]:20.4f}  {means[1][name]:20.4f}" for name in names]
     return "\n".join(lines) + "\n"

@@ -19,6 +19,7 @@ from ..clips.h264 import encode_video
 from ..clips.video import fold, from_uint8, to_uint8, unfold
 from ..diffusion.models import Models
 from ..diffusion.upscale import UpscaleRequest, upscale
+from ..flags import threads_flag, use_threads, whole
 from ..measures.reference import Fidelity, Similarity
 from ..measures.walk import walk
 from ..nets.ssr import upsample
@@ -32,25 +33,29 @@ FIGURES = ("psnr", "ssim", "change_psnr")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clips", nargs="+", type=Path, help="video files")
     parser.add_argument("--weights", default="lumiere-mini-ssr", help="file, or lumiere-mini-ssr")
-    parser.add_argument("--frames", type=int, default=FRAMES, help="of each clip, from its beginning")
+    parser.add_argument("--frames", type=whole(2, 4096), default=FRAMES, help="of each clip, from its beginning")
     parser.add_argument(
-        "--side", type=int, default=SIDE, help="most pixels of a side; the middle of larger clips is taken"
+        "--side", type=whole(2, 16_384), default=SIDE, help="most pixels of a side; the middle of larger clips is taken"
     )
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--threads", type=int, help="CPU threads; default: all")
+    parser.add_argument("--steps", type=whole(1, 10_000), default=STEPS)
+    threads_flag(parser)
     parser.add_argument("--device", default="cpu")
 
 
 def main(options: argparse.Namespace) -> int:
     from ..diffusion.models import load_upscaler
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     models, _ = load_upscaler(options.weights, options.device)
     request = UpscaleRequest(steps=options.steps, seed=0)
-    pairs = []
+    pairs, left_out = [], 0
     for path in options.clips:
-        clip = middle(read(path, options.frames), options.side, 2 * models.ssr.scale)
+        try:
+            clip = middle(read(path, options.frames), options.side, 2 * models.ssr.scale)
+        except ValueError as error:
+            left_out += 1
+            sys.stdout.write(f"{path.name} is left out: {error}\n")
+            continue
         for crf in (None, CRF):
             pair = compare(models, clip, request, crf)
             pairs.append(pair)
@@ -58,7 +63,7 @@ def main(options: argparse.Namespace) -> int:
             sys.stdout.flush()
     good = sum(pair.holds for pair in pairs)
     sys.stdout.write(f"better by {GAIN} dB and in SSIM, changes no worse: {good} of {len(pairs)}\n")
-    return 0 if good == len(pairs) else 1
+    return 0 if pairs and good == len(pairs) and not left_out else 1
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def read(path: Path, frames: int) -> Tensor:
                 found.append(torch.from_numpy(image.to_ndarray(format="rgb24")))
                 if len(found) == frames:
                     break
-    except av.FFmpegError as error:
+    except (av.FFmpegError, IndexError, ValueError) as error:  # IndexError: sound alone
         raise ValueError(f"{path.name} is no video that can be read ({error}).") from error
     if len(found) < 2:
         raise ValueError(f"{path.name} has {len(found)} frames; 2 at least are wanted.")
@@ -108,6 +113,11 @@ def read(path: Path, frames: int) -> Tensor:
 def middle(clip: Tensor, side: int, multiple: int) -> Tensor:
     """Return the middle of (t, 3, h, w), no side longer than `side` and both multiples of a number."""
     sizes = [min(length, side) // multiple * multiple for length in clip.shape[-2:]]
+    if not all(sizes):
+        height, width = clip.shape[-2:]
+        raise ValueError(
+            f"the clip has {width}x{height} pixels and --side is {side}; {multiple} at least are wanted of each side."
+        )
     tops = [(length - size) // 2 for length, size in zip(clip.shape[-2:], sizes, strict=True)]
     return clip[..., tops[0] : tops[0] + sizes[0], tops[1] : tops[1] + sizes[1]]
 

@@ -6,6 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..clips.media import LEAST_FPS, MOST_FPS
+from ..flags import MANY, MOST_SEED, real, threads_flag, whole
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workflow", type=Path, required=True, help="API-format workflow of any model and any packs")
@@ -16,14 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """What every verb has that runs workflows."""
     parser.add_argument("--prompts", type=Path, help="text file, one prompt a line; default: the paper's 113")
-    parser.add_argument("--seed", type=int, default=0, help="of every clip; the paper fixes one for all")
-    parser.add_argument("--limit", type=int, metavar="N", help="make at most N clips now")
-    parser.add_argument("--minutes", type=float, metavar="M", help="stop after M minutes; run again to go on")
+    parser.add_argument(
+        "--seed", type=whole(0, MOST_SEED), default=0, help="of every clip; the paper fixes one for all"
+    )
+    parser.add_argument("--limit", type=whole(1, MANY), metavar="N", help="make at most N clips now")
+    parser.add_argument("--minutes", type=real(0, MANY), metavar="M", help="stop after M minutes; run again to go on")
     parser.add_argument(
         "--base", default="", help="folder with models and custom_nodes; default: the ComfyUI around this pack"
     )
-    parser.add_argument("--fps", type=float, default=16.0, help="frames a second where a workflow saves pictures")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: all")
+    parser.add_argument(
+        "--fps", type=real(LEAST_FPS, MOST_FPS), default=16.0, help="frames a second where a workflow saves pictures"
+    )
+    threads_flag(parser)
 
 
 def run_options(options: argparse.Namespace) -> dict:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..files import Record, check_target, write_text
 from ..host_process import Worker, WorkerError
+from ..lock import only_writer
 from ..measures import measure_clip
 from ..text_files import lines_of, read_json, read_text
 from .store import Store
@@ -26,6 +27,7 @@ from .video_set import frames_of
 PROMPTS = Path(__file__).parent / "data" / "prompts_113.txt"
 SHEET_FRAMES = 4  # of a clip, on the contact sheet
 CELL = 160  # pixels
+MOST_SIDE = 1 << 16  # pixels that a line may say of a clip
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def run_workflow(
     fps: float = 16.0,
     limit: int | None = None,
     minutes: float | None = None,
-    threads: int = 0,
+    threads: int | None = None,
     start: Callable[..., Any] | None = None,
 ) -> list[Record]:
     """Make the clips that the folder lacks, each with its caption beside it, measure them, and return all lines.
@@ -80,50 +82,98 @@ def run_workflow(
         base: folder of models and packs of the host; "" = the ComfyUI around this pack.
         fps: of the mp4 where the workflow saves pictures.
         limit, minutes: stop after so many clips or minutes.
+        threads: of the CPU; None = all.
         start: starts the process that runs workflows; default: `Worker`.
 
     Raises:
-        ValueError: the host cannot run the workflow.
+        ValueError: the host cannot run the workflow, or another process makes clips in this folder.
         OSError: the folder cannot be written to.
     """
-    check_target(output / "clips.jsonl")
+    for name in ("clips.jsonl", "measures.csv", "sheet.jpg"):
+        check_target(output / name)
     text = read_text(workflow)
     store = Store(output / "clips.jsonl")
     run = {"workflow": hashlib.sha256(text.encode()).hexdigest()[:16]}
-    done = store.of_run(run)
+    with only_writer(output, f"evaluate, clips of {workflow.name}"):
+        done = store.of_run(run)
+        wanted = [job for job in jobs if _line_of(done, job, output) is None][:limit]
+        deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
+        make = start or Worker
+        _make(
+            wanted,
+            output,
+            store,
+            run=run,
+            fps=fps,
+            deadline=deadline,
+            workflow=workflow,
+            start=lambda: make("workflows", workflow.resolve(), base, threads or 0),
+        )
+    lines = store.of_run(run)
+    found = [_line_of(lines, job, output) for job in jobs]
+    return [line for line in found if line is not None]
 
-    def missing(job: Job) -> bool:
-        line = done.get(job.name)
-        same = line and (line["prompt"], line["seed"]) == (job.prompt, job.seed)
-        return not (same and (output / f"{job.name}.mp4").is_file())
 
-    wanted = [job for job in jobs if missing(job)][:limit]
-    worker, began = None, time.monotonic()
+def _make(
+    jobs: list[Job],
+    output: Path,
+    store: Store,
+    run: Record,
+    fps: float,
+    deadline: float,
+    workflow: Path,
+    start: Callable[[], Any],
+) -> None:
+    """Make clips one after the other; each has its line as soon as it is measured."""
+    worker = None
     try:
-        for number, job in enumerate(wanted):
-            if minutes and time.monotonic() - began > 60 * minutes:
+        for number, job in enumerate(jobs):
+            if time.monotonic() > deadline:
                 break
-            if worker is None:
-                worker = (start or Worker)("workflows", workflow.resolve(), base, threads)
+            worker = worker or start()
             clip, started = output / f"{job.name}.mp4", time.monotonic()
             worker.ask({"prompt": job.prompt, "seed": job.seed, "output": str(clip.resolve()), "fps": fps})
             seconds = time.monotonic() - started
             write_text(clip.with_suffix(".txt"), job.prompt + "\n")
             store.append(_line(job, clip, run, seconds), durable=True)
-            sys.stdout.write(f"{number + 1}/{len(wanted)}  {clip.name}  {seconds:.0f} s\n")
+            sys.stdout.write(f"{number + 1}/{len(jobs)}  {clip.name}  {seconds:.0f} s\n")
             sys.stdout.flush()
     except WorkerError as error:
         raise ValueError(f"{workflow.name}: {error}") from error
     finally:
         if worker is not None:
             worker.close()
-    lines = store.of_run(run)
-    return [lines[job.name] for job in jobs if not missing_line(lines, job)]
 
 
-def missing_line(lines: dict[str, Record], job: Job) -> bool:
+def _line_of(lines: dict[str, Record], job: Job, output: Path) -> Record | None:
+    """Return the line of a clip that is there as it was measured; None where it is to be made (again)."""
     line = lines.get(job.name)
-    return line is None or (line["prompt"], line["seed"]) != (job.prompt, job.seed)
+    if line is None or (line.get("prompt"), line.get("seed")) != (job.prompt, job.seed) or not _is_whole(line):
+        return None
+    try:
+        same = (output / f"{job.name}.mp4").stat().st_size == line["bytes"]
+    except OSError:
+        return None
+    return line if same else None
+
+
+def _is_whole(line: Record) -> bool:
+    """Whether a line says everything that tables and sheets are made of."""
+
+    def number(value: Any, least: float) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= least
+
+    size, figures = line.get("size"), line.get("figures")
+    return (
+        all(number(line.get(name), 1) and type(line[name]) is int for name in ("frames", "bytes"))
+        and number(line.get("fps"), 0)
+        and isinstance(size, list)
+        and len(size) == 2
+        and all(number(side, 1) and side <= MOST_SIDE for side in size)
+        and isinstance(figures, dict)
+        and all(isinstance(value, float) for value in figures.values())
+        and len(figures) > 0
+    )
 
 
 def _line(job: Job, clip: Path, run: Record, seconds: float) -> Record:
@@ -136,10 +186,11 @@ def _line(job: Job, clip: Path, run: Record, seconds: float) -> Record:
         **run,
         "seconds": round(seconds, 1),
         "date": datetime.now(timezone.utc).date().isoformat(),
+        "bytes": clip.stat().st_size,
         "frames": report.frames,
         "fps": rate,
         "size": list(report.size),
-        "figures": {name: round(value, 5) for name, value in report.values.items()},
+        "figures": {name: round(float(value), 5) for name, value in report.values.items()},
     }
 
 
@@ -207,8 +258,12 @@ def load_graph(path: Path) -> dict:
     """
     try:
         graph = read_json(path)
-        if graph and all("class_type" in node and "inputs" in node for node in graph.values()):
+        if graph and all(
+            isinstance(node["class_type"], str) and isinstance(node["inputs"], dict) for node in graph.values()
+        ):
             return graph
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the workflow {path}: {error}") from error
+    except (AttributeError, TypeError, KeyError):
+        pass
     raise ValueError(f"{path} is no API-format workflow; use File > Export (API) in ComfyUI.")

@@ -18,7 +18,7 @@ class Store(JsonLines):
     def of_run(self, run: Record) -> dict[str, Record]:
         """The latest record of every case under the same weights and settings, by case id."""
         return {
-            str(record["case"]): record
+            record["case"]: record
             for record in self.read()
-            if all(record.get(name) == value for name, value in run.items())
+            if isinstance(record.get("case"), str) and all(record.get(name) == value for name, value in run.items())
         }

@@ -7,6 +7,7 @@ An evaluation is a class with `run` (what the lines of one model and one setting
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 import time
@@ -20,6 +21,7 @@ from .cases import Case
 from .store import Store
 from .table import Bar, print_table
 
+logger = logging.getLogger("lumiere")
 RESULTS = Path(__file__).parent / "results"
 NEAR = 2.0  # levels of 255 that the mean colours of a clip made again may differ by
 
@@ -45,11 +47,22 @@ def run_stored(evaluation, options: argparse.Namespace) -> int:
             f"{store.path} has no lines for these weights and settings; run "
             f"`python -m lumiere_core evaluate {options.what} --all` first."
         )
-    checks = [] if options.all else check_again(evaluation, records, cases, options.check)
-    bars = [*checks, *evaluation.bars(known)]
+    damaged = [case for case, record in records.items() if not _is_whole(record)]
+    if not damaged:
+        checks = [] if options.all else check_again(evaluation, records, cases, options.check)
+        try:
+            bars = [*checks, *evaluation.bars(known)]
+        except (KeyError, TypeError, AttributeError):  # bars are made of nothing but lines
+            damaged = [record["case"] for record in known]
+            logger.debug("the bars cannot be made", exc_info=True)
+    if damaged:
+        raise ValueError(
+            f"{store.path} holds lines that are not whole, such as that of {damaged[0]}. Remove them, and run "
+            f"`python -m lumiere_core evaluate {options.what} --all`, which makes them again."
+        )
     if len(known) < len(cases):
         bars.insert(0, Bar("all cases run", str(len(cases)), str(len(known)), False))
-    dates = sorted({str(record["date"]) for record in known})
+    dates = sorted({record["date"] for record in known})
     title = f"{evaluation.title}, {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "")
     return 0 if print_table(title, bars, sys.stdout.write) else 1
 
@@ -57,6 +70,12 @@ def run_stored(evaluation, options: argparse.Namespace) -> int:
 def results_name(what: str, split: str = "") -> str:
     """Return the file of a verb's lines; those of the tuning split are in one of their own."""
     return f"{what.replace('-', '_')}{'_tuning' if split == 'tuning' else ''}.jsonl"
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether a line has what the lines of every evaluation have."""
+    kinds = {"seen": dict, "right": dict, "date": str}
+    return all(isinstance(record.get(name), kind) for name, kind in kinds.items())
 
 
 def run_missing(evaluation, store: Store, cases: list[Case], options: argparse.Namespace) -> None:

@@ -14,6 +14,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from ..clips.media import MOST_FPS
+from ..flags import real, whole
+from ..measures.features.network import RESIZES
 from ..text_files import lines_of, read_text
 from .prompts import add_run_arguments, run_options
 
@@ -36,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--videos", type=Path, required=True, help="folder of UCF101, files named v_CLASS_g01_c01")
     parser.add_argument("--i3d", required=True, help="I3D as safetensors or ONNX, or a VideoMAE or V-JEPA 2 folder")
     parser.add_argument("--c3d", help="C3D as safetensors, trained on UCF101, for the Inception Score")
-    parser.add_argument("--clips", type=int, default=CLIPS, help=f"how many to make; the paper: {CLIPS}")
+    parser.add_argument(
+        "--clips", type=whole(2, 1_000_000), default=CLIPS, help=f"how many to make; the paper: {CLIPS}"
+    )
     parser.add_argument("--list", type=Path, help="text file that names the reference videos; the paper is silent: all")
     parser.add_argument(
         "--wording",
@@ -45,12 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the prompts: the class's name in words, or as it is (SVD); the paper uses PYoCo's list",
     )
     parser.add_argument("--class-prompts", type=Path, help="CSV of class and prompt, in place of --wording")
-    parser.add_argument("--frames", type=int, default=16, help="from the first; the paper: 16")
-    parser.add_argument("--video-fps", type=float, default=0, help="of all clips; the paper is silent: each its own")
+    parser.add_argument("--frames", type=whole(0, 4096), default=16, help="from the first; the paper: 16")
     parser.add_argument(
-        "--resize", default="stretch", help="crop, stretch, crop-antialias or stretch-antialias; the paper is silent"
+        "--video-fps", type=real(0, MOST_FPS), default=0, help="of all clips; the paper is silent: each its own"
     )
-    parser.add_argument("--size", type=int, default=0, help="pixels; the paper says 244 (sic); default: the network's")
+    parser.add_argument(
+        "--resize", choices=RESIZES, default="stretch", help="of frames to the network's size; the paper is silent"
+    )
+    parser.add_argument(
+        "--size", type=whole(0, 4096), default=0, help="pixels; the paper says 244 (sic); default: the network's"
+    )
     parser.add_argument("--correction", type=int, choices=(0, 1), default=1, help="covariance over n - 1, or over n")
     parser.add_argument("--device", default="cpu", help="of the networks of features")
     parser.add_argument("--output", type=Path, required=True, help="folder of the clips and of the features")
@@ -59,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from ..device import check_device
-    from ..files import write_text
+    from ..files import check_target, write_text
     from ..measures.features import load_network
     from ..measures.sets import compare_sets, inception_score
     from ..measures.sets.statistics import SPLITS
@@ -72,6 +81,9 @@ def main(options: argparse.Namespace) -> int:
     load_graph(options.workflow)
     network = load_network(options.i3d, options.device)
     scorer = load_network(options.c3d, options.device) if options.c3d else None
+    for used in filter(None, (network, scorer)):  # before the clips are made, not after
+        used.check_frames(options.frames or used.frames)
+    check_target(options.output / "ucf101.txt")
     real = reference(videos_in(options.videos), options.list)
     jobs = class_jobs(real, options)
     lines = run_workflow(options.workflow, jobs, options.output / "clips", **run_options(options))

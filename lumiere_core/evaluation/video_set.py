@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..dataset.decode import Report, Unusable, frames_at
 from ..dataset.sources import SUFFIXES, Source, find_sources
-from ..files import JsonLines
+from ..files import JsonLines, Record
 from ..measures.features import Network
 from ..measures.sets.report import ClipSet
 
@@ -78,7 +78,7 @@ def read_set(
     """
     store = JsonLines(cache) if cache else None
     key = hashlib.sha256(f"{protocol}|{network.sha256}".encode()).hexdigest()[:16]
-    known = {record["clip"]: record for record in store.read() if record["key"] == key} if store else {}
+    known = {record["clip"]: record for record in store.read() if _is_of(record, key)} if store else {}
     rows: list[Tensor] = []
     found = ClipSet(name, torch.empty(0))
     for number, file in enumerate(files):
@@ -87,12 +87,12 @@ def read_set(
         record = known.get(clip)
         if record is None:
             record = {"clip": clip, "key": key, **_measured(file, network, protocol)}
-            if store:
+            if store and "skipped" not in record:  # a drive that was away is there the next time
                 store.append(record)
         if "skipped" in record:
             found.skipped[file.name] = record["skipped"]
         else:
-            rows.append(torch.from_numpy(np.frombuffer(base64.b64decode(record["features"]), dtype="<f4").copy()))
+            rows.append(_features(record["features"]))
             found.sizes[record["size"]] += 1
             found.rates[record["fps"]] += 1
             found.codecs[record["codec"]] += 1
@@ -101,15 +101,35 @@ def read_set(
     if len(rows) < 2:
         reasons = "; ".join(f"{file}: {reason}" for file, reason in list(found.skipped.items())[:3])
         raise ValueError(f"{len(rows)} clips of {name} can be used; at least 2 are wanted. {reasons}".rstrip())
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError(f"{cache} is damaged: its clips have features of different lengths. Remove it, and run again.")
     found.features = torch.stack(rows)
     return found
+
+
+def _is_of(record: Record, key: str) -> bool:
+    """Whether a line of the cache is whole, and of these features."""
+    if record.get("key") != key or not all(
+        isinstance(record.get(name), str) for name in ("clip", "features", "size", "fps", "codec")
+    ):
+        return False
+    try:
+        features = _features(record["features"])
+    except ValueError:
+        return False
+    return len(features) > 0 and bool(torch.isfinite(features).all())
+
+
+def _features(packed: str) -> Tensor:
+    """Return the (f,) numbers of a line."""
+    return torch.from_numpy(np.frombuffer(base64.b64decode(packed, validate=True), dtype="<f4").copy())
 
 
 def _measured(file: Path, network: Network, protocol: Protocol) -> dict[str, str]:
     try:
         codec, rate = facts_of(file)
         count = protocol.frames or network.frames
-        frames = list(islice(frames_at(file, protocol.fps or rate, Report()), count))
+        frames = list(islice(frames_at(file, protocol.fps or rate, Report(), ours=True), count))
         clip = torch.from_numpy(np.stack(frames))
         if len(clip) < count:
             return {"skipped": f"{len(clip)} frames, {count} are wanted"}
@@ -140,4 +160,4 @@ def facts_of(file: Path) -> tuple[str, float]:
 def frames_of(file: Path) -> tuple[Iterator[np.ndarray], float]:
     """Return the (h, w, 3) uint8 frames of a video one by one, as they are in the file, and its frames a second."""
     _, rate = facts_of(file)
-    return frames_at(file, rate, Report()), rate
+    return frames_at(file, rate, Report(), ours=True), rate

@@ -27,7 +27,7 @@ from .config import TemporalConfig, TextConfig, UNetConfig
 StateDict = dict[str, Tensor]
 WEIGHTS = Path(__file__).parents[1] / "weights"
 PREFIXES = ("text", "image", "temporal")
-SCHEDULE = {"kind", "prediction", "sigma_min", "sigma_max", "steps", "sigma_data"}  # arguments of `Schedule`
+SCHEDULE = {"kind", "prediction", "sigma_min", "sigma_max", "steps", "sigma_data", "betas"}  # arguments of `Schedule`
 LARGEST = 1 << 14  # pixels of a trained size
 
 
@@ -365,7 +365,7 @@ def average_files(files: list[Path], shares: list[float], output: Path) -> None:
     Raises:
         ValueError: there are fewer than two files, the shares do not fit, or the files are of different architectures.
     """
-    if len(files) < 2 or len(shares) != len(files) or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0:
+    if len(files) < 2 or len(shares) != len(files) or not (abs(sum(shares) - 1) <= 1e-6 and min(shares) >= 0):
         raise ValueError(
             f"got {len(files)} files and the shares {', '.join(f'{s:g}' for s in shares)}; wanted are two files or more, and "
             "a share of at least 0 for each, 1 in all."

@@ -108,14 +108,27 @@ def apply(weights: StateDict, lora: StateDict, strength: float, what: str = "the
         raise _misfit(what, f"{len(unknown)} unknown keys: {', '.join(unknown[:3])}")
     for key, name in layers.items():
         if key + UP in lora:
-            up, down = lora[key + UP].float(), lora[key + DOWN].float()
-            scale = lora.get(key + ALPHA, torch.tensor(float(len(down)))) / len(down)
+            up, down, scale = _delta_of(lora, key, what)
             delta = scale * (up.flatten(1) @ down.flatten(1))
             result[name] = _add(weights[name], delta, strength, name=name, what=what)
         if key + BIAS in lora:
             bias = f"{name.removesuffix('.weight')}.bias"
+            if bias not in weights:
+                raise _misfit(what, f"{name.removesuffix('.weight')} has no bias to change")
             result[bias] = _add(weights[bias], lora[key + BIAS], strength, name=bias, what=what)
     return result
+
+
+def _delta_of(lora: StateDict, key: str, what: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return up (o, r, …), down (r, i, …) and the scale of a layer's delta, in float32."""
+    up, down = lora[key + UP], lora.get(key + DOWN, torch.empty(0))
+    rank = len(down) if down.ndim > 1 else 0
+    alpha = lora.get(key + ALPHA, torch.tensor(float(rank)))
+    if up.ndim < 2 or up.shape[1:].numel() != rank or not rank or alpha.numel() != 1:
+        raise _misfit(
+            what, f"{key} has the shapes {tuple(up.shape)} and {tuple(down.shape)}, alpha {tuple(alpha.shape)}"
+        )
+    return up.float(), down.float(), alpha.float().reshape(()) / rank
 
 
 def _add(weight: Tensor, delta: Tensor, strength: float, name: str, what: str) -> Tensor:

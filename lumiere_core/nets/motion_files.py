@@ -15,29 +15,30 @@ from torch import Tensor
 
 from .backbones import family_name
 from .checkpoint import StateDict
-from .config import TemporalConfig, UNetConfig
+from .config import LEVELS, TemporalConfig, UNetConfig
 from .motion_module import KIND
 from .unet import block_names
 
+DAMAGED = "The file is damaged: download or copy it again."
 _FIRST_TABLE = 24  # frames in the tables of the first generation, whose U-Net had its norms over the clip
 _SD1, _SDXL = (320, 640, 1280, 1280), (320, 640, 1280)
 
 # Where a module lies in a file, and what of it follows.
 _PLACE = re.compile(
-    r"(?P<place>(?:down_blocks|up_blocks|mid_block)\.(?:\d+\.)?)(?:motion_modules|temporal_attentions)\.(?P<number>\d+)\."
+    r"(?P<place>(?:down_blocks|up_blocks|mid_block)\.(?:\d{1,3}\.)?)(?:motion_modules|temporal_attentions)\.(?P<number>\d{1,3})\."
     r"(?:temporal_transformer\.)?(?P<rest>.+)"
 )
 # Names inside a module: AnimateDiff's and HotshotXL's, then diffusers'.
 _INSIDE = (
     (r"(norm|proj_in)\.(weight|bias)", r"\1.\2"),
     (r"proj_out\.(weight|bias)", r"proj.\1"),
-    (r"transformer_blocks\.0\.attention_blocks\.(\d+)\.to_(q|k|v)\.weight", r"layers.\1.to_\2.weight"),
-    (r"transformer_blocks\.0\.attention_blocks\.(\d+)\.to_out\.0\.(weight|bias)", r"layers.\1.to_out.\2"),
+    (r"transformer_blocks\.0\.attention_blocks\.(\d{1,2})\.to_(q|k|v)\.weight", r"layers.\1.to_\2.weight"),
+    (r"transformer_blocks\.0\.attention_blocks\.(\d{1,2})\.to_out\.0\.(weight|bias)", r"layers.\1.to_out.\2"),
     (
-        r"transformer_blocks\.0\.attention_blocks\.(\d+)\.pos_encoder\.(?:pe|positional_encoding)",
+        r"transformer_blocks\.0\.attention_blocks\.(\d{1,2})\.pos_encoder\.(?:pe|positional_encoding)",
         r"layers.\1.table.weight",
     ),
-    (r"transformer_blocks\.0\.norms\.(\d+)\.(weight|bias)", r"layers.\1.norm.\2"),
+    (r"transformer_blocks\.0\.norms\.(\d{1,2})\.(weight|bias)", r"layers.\1.norm.\2"),
     (r"transformer_blocks\.0\.ff\.net\.0\.proj\.(weight|bias)", r"ff_in.\1"),
     (r"transformer_blocks\.0\.ff\.net\.2\.(weight|bias)", r"ff_out.\1"),
     (r"transformer_blocks\.0\.(?:ff_norm|norm3)\.(weight|bias)", r"ff_norm.\1"),
@@ -66,8 +67,26 @@ class Training:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Training:
-        """Build from `to_dict` output."""
-        return cls(values["title"], values["betas"] and tuple(values["betas"]), values["clip_norms"])
+        """Build from `to_dict` output.
+
+        Raises:
+            ValueError: it is none.
+        """
+        fits = isinstance(values, dict) and isinstance(values.get("title"), str)
+        fits = fits and isinstance(values.get("clip_norms"), bool)
+        betas = values.get("betas") if fits else None
+        if not fits or not (betas is None or _are_betas(betas)):
+            raise ValueError(
+                f'"motion" in the lumiere.config is {values!r:.100}; a title, betas and clip_norms are wanted. The file is '
+                "damaged: write it again with Save Lumiere Temporal Layers."
+            )
+        return cls(values["title"], betas and tuple(betas), values["clip_norms"])
+
+
+def _are_betas(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 3 or value[0] not in ("linear", "scaled_linear"):
+        return False
+    return all(type(beta) is float for beta in value[1:]) and 0 < value[1] < value[2] < 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,12 @@ def read_motion_module(state: StateDict, unet_config: UNetConfig, name: str) -> 
     state = _unwrapped(state)
     refuse_other_files(state, name)
     modules = _modules(state, name)
-    levels = 1 + max(int(place.split(".")[1]) for place, _ in modules if place.startswith("down_blocks"))
+    downs = [int(place.split(".")[1]) for place, _ in modules if place.startswith("down_blocks")]
+    if not downs or max(downs) >= LEVELS:
+        raise ValueError(
+            f"{name} has modules of {len(modules)} blocks, but none that a U-Net's way down has. {DAMAGED}"
+        )
+    levels = 1 + max(downs)
     _check_family(modules, levels, unet_config, name)
     tables = {t["layers.0.table.weight"].shape[0] for t in modules.values() if "layers.0.table.weight" in t}
     if not tables or any("layers.0.table.weight" not in tensors for tensors in modules.values()):
@@ -179,7 +203,9 @@ def _modules(state: StateDict, name: str) -> dict[tuple[str, int], StateDict]:
             continue
         tensors = modules.setdefault((found["place"], int(found["number"])), {})
         for inner in names:
-            tensors[inner] = value.squeeze(0) if inner.endswith("table.weight") else value
+            tensors[inner] = value.squeeze(0) if inner.endswith("table.weight") and value.ndim == 3 else value
+            if tensors[inner].ndim < (2 if inner.endswith("table.weight") else 1):
+                raise ValueError(f"{name} has {key} with the shape {tuple(value.shape)}. {DAMAGED}")
     if unknown:
         raise ValueError(
             f"{name} has {len(unknown)} tensors that are of no motion module known here: {', '.join(sorted(unknown)[:3])}. "

@@ -7,13 +7,14 @@ AnimateDiff's files name a motion module's layers, `….attention_blocks.0.proce
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from .checkpoint import StateDict
+from .checkpoint import StateDict, check_values
 from .config import TemporalConfig, UNetConfig
 from .motion_files import module_key, places
 from .motion_module import KIND
@@ -86,6 +87,9 @@ def _check(
             f"{name} is {what} ({len(unknown)} tensors are of no temporal layer: {', '.join(sorted(unknown)[:2])}). A motion "
             "LoRA of AnimateDiff, or one that `train motion-lora` wrote, is wanted."
         )
+    check_values(
+        {f"{k}.{part}": v for k, parts in found.items() for part, v in parts.items()}, f"the weights of {name}"
+    )
     middle = {layer for layer in missing if layer.startswith(("middle_block", "mid_block"))}
     if not found or missing - middle:
         kinds = {"lumiere": "Lumiere's temporal layers", KIND: "a motion module"}
@@ -95,11 +99,13 @@ def _check(
         )
     for layer, parts in found.items():
         weight = weights[f"{layer}.weight"]
-        shapes = {part: tuple(value.shape) for part, value in parts.items() if part != "alpha"}
+        shapes = {part: tuple(value.shape) for part, value in parts.items()}
+        up, down = shapes.get("up", ()), shapes.get("down", ())
         fits = (
-            "up" in parts
-            and "down" in parts
-            and (parts["up"].shape[0], parts["down"][0].numel()) == (weight.shape[0], weight[0].numel())
+            min(len(up), len(down)) > 1
+            and (up[0], math.prod(down[1:])) == (weight.shape[0], weight[0].numel())
+            and math.prod(up[1:]) == down[0] > 0
+            and math.prod(shapes.get("alpha", ())) == 1
         )
         if not fits:
             raise ValueError(

@@ -111,10 +111,18 @@ def read(path: Path) -> list[str]:
     try:
         with c2pa.Reader(str(path)) as reader:
             store = json.loads(reader.json())
-    except c2pa.C2paError as error:
+    except (c2pa.C2paError, ValueError, RecursionError) as error:
         if "ManifestNotFound" in str(error) or "not supported" in str(error).lower():
             return ["none"]
         return [f"damaged: {error}"]
+    try:
+        return _statements(store)
+    except (KeyError, TypeError, AttributeError) as error:  # signed by nobody who keeps to the standard
+        return [f"damaged: what is signed is not laid out as the standard says ({error!r:.80})"]
+
+
+def _statements(store: dict) -> list[str]:
+    """Say what the active manifest of a file's store claims."""
     manifest = store["manifests"][store["active_manifest"]]
     makers = [info.get("name", "") for info in manifest.get("claim_generator_info", ())]
     lines = [f"claimed by {', '.join(filter(None, makers)) or manifest.get('claim_generator', 'nobody')}"]

@@ -51,7 +51,7 @@ def find_in_file(path: Path) -> str:
         frames = list(islice(_frames(path), LOOKED_AT))
         # The blocks of the mark have the size that they were made with: a clip at half its size is enlarged again.
         tries = [frames, [_doubled(frame) for frame in frames]]
-        tries = [some for some in tries if some[0].shape[0] * some[0].shape[1] >= SIDE * SIDE]
+        tries = [some for some in tries if some and some[0].shape[0] * some[0].shape[1] >= SIDE * SIDE]
         if not tries:
             return f"not looked for: fewer than {SIDE // 2}x{SIDE // 2} pixels"
         bits = max(map(right_bits, tries))

@@ -31,12 +31,15 @@ def doubled(parts: Parts, components: int = COMPONENTS, frames: Tensor | None = 
         scenes: of the world, a picture each.
 
     Raises:
-        ValueError: the parts hold no image model.
+        ValueError: the parts hold no image model, or their patches leave fewer components.
     """
     parts.require("image")
     old = parts.unet_config
     if old.patch_channels:
         raise ValueError("these weights were doubled before; double a model whose patches are plain pixels.")
+    most = old.in_channels * (2 * old.patch_size) ** 2 * 3 // 4  # what the means leave of a patch
+    if not 0 <= components <= most:
+        raise ValueError(f"{components} components are wanted; a patch of this model leaves {most} beside the means.")
     height, width = (2 * side for side in parts.config.get("size", (64, 64)))
     frames = world_frames(height, width, scenes) if frames is None else frames
     basis = patch_basis(frames, 2 * old.patch_size, components)

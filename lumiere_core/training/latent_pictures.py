@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..dataset.index import low_channels
-from ..nets.checkpoint import metadata_for, save_file
+from ..dataset.index import check_backbone, low_channels
+from ..nets.checkpoint import StateDict, check_values, load_file, metadata_for, save_file
+from ..nets.config import UNetConfig
 from .pictures import Picture, crop, with_words
 
 CROPS = 8  # of each picture; a VAE is too slow to run at every step
@@ -57,3 +58,39 @@ def encode_pictures(pictures: list[Picture], encoders: Any, file: Path, height: 
     tensors |= {f"empty.{k}": v for k, v in encoders.embed("", height, width).items()}
     metadata = metadata_for("pictures of a style", {})
     save_file(tensors, file, metadata | {BACKBONE: json.dumps(encoders.backbone)})
+
+
+def read_pictures(file: Path) -> tuple[StateDict, dict[str, Any], int]:
+    """Return the tensors of a file of `encode_pictures`, its backbone, and the number of pictures.
+
+    Raises:
+        ValueError: it is none, or damaged; what is wrong is named.
+    """
+    again = "Delete it to encode the pictures again."
+    tensors, metadata = load_file(file)
+    if BACKBONE not in metadata:
+        raise ValueError(f"{file.name} holds no encoded pictures. {again}")
+    try:
+        backbone = json.loads(metadata[BACKBONE])
+        check_backbone(backbone)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.name} is damaged ({str(error)[:200]}). {again}") from error
+    check_values(tensors, f"the encoded pictures of {file.name}")
+    count = sum(key.startswith("latents.") for key in tensors)
+    config = UNetConfig.from_dict(backbone["unet"])
+    texts = ["empty", *(f"{kind}.{number}" for kind in TEXTS for number in range(count))]
+    wanted = {f"latents.{number}": (4, 1, config.in_channels) for number in range(count)}
+    wanted |= {f"{text}.context": (2, 1, config.context_dim) for text in texts}
+    if config.adm_in_channels:
+        wanted |= {f"{text}.y": (1, 0, config.adm_in_channels) for text in texts}
+    wrong = [
+        key
+        for key, (axes, axis, width) in wanted.items()
+        if key not in tensors
+        or tensors[key].ndim != axes
+        or tensors[key].shape[axis] != width
+        or not tensors[key].numel()
+    ]
+    if wrong or not count or len({tensors[f"latents.{n}"].shape[1:] for n in range(count)}) > 1:
+        raise ValueError(f"{file.name} is damaged ({', '.join(wrong[:3]) or 'its latents'}). {again}")
+    return tensors, backbone, count

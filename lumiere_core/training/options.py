@@ -6,7 +6,6 @@ which.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -263,7 +262,7 @@ class TrainOptions:
 
 def _check(field: dataclasses.Field, value: Any) -> None:
     """Raise ValueError unless a value is one of an option's."""
-    kind, optional = _kind(field)
+    kind, optional = kind_of(field)
     facts = field.metadata
     if value is None and optional:
         return
@@ -279,7 +278,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise ValueError(f"{field.name} is {value}; {wanted} is wanted.")
 
 
-def _kind(field: dataclasses.Field) -> tuple[type, bool]:
+def kind_of(field: dataclasses.Field) -> tuple[type, bool]:
     """Return the plain type of an option, and whether it may be None."""
     hint = HINTS[field.name]
     if isinstance(hint, types.UnionType):
@@ -296,62 +295,6 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def described(name: str) -> str:
-    """Return the help of an option, with its unit."""
-    facts = FIELDS[name].metadata
-    return (
-        f"{facts['help']} ({facts['unit']})" if facts["unit"] and facts["unit"] not in facts["help"] else facts["help"]
-    )
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for every option; one that is not given stays None."""
-    group = parser.add_argument_group("options of the run (defaults depend on the stage and its source)")
-    for name, field in FIELDS.items():
-        kind, _ = _kind(field)
-        text = described(name).replace("%", "%%")
-        if field.metadata["sources"] != EVERY:
-            text += f"; for {', '.join(field.metadata['sources'])}"
-        if kind is bool:
-            group.add_argument(flag(name), action=argparse.BooleanOptionalAction, default=None, help=text)
-        else:
-            group.add_argument(flag(name), type=kind, help=text)
-
-
-def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that a command line gave."""
-    return {k: v for k in FIELDS if (v := getattr(arguments, k, None)) is not None}
-
-
 def listed(words: str) -> list[str]:
     """Return the words of an option, which commas set apart."""
     return [word.strip() for word in words.split(",") if word.strip()]
-
-
-def page() -> str:
-    """Return docs/options.md: what each source is, and the table of options."""
-    sources = "".join(f"- `{name}`: {about}\n" for name, about in SOURCES.items())
-    return (
-        "# Options of training\n\n"
-        "Written by `python -m lumiere_core train --list-options`. Batches come from one of these sources, which follows from the\n"
-        f"stage and from `--data`, `--checkpoint` and `--images`:\n\n{sources}\n"
-        "An option that a source cannot honour (no mark) is refused by name before anything is loaded; a test tries every pair.\n"
-        f"Defaults differ from stage to stage.\n\n{table()}"
-    )
-
-
-def table() -> str:
-    """Return markdown: every option with its default, and the sources that honour it; the others refuse it by name."""
-    lines = ["| option | default | meaning | " + " | ".join(SOURCES) + " |"]
-    lines.append("| --- | --- | --- |" + " :-: |" * len(SOURCES))
-    for name, field in FIELDS.items():
-        default = (
-            ""
-            if field.default in ("", None)
-            else f"{field.default:g}"
-            if isinstance(field.default, float)
-            else str(field.default)
-        )
-        marks = ["yes" if source in field.metadata["sources"] else "" for source in SOURCES]
-        lines.append(f"| `{flag(name)}` | {default} | {described(name)} | {' | '.join(marks)} |")
-    return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+from ..nets.checkpoint import sha256
+from .pictures import SUFFIXES, open_picture, picture_files
+
 LARGEST = 2048  # pixels of a side that is kept of a photograph; all of them stay in memory, at 8 bits
 SHARPER = 2.0  # photograph's pixels for one of the clip, at most: a photograph at its own size is soft
 FASTEST = 2.0  # pixels of the clip that the camera moves from frame to frame
@@ -22,19 +25,25 @@ class Photographs:
     """The photographs of a folder, as clips.
 
     Args:
-        folder: with pictures; others of its files are left alone.
+        folder: with pictures; other files in it are named in the log.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: it holds none, or one that cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
         folder = Path(folder)
-        self.files = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+        self.files = picture_files(folder)
         if not self.files:
             raise ValueError(
                 f"{folder} holds no photographs ({', '.join(SUFFIXES)}); `gather photographs` fetches some."
             )
+        for file in self.files:  # all of them are wanted in the end: one that cannot be read is named now
+            _picture(file)
+
+    def digest(self) -> str:
+        """Return a hash of all photographs, whatever they are called."""
+        return hashlib.sha256(" ".join(sorted(map(sha256, self.files))).encode()).hexdigest()[:16]
 
     def clip(self, generator: torch.Generator, frames: int, height: int, width: int) -> Tensor:
         """Return (3, t, h, w) in [-1, 1]: a photograph under a moving camera; the generator decides everything.
@@ -81,10 +90,6 @@ def _view(picture: Tensor, centre: Tensor, scale: Tensor, height: int, width: in
 def _picture(file: Path) -> Tensor:
     """Return a photograph (3, h, w) in uint8, upright, no side longer than `LARGEST`."""
     import numpy as np
-    from PIL import Image, ImageOps
 
-    with Image.open(file) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-        upright.thumbnail((LARGEST, LARGEST))
-        pixels = torch.from_numpy(np.asarray(upright).copy())
+    pixels = torch.from_numpy(np.asarray(open_picture(file, LARGEST)).copy())
     return pixels.movedim(-1, 0).contiguous()

@@ -44,10 +44,7 @@ def load_pictures(folder: Path, height: int, width: int) -> list[Picture]:
         ValueError: there are more than 20, or a file is no picture; it is named.
     """
     folder = Path(folder)
-    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)
-    others = [f.name for f in folder.glob("*") if f not in files and f.suffix.lower() != ".txt"]
-    if others:
-        logger.warning(f"not read as pictures in {folder}: {', '.join(sorted(others)[:10])}")
+    files = picture_files(folder)
     if not files:
         raise FileNotFoundError(
             f"no pictures in {folder}. Put 1 to {MOST} files ({', '.join(SUFFIXES)}) of one style there."
@@ -59,18 +56,43 @@ def load_pictures(folder: Path, height: int, width: int) -> list[Picture]:
     return [Picture(_read(file, height, width), caption_of(file)) for file in files]
 
 
+def picture_files(folder: Path) -> list[Path]:
+    """Return the pictures of a folder by name; what is none is named in the log."""
+    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    others = [f.name for f in folder.glob("*") if f not in files and f.suffix.lower() != ".txt"]
+    if others:
+        logger.warning(f"not read as pictures in {folder}: {', '.join(sorted(others)[:10])}")
+    return files
+
+
 def _read(file: Path, height: int, width: int) -> Tensor:
     import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    pixels = np.asarray(open_picture(file)).copy()
+    return with_room(torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1, height, width)
+
+
+def open_picture(file: Path, most: int | None = None) -> Image.Image:
+    """Return a picture upright, in 8 bits of red, green and blue, over white where it is transparent.
+
+    Args:
+        most: pixels of a side; larger ones are made smaller.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as opened:
             image = _eight_bits(ImageOps.exif_transpose(opened)).convert("RGBA")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{file} is not a picture that can be read ({error}).") from error
-    paper = Image.new("RGBA", image.size, "white")  # under transparent parts
-    pixels = np.asarray(Image.alpha_composite(paper, image).convert("RGB")).copy()
-    return with_room(torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1, height, width)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file fails as anything: SyntaxError, struct.error, a decompression bomb
+        raise ValueError(f"{file} is not a picture that can be read ({str(error)[:200]}).") from error
+    if most is not None:
+        image.thumbnail((most, most))
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def with_room(pixels: Tensor, height: int, width: int) -> Tensor:

@@ -7,21 +7,26 @@ file that is shipped (`export`). An `average` of earlier stages' files is a stag
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import check_target, copy
+from ..files import RESERVED, check_target, copy
 from ..nets.checkpoint import WEIGHTS, average_files
 from ..text_files import read_json
+from .given import Files, check_config, options_for
 from .loop import train
 from .parallel import first, joined, wait
-from .stages import Files, build, options_for
+from .stages import build
 from .state import FILE, saved_step
 
 FOLDER = Path(__file__).parents[1] / "recipes"
+_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,59}", re.ASCII)
+_EXPORT = re.compile(r"(?:[A-Za-z0-9][\w-]*/)?[A-Za-z0-9][\w.-]*\.safetensors", re.ASCII)
 logger = logging.getLogger("lumiere")
 
 
@@ -40,6 +45,26 @@ class Stage:
     options: dict[str, Any] = field(default_factory=dict)
     average: dict[str, float] = field(default_factory=dict)
     export: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a line is of other types, or names a folder or file outside of the output."""
+        for entry in dataclasses.fields(self):
+            kind = dict if entry.name in ("options", "average") else str
+            if not isinstance(getattr(self, entry.name), kind):
+                raise ValueError(
+                    f"{entry.name} of a stage is {getattr(self, entry.name)!r:.60}; not what belongs there"
+                )
+        if not _NAME.fullmatch(self.name) or self.name.lower() in RESERVED:
+            raise ValueError(f"a stage is called {self.name!r:.60}; letters, digits, - and _ make a name")
+        if self.export and not _EXPORT.fullmatch(self.export):
+            raise ValueError(
+                f"export of {self.name} is {self.export!r:.60}; a NAME.safetensors or FOLDER/NAME.safetensors"
+            )
+        shares = self.average.values()
+        if self.average and not (
+            len(shares) > 1 and all(type(s) in (int, float) and s >= 0 for s in shares) and abs(sum(shares) - 1) < 1e-6
+        ):
+            raise ValueError(f"average of {self.name} is {self.average!r:.60}; two names or more with shares, 1 in all")
 
 
 @dataclass(frozen=True)
@@ -72,19 +97,26 @@ def load_recipe(name: str) -> Recipe:
         values = read_json(path)
         lines = [{("start" if k == "from" else k): v for k, v in line.items()} for line in values["stages"]]
         stages = [Stage(**line) for line in lines]
-        recipe = Recipe(values["models"], {stage.name: stage for stage in stages})
+        models = {key: check_config(model, key) for key, model in values["models"].items()}
+        recipe = Recipe(models, {stage.name: stage for stage in stages})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{name!r} is no recipe ({error}). There is {', '.join(known)}; or give a JSON file."
         ) from error
     seen: set[str] = set()
-    for stage in recipe.stages.values():
+    for stage in stages:
         needed = {stage.text, stage.image, stage.start, *stage.average} - {""}
         if needed - seen:
             raise ValueError(f"stage {stage.name} of {path.name} needs {', '.join(sorted(needed - seen))} before it.")
+        if stage.name in seen:
+            raise ValueError(f"{path.name} has two stages {stage.name}; their runs would be one.")
         seen.add(stage.name)
         if not stage.average:
             options_for(stage.stage, stage.source, stage.options)
+            if stage.model not in models:
+                raise ValueError(
+                    f"stage {stage.name} of {path.name} is of the model {stage.model!r}, which is not there."
+                )
     return recipe
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..diffusion.denoiser import Denoiser
+from ..diffusion.models import Models
 from .batch import Batch
 from .draws import LOSS, Draws
 from .objective import objective
@@ -62,7 +65,10 @@ class Run:
     @property
     def data(self) -> dict[str, str]:
         """What names the data and the model in a state; it is resumed on the same only."""
-        return {f"data.{k}": v for k, v in (self.source.facts() | self.frozen).items()}
+        facts = self.source.facts() | self.frozen
+        if self.part.models is not None:
+            facts["architecture"] = _architecture(self.part.models)
+        return {f"data.{k}": v for k, v in facts.items()}
 
     def share(self, strategy: str = "ddp") -> None:
         """Let the processes that torchrun started train the network together; see `parallel.shared`."""
@@ -102,6 +108,14 @@ class Run:
         for batch in self.source.draw(numbers):
             found[batch.number].append(batch)
         return [found[number] for number in numbers]
+
+
+def _architecture(models: Models) -> str:
+    """Return a hash of what weights of the right shapes do not say: the schedule, and what else configurations hold."""
+    configs = {"unet": models.unet.config, "temporal": models.temporal and models.temporal.config, "ssr": models.ssr}
+    values = {name: config and config.to_dict() for name, config in configs.items()}
+    text = json.dumps({**values, "schedule": models.schedule.to_dict()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class ReadingRun(Run):

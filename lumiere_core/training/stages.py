@@ -6,18 +6,17 @@ The procedural world and a person's own checkpoint, clips and pictures take the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..dataset.reader import Clips, open_clips
-from ..diffusion.models import Models, weight_files
+from ..diffusion.models import Models
 from ..diffusion.schedule import Schedule
 from ..nets.backbones import family_name
-from ..nets.checkpoint import WEIGHTS, Parts, load_into, load_parts, sha256
+from ..nets.checkpoint import WEIGHTS, load_into, load_parts, sha256
 from ..nets.config import SSRConfig, TextConfig, UNetConfig
 from ..nets.ssr import ssr_config
 from ..nets.text_encoder import TextEncoder
@@ -25,11 +24,11 @@ from ..nets.unet import UNet
 from ..world.styles import STYLES
 from . import previews
 from .backbone import load_backbone
-from .defaults import STAGES
+from .given import Config, Files
 from .layers import own_config, start_layers
 from .memory import predicted_bytes, readable
 from .motion_lora import MotionLoRAPart, layers_of
-from .options import CACHED, TrainOptions
+from .options import TrainOptions
 from .parts import DeltasPart, ImagePart, Part, TemporalPart, TextPart, UpscalerPart, new_unet
 from .photographs import Photographs
 from .run import ReadingRun, Run
@@ -39,83 +38,6 @@ from .sources.captions import Captions
 from .sources.crops import WorldCrops
 from .sources.pictures import EncodedPictures, Pictures
 from .sources.worlds import StyledStills, WorldClips, WorldStills
-
-Config = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Files:
-    """What a stage is given beside its options."""
-
-    text: Path | None = None  # text encoder weights
-    image: Path | None = None  # image U-Net weights
-    init_from: Path | None = None  # weights that the part starts from
-    data: str | None = None  # cache of one's own clips: a folder, or an address
-    checkpoint: str | None = None  # the model that the cache was prepared with, or that a style is for
-    images: str | None = None  # folder of pictures
-    encoded: Path | None = None  # where the pictures are as latents
-
-    def source(self, stage: str) -> str:
-        """Return the name of the source that these files are for.
-
-        Raises:
-            ValueError: the stage has no use for one of them.
-        """
-        if self.images is not None and stage == "style":
-            name = "pictures" if self.checkpoint is None else "encoded-pictures"
-        elif self.data is not None:
-            name = next((name for name in STAGES[stage] if name.startswith("cached")), "")
-        else:
-            name = next(iter(STAGES[stage]))
-        needed = {name: ("data", "checkpoint") for name in CACHED}
-        needed |= {"pictures": ("images",), "encoded-pictures": ("images", "checkpoint")}
-        for field in ("data", "checkpoint", "images"):
-            given, wanted = getattr(self, field) is not None, field in needed.get(name, ())
-            if field == "images" and name == "crops":
-                continue  # a part of what is trained on, as --photographs says
-            if given and not wanted:
-                more = "give --images with a folder of pictures" if stage == "style" else "leave it out"
-                raise ValueError(f"--{field} is of no use for `train {stage}`{' here' * bool(name)}: {more}.")
-            if wanted and not given:
-                what = "a cache of `prepare`" if field == "data" else "the model that the cache was prepared with"
-                raise ValueError(f"--{field} is missing: give {what if field != 'images' else 'a folder of pictures'}.")
-        return name
-
-    def frozen(self, stage: str, options: TrainOptions) -> dict[str, str]:
-        """Return hashes of the weights that are read and not trained: a run is resumed with the same only.
-
-        Those around a cache are not among them: the cache says its own model (see `load_backbone`).
-        """
-        files = {"text": self.text, "image": self.image}
-        # Where all of what --init-from holds trains, the state has it.
-        if stage in ("style", "motion-lora") or (stage == "ssr" and options.num_frames > 1):
-            files["init-from"] = self.init_from
-        hashes = {name: sha256(file)[:16] for name, file in files.items() if file is not None}
-        if stage == "style" and self.checkpoint is not None:
-            hashes["checkpoint"] = " ".join(sha256(file)[:16] for file in weight_files(self.checkpoint))
-        return hashes
-
-    def start(self, part: str) -> Parts | None:
-        """Return what `init_from` holds, or None for fresh weights."""
-        if self.init_from is None:
-            return None
-        parts = load_parts(self.init_from)
-        parts.require(part)
-        return parts
-
-
-def options_for(stage: str, source: str, given: Config) -> TrainOptions:
-    """Return the options of a stage on a source.
-
-    Args:
-        given: values that were asked for.
-
-    Raises:
-        ValueError: the source cannot honour one of them.
-    """
-    options = TrainOptions(**STAGES[stage][source] | given)
-    options.refuse(source, given)
-    return options
 
 
 def build(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:

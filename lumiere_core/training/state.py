@@ -14,6 +14,7 @@ from ..nets.checkpoint import check_state, load_file, save_file
 from .options import TrainOptions
 
 FILE = "state.safetensors"
+ADDED = {"architecture", "photographs", "size"}  # facts that earlier versions did not write
 
 
 class Ema:
@@ -167,12 +168,19 @@ def _check_facts(folder: Path, facts: dict[str, str], name: str, options: TrainO
             "Give the same ones, or start a new run with --init-from and another --output."
         )
     found = {k: v for k, v in facts.items() if k.startswith("data.")}
-    if found != data:
-        different = sorted(k.removeprefix("data.") for k in found | data if found.get(k) != data.get(k))
+    different = sorted(
+        k.removeprefix("data.") for k in found | data if found.get(k) != data.get(k) and not _is_new(k, found)
+    )
+    if different:
         raise ValueError(
             f"the run in {folder} was started on other data or another model: {', '.join(different)} differ. Give the "
             "same ones, or start a new run with --init-from and another --output."
         )
+
+
+def _is_new(name: str, found: dict[str, str]) -> bool:
+    """Whether a fact is one that the states of earlier versions do not have."""
+    return name not in found and name.removeprefix("data.") in ADDED
 
 
 def _json(text: str | None) -> Any:

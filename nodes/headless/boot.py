@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 PACK_ROOT = Path(__file__).resolve().parents[2]
 BASE_FOLDERS = ("custom_nodes", "models", "user", "output", "input", "temp")
@@ -33,6 +35,33 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def core_file(name: str) -> ModuleType:
+    """Return a module of core that needs nothing but the standard library; the host may not have this pack."""
+    known = f"lumiere_file_{name}"
+    if known not in sys.modules:
+        spec = importlib.util.spec_from_file_location(known, PACK_ROOT / "lumiere_core" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[known] = module
+    return sys.modules[known]
+
+
+def take_stdout() -> Callable[[str], None]:
+    """Keep stdout for answers of one line each, in UTF-8; whatever else is printed there goes to stderr from now on.
+
+    Returns:
+        The function that says an answer.
+    """
+    answers = open(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+    os.dup2(2, 1)
+
+    def say(text: str) -> None:
+        answers.write(" ".join(text.splitlines()) + "\n")
+        answers.flush()
+
+    return say
 
 
 def find_host() -> Path:

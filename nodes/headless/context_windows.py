@@ -16,13 +16,14 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import HeadlessHost, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
+from boot import HeadlessHost, find_host, needs_cpu_flag, prepare_base, print_anything, take_stdout  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
 
 
 def main(weights: str, threads: str) -> None:
     print_anything()
+    say = take_stdout()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         try:
@@ -39,20 +40,15 @@ def main(weights: str, threads: str) -> None:
             torch.set_num_threads(int(threads))
             run = _prepare(host, weights)
         except Exception as error:
-            _say(f"failed: {error}")
+            say(f"failed: {error}")
             return
-        _say("ready")
+        say("ready")
         for line in sys.stdin:
             try:
                 run(json.loads(line))
-                _say("done")
+                say("done")
             except Exception as error:
-                _say(f"failed: {error}")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text.replace("\n", " ") + "\n")
-    sys.stdout.flush()
+                say(f"failed: {error}")
 
 
 def _prepare(host: HeadlessHost, weights: str):

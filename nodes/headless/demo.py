@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from fractions import Fraction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
+from boot import PACK_ROOT, HeadlessHost, HostError, core_file, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
 
@@ -41,11 +40,15 @@ class DemoError(Exception):
 
 def read_workflow(path: Path) -> dict:
     try:
-        graph = json.loads(path.read_text(encoding="utf-8-sig"))
-        if all("class_type" in node and "inputs" in node for node in graph.values()):
-            return graph
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        graph = core_file("text_files").read_json(path)
+    except (OSError, ValueError) as error:
         raise DemoError(f"cannot read the workflow {path}: {error}") from None
+    nodes = list(graph.values()) if isinstance(graph, dict) else []
+    if nodes and all(
+        isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
+        for node in nodes
+    ):
+        return graph
     raise DemoError(f"{path} is not an API-format workflow (use File > Export (API) in ComfyUI)")
 
 
@@ -62,12 +65,11 @@ def template(short: str) -> Path:
 
 def find_prompt(graph: dict) -> tuple[str, str]:
     """Return (node id, input name) of the text that the sampler's `positive` comes from."""
-    links = [node["inputs"].get("positive") for node in graph.values()]
-    queue = [link[0] for link in links if isinstance(link, list)]
+    queue = [link[0] for node in graph.values() if (link := _link(node["inputs"].get("positive")))]
     seen = set()
     while queue:
         node_id = queue.pop(0)
-        if node_id in seen:
+        if node_id in seen or node_id not in graph:  # the host names a link that leads nowhere
             continue
         seen.add(node_id)
         inputs = graph[node_id]["inputs"]
@@ -75,11 +77,16 @@ def find_prompt(graph: dict) -> tuple[str, str]:
             if isinstance(inputs.get(name), str):
                 return node_id, name
         # A conditioning node in between: its own `positive` leads on, never its `negative`; a text that comes by a link before all else.
-        named = {name: link for name, link in inputs.items() if isinstance(link, list)}
+        named = {name: link for name, link in inputs.items() if _link(link)}
         leading = [named[name] for name in ("positive", *PROMPT_INPUTS) if name in named]
         follow = leading[:1] or list(named.values())
         queue.extend(link[0] for link in follow)
     raise DemoError(f"the workflow has no text ({', '.join(PROMPT_INPUTS)}) behind a `positive`")
+
+
+def _link(value: object) -> list | None:
+    """Return the value of an input if it is a link: [id of a node, number of its output]."""
+    return value if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) else None
 
 
 def find_seeds(graph: dict) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base  # noqa: E402
+from boot import PACK_ROOT, HeadlessHost, HostError, core_file, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
 
@@ -61,6 +61,7 @@ def our_texts(host: HeadlessHost) -> dict:
 
 
 def main() -> int:
+    print_anything()
     base = PACK_ROOT / ".host" / "base"
     try:
         prepare_base(base)
@@ -68,8 +69,7 @@ def main() -> int:
     except HostError as error:
         print(f"locales failed: {error}", file=sys.stderr)
         return 1
-    FILE.parent.mkdir(parents=True, exist_ok=True)
-    FILE.write_text(json.dumps(our_texts(host), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    core_file("files").write_text(FILE, json.dumps(our_texts(host), ensure_ascii=False, indent=1) + "\n")
     print(FILE.relative_to(PACK_ROOT))
     return 0
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, HostError, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
+from boot import PACK_ROOT, HeadlessHost, HostError, core_file, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
 from demo import BASE, DemoError, read_workflow, saved_clip, short_names, template  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
@@ -52,10 +52,9 @@ def _save_moving(frames, path: Path, milliseconds: int) -> None:
     from PIL import Image
 
     first, *rest = [Image.fromarray(frame) for frame in frames]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial.webp")
-    first.save(partial, save_all=True, append_images=rest, duration=milliseconds, loop=0, quality=QUALITY, method=6)
-    partial.replace(path)
+    with core_file("files").atomic(path) as partial:
+        settings = {"duration": milliseconds, "loop": 0, "quality": QUALITY, "method": 6}
+        first.save(partial, "WEBP", save_all=True, append_images=rest, **settings)
 
 
 def kinds(path: Path) -> set[str]:

@@ -10,12 +10,20 @@ answers "done" or "failed: …". Ends with its input.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
+from boot import (  # noqa: E402
+    PACK_ROOT,
+    HeadlessHost,
+    core_file,
+    find_host,
+    needs_cpu_flag,
+    prepare_base,
+    print_anything,
+    take_stdout,
+)
 from demo import fill_in, find_seeds, read_workflow  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
@@ -26,6 +34,7 @@ PLACE = "{prompt}"  # where a workflow says itself where the prompt goes
 
 def main(workflow: str, base: str, threads: str) -> None:
     print_anything()
+    say = take_stdout()
     try:
         graph = read_workflow(Path(workflow))
         folder = base_folder(base)
@@ -36,17 +45,17 @@ def main(workflow: str, base: str, threads: str) -> None:
             torch.set_num_threads(int(threads))
         media = host.module("lumiere_core.clips.media") if host.pack else None
     except Exception as error:
-        _say(f"failed: {error}")
+        say(f"failed: {error}")
         return
-    _say("ready")
+    say("ready")
     for line in sys.stdin:
         try:
             job = json.loads(line)
             run = filled(graph, job["prompt"], job["seed"])
             publish(host.run(run), folder, Path(job["output"]), fps=job["fps"], media=media)
-            _say("done")
+            say("done")
         except Exception as error:
-            _say(f"failed: {error}")
+            say(f"failed: {error}")
 
 
 def base_folder(given: str) -> Path:
@@ -90,18 +99,15 @@ def publish(outputs: dict, base: Path, target: Path, fps: float, media) -> None:
         ValueError: it saved neither.
     """
     files = [
-        base / entry["type"] / entry["subfolder"] / entry["filename"]
+        base / entry.get("type", "output") / entry.get("subfolder", "") / entry["filename"]
         for shown in outputs.values()
         for key in ("images", "gifs", "videos")
         for entry in shown.get(key, ())
         if isinstance(entry, dict) and "filename" in entry
     ]
     saved = [file for file in files if file.suffix.lower() in VIDEOS]
-    target.parent.mkdir(parents=True, exist_ok=True)
     if saved:
-        partial = target.with_name(f".{target.name}.partial{saved[-1].suffix}")
-        shutil.copyfile(saved[-1], partial)
-        partial.replace(target)
+        core_file("files").copy(saved[-1], target)
         return
     if len(files) < 2 or media is None:
         raise ValueError("the workflow saved no video and no two pictures; end it in Save Video.")
@@ -110,11 +116,6 @@ def publish(outputs: dict, base: Path, target: Path, fps: float, media) -> None:
 
     frames = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
     media.write_mp4(target, frames, fps)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text.replace("\n", " ") + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
-from lumiere_core.files import JsonLines, atomic, check_target, copy, is_running, sweep, write_text
+from lumiere_core.files import JsonLines, atomic, check_target, copy, is_running, sweep, windows_problem, write_text
 from lumiere_core.lock import only_writer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +103,7 @@ def test_what_cannot_be_written_is_found_before_the_work(tmp_path):
     assert names(tmp_path) == ["new"]
     with pytest.raises(ValueError, match="has 262 bytes with what is added to it; at most 255 fit"):
         check_target(tmp_path / ("x" * 251), ("_00001_.mp4",))
-    for name in ("CON", "nul.mp4", "com1.safetensors"):
+    for name in ("CON", "nul.mp4", "com1.safetensors", "lpt\u00b2.mp4", "aux .tar.gz"):
         with pytest.raises(ValueError, match="the name of a device on Windows"):
             check_target(tmp_path / name)
     with pytest.raises(ValueError, match="is a folder"):
@@ -110,6 +111,27 @@ def test_what_cannot_be_written_is_found_before_the_work(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OSError, match="cannot write into"):
         check_target(tmp_path / "file" / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        (r"C:\Users\me\ComfyUI\output\clip.mp4", ""),
+        (r"..\runs\a.b c\clip 舟.mp4", ""),
+        (r"\\server\share\clips\clip.mp4", ""),
+        (r"D:\aux\clip.mp4", "'aux' is the name of a device"),
+        (r"runs\Com3.old\clip.mp4", "'Com3.old' is the name of a device"),
+        (r"runs\CONOUT$", "name of a device"),
+        (r"D:\runs\a:b.mp4", "holds ':'"),
+        ("runs/what?.mp4", r"holds '\?'"),
+        ("runs/a\tb.mp4", "holds"),
+        (r"D:\runs.\clip.mp4", "'runs.' ends in a dot or a space"),
+        ("clip ", "ends in a dot or a space"),
+    ],
+)
+def test_paths_that_windows_cannot_have(path, problem):
+    found = windows_problem(PureWindowsPath(path))
+    assert re.search(problem, found) if problem else found == ""
 
 
 # ---- JSON lines

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # from the ground up; a floor imports those below it
-    ("files", "device", "host_process"),
+    ("files", "flags", "device", "host_process"),
     ("lock", "provenance", "text_files"),
     ("clips",),
     ("nets",),

@@ -91,3 +91,24 @@ def test_refusals(unet, trained, tiny):
         LowRank(unet, rank=0)
     with pytest.raises(ValueError, match="has no attention layers"):
         LowRank(torch.nn.Sequential(torch.nn.Linear(2, 2)), rank=1, layers="attention")
+
+
+@pytest.mark.parametrize("change", ["no down", "rank", "number", "alpha", "bias"])
+def test_a_damaged_file_is_refused(unet, trained, change):
+    weights = unet.state_dict()
+    file = trained.file_state({name: value.detach() for name, value in trained.named_parameters()})
+    key = next(k for k in file if k.endswith(".lora_up.weight")).removesuffix(".lora_up.weight")
+    up, down = f"{key}.lora_up.weight", f"{key}.lora_down.weight"
+    if change == "no down":
+        del file[down]
+    elif change == "bias":
+        name = next(k for k in weights if k.endswith(".weight") and k.removesuffix("weight") + "bias" not in weights)
+        file[f"lora_unet_{name.removesuffix('.weight').replace('.', '_')}.diff_b"] = torch.zeros(3)
+    else:
+        file |= {
+            "rank": {up: file[up][:, :1]},
+            "number": {down: torch.zeros(())},
+            "alpha": {f"{key}.alpha": torch.zeros(3)},
+        }[change]
+    with pytest.raises(ValueError, match="the LoRA does not fit this image model"):
+        apply(weights, file, 1.0)

@@ -1,5 +1,7 @@
 """Distances between sets of clips: known answers, no bias, and everything printed that a figure depends on."""
 
+import json
+import os
 from collections import Counter
 
 import pytest
@@ -13,6 +15,7 @@ from lumiere_core.measures.features.network import resized
 from lumiere_core.measures.sets import compare_sets, frechet_distance, inception_score, kernel_distance
 from lumiere_core.measures.sets.report import ClipSet
 from lumiere_core.measures.sets.statistics import Moments, kernel_interval
+from lumiere_core.provenance import generated_by
 from lumiere_core.world import render_clip, sample_scene
 
 
@@ -229,3 +232,35 @@ def test_a_set_of_one_clip_says_why(folder, i3d):
 def test_frames_of_a_file_come_as_they_are_in_it(folder):
     frames, rate = frames_of(folder / "short.mp4")
     assert rate == 8 and len(list(frames)) == 5
+
+
+@pytest.mark.parametrize(
+    "change", [{"features": "%%%"}, {"features": ""}, {"features": "AADAfwAAwH8="}, {"features": 3}, {"size": None}]
+)
+def test_a_damaged_line_of_the_cache_is_made_again(folder, i3d, tmp_path, change):
+    files, cache = videos_in(folder), tmp_path / "cache.jsonl"
+    found = read_set(files, "made", i3d, Protocol(), cache)
+    lines = [json.loads(line) for line in cache.read_text().splitlines()]
+    lines[0] |= change
+    cache.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {}, {"key": lines[0]["key"]}]))
+    assert read_set(files, "made", i3d, Protocol(), cache).features.equal(found.features)
+
+
+def test_a_failure_is_not_remembered(folder, i3d, tmp_path):
+    """A clip that could not be read is read the next time: neither its size nor its time need have changed."""
+    cache, file = tmp_path / "cache.jsonl", folder / "2.mp4"
+    whole, facts = file.read_bytes(), file.stat()
+    file.write_bytes(bytes(len(whole)))
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert "2.mp4" in read_set(videos_in(folder), "made", i3d, Protocol(), cache).skipped
+    file.write_bytes(whole)
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert len(read_set(videos_in(folder), "made", i3d, Protocol(), cache).features) == 3
+
+
+def test_clips_of_this_pack_are_measured_too(folder):
+    """They are no source of training, and what else would be judged?"""
+    comment = generated_by({"mini.safetensors": "ab" * 32})
+    write_mp4(folder / "ours.mp4", clip(0), 8.0, metadata={"comment": comment})
+    frames, _ = frames_of(folder / "ours.mp4")
+    assert len(list(frames)) == 16

@@ -6,7 +6,9 @@ import json
 import pytest
 import torch
 
+from lumiere_core.nets.checkpoint import load_into
 from lumiere_core.nets.motion_files import Training, read_motion_module
+from lumiere_core.nets.temporal import TemporalLayers
 
 X = torch.zeros(1)
 
@@ -126,3 +128,51 @@ def test_a_module_for_more_blocks_than_the_u_net_has(tiny, config, public):
     )
     with pytest.raises(ValueError, match="blocks that this MODEL's U-Net does not have: down_blocks.0.1"):
         read_motion_module(public(deeper), config, "mm")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight", torch.tensor(1.0)),
+        ("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight", torch.zeros(0)),
+        ("down_blocks.77.motion_modules.0.temporal_transformer.norm.weight", torch.zeros(32)),
+        (f"down_blocks.{'9' * 5000}.motion_modules.0.temporal_transformer.norm.weight", torch.zeros(32)),
+        ("mid_block.motion_modules.9.temporal_transformer.norm.weight", torch.zeros(32)),
+    ],
+)
+def test_a_damaged_module_is_named(config, public, key, value):
+    with pytest.raises(ValueError, match=r"mm\.ckpt"):
+        read_motion_module(public(config, frames=24) | {key: value}, config, "mm.ckpt")
+
+
+def test_a_module_of_parts_of_its_layers_is_named(config, public):
+    state = public(config, frames=24)
+    tables = [key for key in state if key.endswith(".pe")]
+    for change in (
+        {key: torch.zeros(1) for key in tables},
+        {key: torch.zeros(1, 10**5, 1) for key in tables},
+        dict.fromkeys(state, torch.zeros(())),
+    ):
+        with pytest.raises(ValueError, match=r"mm\.ckpt|table_frames"):
+            found = read_motion_module(state | change, config, "mm.ckpt")
+            load_into(TemporalLayers(config, found.config), found.state, "the layers of mm.ckpt")
+    with pytest.raises(ValueError, match=r"mm\.ckpt"):
+        read_motion_module({k: v for k, v in state.items() if k.startswith("up_blocks")}, config, "mm.ckpt")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        None,
+        [],
+        {"title": 3, "betas": None, "clip_norms": False},
+        {"title": "x", "betas": ["other", 0.1, 0.2], "clip_norms": False},
+        {"title": "x", "betas": ["linear", float("nan"), 0.2], "clip_norms": False},
+        {"title": "x", "betas": ["linear", 0.2, 0.1], "clip_norms": False},
+        {"title": "x", "betas": "linear", "clip_norms": False},
+        {"title": "x", "betas": None},
+    ],
+)
+def test_what_a_file_says_of_its_training_is_checked(values):
+    with pytest.raises(ValueError, match='"motion" in the lumiere.config is'):
+        Training.from_dict(values)

@@ -97,3 +97,25 @@ def test_a_lora_of_another_kind_is_refused(tiny, config):
     lumiere = tiny.temporal_config()
     with pytest.raises(ValueError, match="which has Lumiere's temporal layers: there is no layer input_blocks.3"):
         read_motion_lora(state, weights(config, lumiere), config, lumiere, "zoom")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"down": torch.zeros(())}, "does not fit"),
+        ({"up": torch.zeros(0)}, "does not fit"),
+        ({"up": torch.zeros(32, 3)}, "does not fit"),  # another rank than down's
+        ({"down": torch.zeros(0, 32), "up": torch.zeros(32, 0)}, "does not fit"),
+        ({"up": torch.full((32, 2), float("nan"))}, "hold NaN"),
+        ({"up": torch.zeros(32, 2, dtype=torch.int64)}, "of another type than floating point"),
+        ({"alpha": torch.zeros(3)}, "does not fit"),
+        ({"alpha": torch.tensor(float("inf"))}, "hold NaN or infinite"),
+    ],
+)
+def test_damaged_changes_are_refused(config, change, message):
+    up, down = pair(32)
+    parts = {"up": up, "down": down} | change
+    names = {"up": "lora_B.weight", "down": "lora_A.weight", "alpha": "alpha"}
+    state = {f"{PLACE}.transformer_blocks.0.attn2.to_out.0.{names[part]}": value for part, value in parts.items()}
+    with pytest.raises(ValueError, match=message):
+        read_motion_lora(state, weights(config, MOTION), config, MOTION, "zoom")

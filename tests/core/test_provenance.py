@@ -205,3 +205,27 @@ def test_without_the_library_it_is_named(monkeypatch, video):
         next(watermark.mark(frames(256, 1)))
     write_mp4(video, frames(256, 2))
     assert "invisible-watermark" in read_origin(video, True).watermark
+
+
+@pytest.mark.parametrize(
+    "workflow",
+    [
+        {"1": 3, "2": {"class_type": ["x"], "inputs": [1]}, "3": {"inputs": {"seed": "x", "a": None}}},
+        {"1": {"class_type": None, "inputs": {"seed": 10**40, "ckpt_name": {}}}},
+        [],
+        "[" * 5000,
+    ],
+)
+def test_a_workflow_of_any_shape_is_told(tmp_path, workflow):
+    text = workflow if isinstance(workflow, str) else json.dumps(workflow)
+    write_mp4(tmp_path / "clip.mp4", frames(), metadata={"prompt": text, "comment": text})
+    assert read_origin(tmp_path / "clip.mp4").lines()
+
+
+def test_pictures_that_fail_in_any_way_are_refused(tmp_path, monkeypatch):
+    from PIL import Image
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # a decompression bomb
+    with pytest.raises(ValueError, match="a.png is no picture that can be opened"):
+        read_origin(tmp_path / "a.png")

@@ -11,6 +11,7 @@ from lumiere_core.commands import cli
 from lumiere_core.dataset.sources import find_sources
 from lumiere_core.evaluation import runs
 from lumiere_core.host_process import WorkerError
+from lumiere_core.lock import only_writer
 from lumiere_core.world import render_clip, scene_from_caption
 
 GRAPH = {"1": {"class_type": "KSampler", "inputs": {"seed": 1}}}
@@ -139,10 +140,11 @@ def test_ucf101_end_to_end(host, files, tmp_path, capsys, narrow_i3d, narrow_c3d
     options += ["--clips", 3, "--frames", 10, "--class-prompts", tmp_path / "classes.csv", "--output", tmp_path / "o"]
     assert run(*options, "--limit", 1) == 1
     assert "1 of 3 clips" in capsys.readouterr().out
-    assert run(*options, "--c3d", tmp_path / "c3d.safetensors") in (0, 1)
+    assert run(*options, "--c3d", tmp_path / "c3d.safetensors") == 1  # said before clips are made
+    assert "10 frames; C3D takes 16" in capsys.readouterr().err and len(host.jobs) == 1
+    assert run(*options) == 0
     assert [job["prompt"] for job in host.jobs] == [captions["BlueStar"], captions["RedBall"], captions["RedBall"]]
     assert len({job["seed"] for job in host.jobs}) == 3
-    assert run(*options) == 0
     said = capsys.readouterr().out
     for part in ("n = 6", "n = 3", "first 10", "332.49", "plain (measured here)", "fewer than 2048", "stretch to 224"):
         assert part in said, part
@@ -159,3 +161,67 @@ def test_shares_and_wordings_of_classes():
     assert ucf101.shared_out(counts, sum(counts.values())) == dict(counts)
     assert ucf101.in_words("ApplyEyeMakeup") == "apply eye makeup" and ucf101.in_words("YoYo") == "yo yo"
     assert ucf101.in_words("TaiChi") == "tai chi"
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "clips.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"figures": None},
+        {"figures": {"flicker": "x"}},
+        {"size": [10**9, 2]},
+        {"frames": "12"},
+        {"case": 3},
+        {"prompt": None},
+        {"bytes": 5},
+    ],
+)
+def test_a_line_that_is_not_whole_is_made_again(host, files, tmp_path, damage):
+    plain, _, prompts = files
+    options = ("prompts", "--workflow", plain, "--prompts", prompts, "--output", tmp_path / "clips")
+    assert run(*options) == 0 and len(host.jobs) == 3
+    lines = lines_of(tmp_path / "clips")
+    lines[1] |= damage
+    (tmp_path / "clips" / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, [], 7]))
+    assert run(*options) == 0 and len(host.jobs) == 4
+
+
+def test_a_clip_that_was_cut_short_is_made_again(host, files, tmp_path):
+    plain, _, prompts = files
+    options = ("prompts", "--workflow", plain, "--prompts", prompts, "--output", tmp_path / "clips")
+    assert run(*options) == 0
+    clip = sorted((tmp_path / "clips").glob("*.mp4"))[0]
+    whole = clip.read_bytes()
+    clip.write_bytes(whole[:-9])
+    assert run(*options) == 0 and len(host.jobs) == 4 and clip.stat().st_size == len(whole)
+
+
+def test_one_process_makes_clips_in_a_folder(host, files, tmp_path, capsys):
+    plain, _, prompts = files
+    with only_writer(tmp_path / "clips", "evaluate"):
+        assert run("prompts", "--workflow", plain, "--prompts", prompts, "--output", tmp_path / "clips") == 1
+    assert "is being written by process" in capsys.readouterr().err and not host.jobs
+
+
+@pytest.mark.parametrize(
+    "graph", [[], {}, {"1": 3}, {"1": {"class_type": "X", "inputs": []}}, {"1": {"class_type": 3, "inputs": {}}}]
+)
+def test_a_workflow_of_another_shape_is_refused(host, tmp_path, capsys, graph):
+    (tmp_path / "w.json").write_text(json.dumps(graph))
+    assert run("prompts", "--workflow", tmp_path / "w.json", "--output", tmp_path / "o") == 1
+    assert "is no API-format workflow" in capsys.readouterr().err and not (tmp_path / "o").exists()
+
+
+def test_sheets_are_of_the_clips_that_are_there(host, files, tmp_path):
+    """Another workflow under the same name makes the clips anew, and the sheets with them."""
+    plain, dark, prompts = files
+    options = ("compare", plain, dark, "--prompts", prompts, "--output", tmp_path / "both")
+    assert run(*options) == 0
+    sheets = sorted((tmp_path / "both" / "sheets").glob("*.mp4"))
+    before = [sheet.stat().st_mtime_ns for sheet in sheets]
+    assert run(*options) == 0 and [sheet.stat().st_mtime_ns for sheet in sheets] == before
+    plain.write_text(json.dumps(GRAPH | {"9": {"class_type": "Note", "inputs": {}}}))
+    assert run(*options) == 0 and all(s.stat().st_mtime_ns > b for s, b in zip(sheets, before, strict=True))

@@ -8,7 +8,7 @@ import pytest
 
 from lumiere_core.clips.media import read_video, write_mp4
 from lumiere_core.commands import cli
-from lumiere_core.evaluation.study.analysis import COLUMNS, analyse, read_answers, wilson
+from lumiere_core.evaluation.study.analysis import COLUMNS, analyse, load_key, read_answers, wilson
 from lumiere_core.evaluation.study.page import square, trimmed, write_page
 
 
@@ -129,3 +129,42 @@ def test_the_verb(study, tmp_path, capsys):
     write_mp4(tmp_path / "empty" / "other.mp4", clip(3, 4), 8.0)
     assert cli.main(["evaluate", "study", str(root / "a"), str(tmp_path / "empty"), "--output", str(page)]) == 1
     assert "0 clips of the same name" in capsys.readouterr().err
+
+
+def test_a_damaged_row_is_named(study, tmp_path):
+    _, key = study
+    rows = answers(key, "r")
+    for damage in (rows[0][:5], [*rows[0], "more"], [*rows[0][:3], "7", *rows[0][4:]], ["x" * 200_000, *rows[0][1:]]):
+        with pytest.raises(ValueError, match=r"y.csv line \d+ is no row of answers"):
+            read_answers([write(tmp_path / "y.csv", [damage, *rows])])
+    (whole,) = read_answers([write(tmp_path / "y.csv", rows[:1])])
+    for column in ("chosen", "pair"):
+        with pytest.raises(ValueError, match=f"column {column} are not in the key"):
+            analyse([whole | {column: "../x"}], key)
+    wrong = next(name for name, role in key["files"].items() if role == "right")
+    with pytest.raises(ValueError, match="which does not show it"):
+        analyse([whole | {"chosen": wrong}], key)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [[], {"labels": ["one"]}, {"pairs": []}, {"pairs": {"p": {"kind": "other", "prompt": "x"}}}, {"files": {"f": 3}}],
+)
+def test_a_key_of_another_shape_is_refused(study, tmp_path, change):
+    _, key = study
+    (tmp_path / "key.json").write_text(json.dumps(key | change if change else change))
+    with pytest.raises(ValueError, match="key.json is no key of a page"):
+        load_key(tmp_path / "key.json")
+
+
+def test_a_clip_that_cannot_be_read_is_named(study, tmp_path, capsys):
+    root = study[0].parent
+    for side in "ab":
+        (tmp_path / side).mkdir()
+        for number in range(2):
+            (tmp_path / side / f"{number}.mp4").write_bytes((root / side / f"{number}.mp4").read_bytes())
+    (tmp_path / "b" / "1.mp4").write_bytes(b"nothing")
+    words = ["evaluate", "study", str(tmp_path / "a"), str(tmp_path / "b"), "--output", str(tmp_path / "page")]
+    assert cli.main([*words, "--side", "32"]) == 1
+    assert "error: no video that can be opened" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "page" / "index.html").exists()

@@ -23,9 +23,10 @@ import torch
 
 from lumiere_core.commands import cli
 from lumiere_core.nets.checkpoint import WEIGHTS, load_parts, metadata_for, save_file
+from lumiere_core.training.given import Files, options_for
 from lumiere_core.training.loop import train
 from lumiere_core.training.recipes import load_recipe
-from lumiere_core.training.stages import Files, build, options_for
+from lumiere_core.training.stages import build
 
 LARGEST = 16 << 20  # bytes of a file that comes back
 LEG = 1.0  # minutes after which what was learnt is put down

@@ -8,7 +8,7 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...text_files import read_json, read_text
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("rater", "number", "pair", "question", "chosen", "other", "seconds")
 TITLES = {"1": "matches the text", "2": "better: motion and quality"}
+KINDS = ("compared", "noise", "still")  # of pairs; the last two check attention
 NORMAL = 1.959964  # of a 95 % interval
 
 
@@ -69,7 +70,7 @@ def read_answers(files: list[Path]) -> list[dict[str, str]]:
     """Return the rows of all files; a file that comes twice counts once.
 
     Raises:
-        ValueError: a file is not of the page.
+        ValueError: a file is not of the page, or a row of it is damaged; the line is named.
     """
     rows: dict[tuple, dict[str, str]] = {}
     for path in files:
@@ -78,6 +79,11 @@ def read_answers(files: list[Path]) -> list[dict[str, str]]:
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise ValueError(f"{path} has the columns {reader.fieldnames}; {', '.join(COLUMNS)} are wanted.")
             for row in reader:
+                if None in row or None in row.values() or row["question"] not in TITLES:
+                    raise ValueError(
+                        f"{path} line {reader.line_num} is no row of answers: {', '.join(COLUMNS)} are wanted, and a "
+                        f"question of {', '.join(TITLES)}. Let the rater send the file again, or leave it out."
+                    )
                 rows[row["rater"], row["pair"], row["question"]] = row
         except csv.Error as error:
             raise ValueError(f"{path} line {reader.reader.line_num} is no row of answers ({error}).") from error
@@ -95,9 +101,7 @@ def analyse(rows: list[dict[str, str]], key: dict, tolerated: int = 0) -> Result
     Raises:
         ValueError: the answers belong to another page.
     """
-    unknown = {row["pair"] for row in rows} - set(key["pairs"])
-    if unknown:
-        raise ValueError(f"{len(unknown)} pairs of the answers are not in the key, such as {sorted(unknown)[0]}.")
+    _check_rows(rows, key)
     failed: Counter[str] = Counter()
     for row in rows:
         kind = key["pairs"][row["pair"]]["kind"]
@@ -115,6 +119,22 @@ def analyse(rows: list[dict[str, str]], key: dict, tolerated: int = 0) -> Result
     if not result.wins:
         raise ValueError("no answers are left to count: every rater failed a check, or the files are empty.")
     return result
+
+
+def _check_rows(rows: list[dict[str, str]], key: dict) -> None:
+    """Raise ValueError unless every row answers a pair of the key with a clip of its kind."""
+    for column, known in (("pair", key["pairs"]), ("chosen", key["files"])):
+        if unknown := sorted({row[column] for row in rows} - set(known)):
+            raise ValueError(
+                f"{len(unknown)} entries of the column {column} are not in the key, such as {unknown[0]:.40}: the answers are "
+                "of another page, or changed."
+            )
+    for row in rows:
+        compared = key["pairs"][row["pair"]]["kind"] == "compared"
+        if key["files"][row["chosen"]] not in (("a", "b") if compared else ("right", "wrong")):
+            raise ValueError(
+                f"rater {row['rater']:.40} chose {row['chosen']} of pair {row['pair']}, which does not show it."
+            )
 
 
 def bar_chart(result: Result) -> Image.Image:
@@ -148,4 +168,23 @@ def load_key(path: Path) -> dict:
     """Read the key that `write_page` left beside the page's folder."""
     if not path.is_file():
         raise FileNotFoundError(f"no key {path}; it lies beside the folder of the page.")
-    return read_json(path)
+    key = read_json(path)
+    if not _is_key(key):
+        raise ValueError(
+            f"{path} is no key of a page: labels, pairs and files are wanted. It lies beside the page's folder."
+        )
+    return key
+
+
+def _is_key(key: Any) -> bool:
+    """Whether a JSON value is laid out as `write_page` leaves it."""
+    if not isinstance(key, dict) or not all(isinstance(key.get(name), dict) for name in ("pairs", "files")):
+        return False
+    labels, pairs, roles = key.get("labels"), key["pairs"].values(), key["files"].values()
+    return (
+        isinstance(labels, list)
+        and len(labels) == 2
+        and all(isinstance(label, str) for label in labels)
+        and all(isinstance(p, dict) and isinstance(p.get("prompt"), str) and p.get("kind") in KINDS for p in pairs)
+        and all(role in ("a", "b", "right", "wrong") for role in roles)
+    )

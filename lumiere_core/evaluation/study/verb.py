@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ...flags import real, whole
 from . import page
 
 
@@ -13,13 +14,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="two folders of clips of the same names")
     parser.add_argument("--output", type=Path, help="folder of the page, or of the results")
     parser.add_argument("--labels", nargs=2, help="names of the two; default: of their folders")
-    parser.add_argument("--pairs", type=int, default=page.PAIRS, help="pairs that a rater judges; the paper: 10")
-    parser.add_argument("--wait", type=float, default=page.WAIT, help="seconds after both clips; the paper: at least 3")
-    parser.add_argument("--side", type=int, default=page.SIDE, help="pixels of the clips; the paper: 512")
+    parser.add_argument(
+        "--pairs", type=whole(1, 10_000), default=page.PAIRS, help="pairs that a rater judges; the paper: 10"
+    )
+    parser.add_argument(
+        "--wait", type=real(0, 3600), default=page.WAIT, help="seconds after both clips; the paper: at least 3"
+    )
+    parser.add_argument("--side", type=whole(16, 4096), default=page.SIDE, help="pixels of the clips; the paper: 512")
     parser.add_argument("--container", choices=list(page.CODECS), default="mp4", help="webm where H.264 is missing")
     parser.add_argument("--analyse", nargs="+", type=Path, metavar="CSV", help="read the raters' files instead")
     parser.add_argument("--key", type=Path, help="with --analyse: the page's key")
-    parser.add_argument("--tolerate", type=int, default=0, help="with --analyse: failed checks that a rater may have")
+    parser.add_argument(
+        "--tolerate", type=whole(0, 10_000), default=0, help="with --analyse: failed checks that a rater may have"
+    )
 
 
 def main(options: argparse.Namespace) -> int:
@@ -29,7 +36,7 @@ def main(options: argparse.Namespace) -> int:
         return _analyse(options)
     if len(options.folders) != 2 or options.output is None:
         raise ValueError("two folders of clips and --output are wanted, or --analyse with the raters' files.")
-    labels = options.labels or [folder.name for folder in options.folders]
+    labels = options.labels or [folder.resolve().name for folder in options.folders]
     key = page.write_page(
         *options.folders,
         options.output,

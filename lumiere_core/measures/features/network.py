@@ -62,15 +62,19 @@ class Network:
         Raises:
             ValueError: too few frames, or features that are no numbers.
         """
-        if len(clip) < self.frames or (self.exact and len(clip) != self.frames):
-            wanted = f"{self.frames}" if self.exact else f"at least {self.frames}"
-            raise ValueError(f"the clip has {len(clip)} frames; {self.name} takes {wanted}.")
+        self.check_frames(len(clip))
         video = clip.movedim(-1, 1).float()  # (t, 3, h, w)
         video = resized(video, size or self.size, resize).movedim(0, 1)[None]
         found = self.run(self.prepare(video))[0].float().cpu()
         if not bool(torch.isfinite(found).all()):
             raise ValueError(f"{self.name} gives features that are no numbers (NaN or infinity).")
         return found
+
+    def check_frames(self, count: int) -> None:
+        """Raise ValueError unless the network takes clips of so many frames."""
+        if count < self.frames or (self.exact and count != self.frames):
+            wanted = f"{self.frames}" if self.exact else f"at least {self.frames}"
+            raise ValueError(f"the clip has {count} frames; {self.name} takes {wanted}.")
 
 
 def resized(frames: Tensor, size: int, resize: str) -> Tensor:

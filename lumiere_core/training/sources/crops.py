@@ -59,6 +59,10 @@ class WorldCrops(WorldSource):
                 )
         self.config, self.size = config, size
 
+    def facts(self) -> dict[str, str]:
+        photographs = self.photographs.digest() if self.photographs is not None and self.options.photographs else ""
+        return {"size": "x".join(map(str, self.size)), **({"photographs": photographs} if photographs else {})}
+
     def frames(self) -> int:
         return self.options.num_frames
 

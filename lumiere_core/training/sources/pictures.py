@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...nets.checkpoint import load_file, sha256
+from ...nets.checkpoint import sha256
 from ...nets.text_encoder import Text
 from ..batch import Batch
 from ..draws import PICTURE, Draws
-from ..latent_pictures import BACKBONE, TEXTS
+from ..latent_pictures import TEXTS, read_pictures
 from ..options import TrainOptions
 from ..pictures import WORDS_SHARE, crop, load_pictures, named
 from .base import Source
@@ -73,11 +71,7 @@ class EncodedPictures(Source):
             ValueError: it holds no encoded pictures.
         """
         super().__init__(options)
-        self.tensors, metadata = load_file(file)
-        if BACKBONE not in metadata:
-            raise ValueError(f"{file.name} holds no encoded pictures; delete it to encode them again.")
-        self.backbone: dict[str, Any] = json.loads(metadata[BACKBONE])
-        self.count = sum(key.startswith("latents.") for key in self.tensors)
+        self.tensors, self.backbone, self.count = read_pictures(file)
         self._sha256 = sha256(file)
 
     def facts(self) -> dict[str, str]:

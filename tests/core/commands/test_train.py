@@ -12,8 +12,9 @@ from lumiere_core.commands.cli import main
 from lumiere_core.nets.checkpoint import load_file, load_parts, save_file
 from lumiere_core.nets.config import TextConfig, UNetConfig
 from lumiere_core.training.defaults import STAGES
+from lumiere_core.training.given import Files
 from lumiere_core.training.options import TrainOptions
-from lumiere_core.training.stages import Files, build
+from lumiere_core.training.stages import build
 
 QUICK = "--steps 1 --batch-size 2 --threads 1".split()
 SIZE = "--height 16 --width 16".split()

@@ -59,3 +59,16 @@ def test_a_client_that_is_not_there_is_a_plain_error(monkeypatch, tmp_path):
 def test_every_file_of_a_set_has_a_licence():
     assert set(SETS) == set(NAMES)
     assert all(licence for packages in SETS.values() for p in packages for licence in p.files.values())
+
+
+@pytest.mark.parametrize("kind", ["wheel", "deb"])
+def test_an_archive_that_is_none_leaves_nothing(monkeypatch, tmp_path, kind, capsys):
+    monkeypatch.setitem(SETS, "photographs", (Package(kind, "toy", {"*": "CC0"}),))
+
+    def download(wanted, folder):
+        (folder / "toy").write_bytes(b"PK nothing")
+        return folder / "toy"
+
+    with pytest.raises(ValueError, match="toy cannot be unpacked: "):
+        gather("photographs", tmp_path / "out", download)
+    assert not list((tmp_path / "out").iterdir())

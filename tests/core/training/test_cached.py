@@ -342,7 +342,8 @@ def test_masked_conditions_of_own_clips(make, monkeypatch):
 
 def test_new_layers_of_own_clips_have_the_whole_recipe(cache, weights, tmp_path):
     """Places and shared noise, which the world's recipe found necessary; a file with a configuration may say otherwise."""
-    from lumiere_core.training.stages import Files, build, options_for
+    from lumiere_core.training.given import Files, options_for
+    from lumiere_core.training.stages import build
 
     files = Files(data=str(cache), checkpoint=str(weights))
     options = options_for("temporal", "cached-clips", {"steps": 1})

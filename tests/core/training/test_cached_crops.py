@@ -10,10 +10,11 @@ from lumiere_core.dataset.cache import Cache, check_clip
 from lumiere_core.dataset.reader import open_clips
 from lumiere_core.nets.checkpoint import load_parts, save_file
 from lumiere_core.nets.low import MOST_LEVEL, LatentUpscaler, noised
+from lumiere_core.training.given import Files
 from lumiere_core.training.loop import train
 from lumiere_core.training.options import TrainOptions
 from lumiere_core.training.sources.cached_crops import CachedCrops
-from lumiere_core.training.stages import Files, build
+from lumiere_core.training.stages import build
 
 OPTIONS = TrainOptions(
     steps=2, batch_size=2, learning_rate=1e-2, warmup=1, height=16, width=24, num_frames=0, placed=0.0, save_every=1e9

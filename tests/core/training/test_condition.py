@@ -5,9 +5,10 @@ import torch
 
 from lumiere_core.diffusion.models import load_models
 from lumiere_core.nets.checkpoint import load_parts
+from lumiere_core.training.given import Files
 from lumiere_core.training.loop import train
 from lumiere_core.training.sources import worlds
-from lumiere_core.training.stages import Files, build
+from lumiere_core.training.stages import build
 
 
 def always(monkeypatch, task):

@@ -13,12 +13,13 @@ from lumiere_core.nets.checkpoint import load_parts
 from lumiere_core.nets.config import SSRConfig
 from lumiere_core.training import previews
 from lumiere_core.training.degrade import compress, degrade, encode_video
+from lumiere_core.training.given import Files
 from lumiere_core.training.layers import new_layers
 from lumiere_core.training.loop import train
 from lumiere_core.training.parts import UpscalerPart, new_unet
 from lumiere_core.training.run import Run
 from lumiere_core.training.sources.crops import WorldCrops
-from lumiere_core.training.stages import Files, build
+from lumiere_core.training.stages import build
 
 CONFIG = SSRConfig(level_channels=32)
 

@@ -1,15 +1,18 @@
 """The stage `style` on latents: the file that the host's encoders fill, and the deltas trained from it."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
 
 from lumiere_core.diffusion.models import Models
 from lumiere_core.diffusion.schedule import Schedule
-from lumiere_core.nets.checkpoint import load_file
+from lumiere_core.nets.checkpoint import load_file, save_file
+from lumiere_core.nets.config import UNetConfig
 from lumiere_core.nets.lora import apply
 from lumiere_core.nets.unet import UNet
+from lumiere_core.training.given import options_for
 from lumiere_core.training.latent_pictures import CROPS, encode_pictures
 from lumiere_core.training.loop import train
 from lumiere_core.training.options import TrainOptions
@@ -17,7 +20,6 @@ from lumiere_core.training.parts import DeltasPart
 from lumiere_core.training.pictures import Picture
 from lumiere_core.training.run import Run
 from lumiere_core.training.sources.pictures import EncodedPictures
-from lumiere_core.training.stages import options_for
 
 OPTIONS = TrainOptions(
     steps=3, batch_size=4, learning_rate=1e-2, warmup=1, style="oils", words="in oils", rank=2, ema_decay=0.0
@@ -27,7 +29,13 @@ OPTIONS = TrainOptions(
 class Encoders:
     """A VAE that keeps every second pixel and a mean, and text states that tell texts apart."""
 
-    backbone = {"multiple": 4, "unet": {}, "ratio": 2}
+    backbone = {
+        "sha256": {"sd.safetensors": "abc"},
+        "ratio": 2,
+        "multiple": 4,
+        "unet": UNetConfig(in_channels=4, out_channels=4, context_dim=32).to_dict(),
+        "schedule": {"kind": "scaled_linear", "prediction": "eps"},
+    }
 
     def __init__(self):
         self.texts = []
@@ -74,7 +82,7 @@ def test_the_file_holds_crops_and_every_text(pictures, encoded, tmp_path):
     assert encoders.texts == ["a tower", "a tower, in oils", "rain", "rain, in oils", ""]
     source = EncodedPictures(OPTIONS, encoded)
     assert source.count == 2 and source.tensors["latents.1"].shape == (CROPS, 4, 8, 8)
-    assert source.backbone == Encoders.backbone
+    assert source.backbone == json.loads(json.dumps(Encoders.backbone))
     again = EncodedPictures(OPTIONS, tmp_path / "again.safetensors").tensors
     assert all(torch.equal(v, again[k]) for k, v in source.tensors.items())
     with pytest.raises(ValueError, match="to be 18x16 pixels, but this model wants multiples of 4"):
@@ -114,3 +122,29 @@ def test_a_resumed_run_is_the_whole_one(make, tmp_path, assert_same_files):
 def test_a_whole_fine_tune_is_refused():
     with pytest.raises(ValueError, match="--rank is 0"):
         options_for("style", "encoded-pictures", {"rank": 0})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"latents.0": None},
+        {"latents.0": torch.zeros(8, 3, 8, 8)},
+        {"latents.0": torch.zeros(0, 4, 8, 8)},
+        {"latents.1": torch.zeros(8, 4, 4, 8)},
+        {"named.1.context": None},
+        {"plain.0.context": torch.zeros(2, 7)},
+        {"empty.context": torch.full((1, 32), float("nan"))},
+        {"latents.0": torch.zeros(8, 4, 8, 8, dtype=torch.int64)},
+        "{",
+        '{"sha256": []}',
+    ],
+)
+def test_a_damaged_file_is_refused(encoded, change):
+    tensors, metadata = load_file(encoded)
+    if isinstance(change, str):
+        metadata["lumiere.backbone"] = change
+    else:
+        tensors = {key: value for key, value in (tensors | change).items() if value is not None}
+    save_file(tensors, encoded, metadata)
+    with pytest.raises(ValueError, match="p.safetensors"):
+        EncodedPictures(OPTIONS, encoded)

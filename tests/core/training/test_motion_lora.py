@@ -15,8 +15,9 @@ from lumiere_core.nets.motion_files import read_motion_module
 from lumiere_core.nets.motion_lora import read_motion_lora
 from lumiere_core.nets.temporal import TemporalLayers
 from lumiere_core.training.backbone import load_backbone
+from lumiere_core.training.given import options_for
 from lumiere_core.training.loop import train
-from lumiere_core.training.stages import lora_clips_run, options_for
+from lumiere_core.training.stages import lora_clips_run
 
 MOTION = TemporalConfig(kind="motion_module", stride=1, table_frames=8, frames_per_clip=8, middle=True)
 

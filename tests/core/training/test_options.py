@@ -14,22 +14,24 @@ from lumiere_core.dataset.reader import open_clips
 from lumiere_core.diffusion.models import Models
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.nets.checkpoint import load_file
-from lumiere_core.nets.config import SSRConfig
+from lumiere_core.nets.config import SSRConfig, UNetConfig
 from lumiere_core.nets.unet import UNet
 from lumiere_core.training import loop
 from lumiere_core.training.backbone import load_backbone
 from lumiere_core.training.defaults import STAGES
+from lumiere_core.training.given import Files, options_for
 from lumiere_core.training.latent_pictures import encode_pictures
 from lumiere_core.training.layers import start_layers
 from lumiere_core.training.loop import train
-from lumiere_core.training.options import CACHED, FIELDS, SOURCES, TrainOptions, add_options, flag, given_options, table
+from lumiere_core.training.option_page import add_options, given_options, table
+from lumiere_core.training.options import CACHED, FIELDS, SOURCES, TrainOptions, flag
 from lumiere_core.training.parts import DeltasPart, ImagePart, UpscalerPart
 from lumiere_core.training.photographs import Photographs
 from lumiere_core.training.pictures import load_pictures
 from lumiere_core.training.run import Run
 from lumiere_core.training.sources.crops import WorldCrops
 from lumiere_core.training.sources.pictures import EncodedPictures, Pictures
-from lumiere_core.training.stages import Files, cached_clips_run, lora_clips_run, options_for
+from lumiere_core.training.stages import cached_clips_run, lora_clips_run
 
 # Another value of each option, and what goes with it. Where it acts: on batches, on the gradient of a batch, on the
 # loop, on where and how the network runs, on what there is of weights, or on the file that is written.
@@ -97,7 +99,13 @@ OWN = {"cached-clips": {"num_frames": 0}, "styled-stills": {"style": "neon"}, "e
 class Encoders:
     """A VAE that halves, and text states that tell texts apart."""
 
-    backbone = {"multiple": 4, "unet": {}, "ratio": 2}
+    backbone = {
+        "sha256": {"sd.safetensors": "abc"},
+        "ratio": 2,
+        "multiple": 4,
+        "unet": UNetConfig(in_channels=4, out_channels=4, context_dim=32).to_dict(),
+        "schedule": {"kind": "scaled_linear", "prediction": "eps"},
+    }
 
     def encode(self, frames):
         x = frames.float().permute(3, 0, 1, 2)[:, :, ::2, ::2] / 127.5 - 1

@@ -7,10 +7,10 @@ from PIL import Image
 
 from lumiere_core.diffusion.models import Models
 from lumiere_core.nets.config import SSRConfig
+from lumiere_core.training.given import Files
 from lumiere_core.training.options import TrainOptions
 from lumiere_core.training.photographs import Photographs
 from lumiere_core.training.sources.crops import WorldCrops
-from lumiere_core.training.stages import Files
 
 
 @pytest.fixture
@@ -79,3 +79,19 @@ def test_what_is_missing_is_named(tmp_path, tiny):
     assert Files(images=str(tmp_path)).source("ssr") == "crops"
     with pytest.raises(ValueError, match="--images is of no use for `train image`"):
         Files(images=str(tmp_path)).source("image")
+
+
+def test_every_kind_of_picture_is_taken_and_others_are_named(tmp_path, caplog):
+    """16 bits of grey keep their values, transparency lies over white, and what is no picture is said."""
+    Image.fromarray(np.full((40, 40), 1 << 15, np.uint16)).save(tmp_path / "deep.tif")
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "clear.gif")
+    Image.new("RGB", (40, 40), (9, 9, 9)).save(tmp_path / "old.bmp")
+    (tmp_path / "notes.md").write_text("no picture")
+    photographs = Photographs(tmp_path)
+    assert [file.name for file in photographs.files] == ["clear.gif", "deep.tif", "old.bmp"]
+    assert "not read as pictures" in caplog.text and "notes.md" in caplog.text
+    levels = sorted({round(float(clip(photographs, seed).mean()), 1) for seed in range(16)})
+    assert levels == [-0.9, 0.0, 1.0]
+    (tmp_path / "half.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    with pytest.raises(ValueError, match="half.png is not a picture that can be read"):
+        Photographs(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lumiere_core.commands.cli import main
-from lumiere_core.nets.checkpoint import WEIGHTS, load_file, load_parts, save_file
+from lumiere_core.nets.checkpoint import WEIGHTS, average_files, load_file, load_parts, save_file
 from lumiere_core.training import recipes
 from lumiere_core.training.recipes import Kitchen, load_recipe
 
@@ -118,6 +118,20 @@ def test_the_verb_trains_a_recipe(small, tmp_path, capsys):
         ({"options": {"change_weight": 1.0}}, "--change-weight does nothing"),
         ({"image": "later"}, "stage image of .* needs later before it"),
         ({"wings": 2}, "is no recipe"),
+        ({"name": "../../precious"}, "a stage is called '../../precious'"),
+        ({"name": "con"}, "a stage is called 'con'"),
+        ({"name": "text"}, "two stages text"),
+        ({"export": "../../precious.safetensors"}, "export of image is '../../precious.safetensors'"),
+        ({"export": "/etc/x.safetensors"}, "export of image"),
+        ({"text": []}, "text of a stage is"),
+        ({"options": []}, "options of a stage is"),
+        ({"options": {"wings": 2}}, "there is no option 'wings'"),
+        ({"options": {"steps": "many"}}, "steps is 'many'"),
+        ({"stage": "sing"}, "there is no `train sing`"),
+        ({"source": "songs"}, "there is no `train image` on 'songs'"),
+        ({"model": "huge"}, "is of the model 'huge', which is not there"),
+        ({"average": {"text": float("nan"), "one": 1}}, "average of image is"),
+        ({"average": {"text": 1.0}}, "average of image is"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(small, change, message):
@@ -147,3 +161,36 @@ def test_files_are_averaged_by_the_verb(weights, tmp_path, capsys):
     ):
         assert main(["average", *arguments, "--output", str(output)]) == 1
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tiny": []}, "tiny is no architecture"),
+        ({"tiny": {"wings": {}}}, "tiny is no architecture"),
+        ({"tiny": {"unet": []}}, '"unet" of tiny'),
+        ({"tiny": {"schedule": {"wings": 2}}}, "does not know"),
+        ({"tiny": {"size": [10**9, 64]}}, '"size" of tiny'),
+    ],
+)
+def test_an_architecture_that_cannot_be_is_refused(small, tmp_path, capsys, change, message):
+    values = json.loads(small.read_text())
+    values["models"] = change
+    small.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message):
+        load_recipe(str(small))
+    small.write_text(json.dumps(change["tiny"]))
+    assert main(["train", "text", "--config", str(small), "--output", str(tmp_path / "run")]) == 1
+    assert message.replace("tiny", "tiny.json") in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_average_never_writes_what_is_not_finite_or_over_an_input(weights, tmp_path, capsys):
+    file = tmp_path / "a.safetensors"
+    file.write_bytes((weights / "temporal.safetensors").read_bytes())
+    words = ["average", str(file), str(weights / "temporal.safetensors"), "--shares", "0.5", "0.5", "--output"]
+    assert main([*words, str(file)]) == 1 and "is read, so it cannot be what is written" in capsys.readouterr().err
+    assert file.read_bytes() == (weights / "temporal.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="the shares nan, nan"):
+        average_files([file, file], [float("nan")] * 2, tmp_path / "mean.safetensors")
+    assert main(["double", "--weights", str(weights), "--output", str(weights)]) == 1
+    assert "is read, so it cannot be what is written" in capsys.readouterr().err

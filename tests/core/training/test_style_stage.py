@@ -7,8 +7,9 @@ from PIL import Image
 from lumiere_core.nets.checkpoint import load_file, load_parts
 from lumiere_core.nets.lora import apply
 from lumiere_core.training import previews
+from lumiere_core.training.given import Files, options_for
 from lumiere_core.training.loop import train
-from lumiere_core.training.stages import Files, build, options_for
+from lumiere_core.training.stages import build
 
 OPTIONS = {
     "steps": 3,
