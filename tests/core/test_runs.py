@@ -196,7 +196,7 @@ def test_a_clip_that_was_cut_short_is_made_again(host, files, tmp_path):
     clip = sorted((tmp_path / "clips").glob("*.mp4"))[0]
     whole = clip.read_bytes()
     clip.write_bytes(whole[:-9])
-    assert run(*options) == 0 and len(host.jobs) == 4 and clip.stat().st_size == len(whole)
+    assert run(*options) == 0 and len(host.jobs) == 4 and len(read_video(clip)[0]) == 12
 
 
 def test_one_process_makes_clips_in_a_folder(host, files, tmp_path, capsys):
