@@ -165,6 +165,15 @@ class LumiereSuperResolution(io.ComfyNode):
                     tooltip="With the same noise in all frames, what stands still comes out nearly still. New noise in each frame lets "
                     "fine texture change from frame to frame.",
                 ),
+                io.Int.Input(
+                    "back_projection",
+                    default=upscaler.OF_MODEL,
+                    min=upscaler.OF_MODEL,
+                    max=100,
+                    optional=True,
+                    tooltip="Times that what the result, made small again, lacks of the small clip is enlarged and added to it. -1: as "
+                    "the MODEL's file says. 0: none, for clips with artefacts that must not come back.",
+                ),
             ],
             outputs=[io.Image.Output()],
         )
@@ -187,6 +196,7 @@ class LumiereSuperResolution(io.ComfyNode):
         noise_augmentation: float,
         vae=None,
         noise: str = NOISES[0],
+        back_projection: int = upscaler.OF_MODEL,
     ) -> io.NodeOutput:
         scale = upscaler.scale_of(model, vae)
         for name, prompt in (("positive", positive), ("negative", negative)):
@@ -219,8 +229,11 @@ class LumiereSuperResolution(io.ComfyNode):
             seed=seed,
         )
         if vae is None:
-            return io.NodeOutput(samples.float().add_(1).div_(2).clamp_(0, 1).movedim(1, -1))
-        return io.NodeOutput(upscaler.decode(vae, samples, context_length))
+            large = samples.float().add_(1).div_(2).clamp_(0, 1)
+        else:
+            large = upscaler.decode(vae, samples, context_length).movedim(-1, 1)
+        iterations = upscaler.back_projection_of(model, back_projection)
+        return io.NodeOutput(upscaler.kept_to(large, low, iterations).movedim(1, -1))
 
 
 def pixels(image: Tensor) -> Tensor:

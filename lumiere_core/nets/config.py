@@ -41,12 +41,13 @@ LIMITS = {
     "scale": (2, 64),
     "level_channels": (2, 1 << 14),
     "max_noise": (0, 100),
+    "back_projection": (0, 100),
     "heads": (1, 256),
     "table_frames": (1, 4096),
 }
 LEVELS = 12
 # Left out of what is written while they are at their defaults, as in files and caches of earlier versions.
-LATER = {"num_classes": 0, "text_only_levels": ()}
+LATER = {"num_classes": 0, "text_only_levels": (), "back_projection": 0}
 
 
 class _Config:
@@ -331,3 +332,4 @@ class SSRConfig(_Config):
     scale: int = 4  # large over small size
     max_noise: float = 0.3  # largest noise on the small clip, as std of values in [-1, 1]
     level_channels: int = 128  # width of the augmentation level's embedding, after the pooled text
+    back_projection: int = 0  # iterations that keep the result to the small clip, where nothing else is asked for

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..clips.h264 import SMALLEST, encode_video
 
 CLEAN = 0.6  # share of clips that are only averaged, as the world draws small clips
+BLURRED = 0.5  # share of the degraded clips that are blurred before they are made small
 MAX_BLUR = 3.0  # std of the Gaussian in pixels of the large clip
 MOVED = 0.25  # share of the degraded clips that are blurred along a line, as by motion while a shutter is open
 LONGEST = 15  # pixels of the large clip that such a line is long at most
@@ -33,7 +34,7 @@ def degrade(frames: Tensor, scale: int, generator: torch.Generator) -> Tensor:
     Returns:
         (t, c, h, w) in [-1, 1].
     """
-    chance = torch.rand(9, generator=generator).tolist()
+    chance = torch.rand(10, generator=generator).tolist()
     noise = torch.randn(
         frames.shape[0], frames.shape[1], frames.shape[2] // scale, frames.shape[3] // scale, generator=generator
     )
@@ -46,14 +47,15 @@ def degrade(frames: Tensor, scale: int, generator: torch.Generator) -> Tensor:
         frames = kornia.filters.motion_blur(
             frames, length, angle=360 * chance[8], direction=0.0, border_type="replicate", mode="bilinear"
         )
-    sigma = 0.3 + chance[1] * (MAX_BLUR - 0.3)
-    size = 2 * round(2.5 * sigma) + 1
-    low = kornia.filters.gaussian_blur2d(frames, (size, size), (sigma, sigma))
+    if chance[9] < BLURRED:
+        sigma = 0.3 + chance[1] * (MAX_BLUR - 0.3)
+        size = 2 * round(2.5 * sigma) + 1
+        frames = kornia.filters.gaussian_blur2d(frames, (size, size), (sigma, sigma))
     if chance[2] < 1 / 3:
-        low = F.avg_pool2d(low, scale)
+        low = F.avg_pool2d(frames, scale)
     else:
         mode = "bilinear" if chance[2] < 2 / 3 else "bicubic"
-        low = F.interpolate(low, scale_factor=1 / scale, mode=mode, antialias=True)
+        low = F.interpolate(frames, scale_factor=1 / scale, mode=mode, antialias=True)
     low = (low + noise.to(low) * (chance[3] * MAX_NOISE)).clamp(-1, 1)
     if chance[4] < COMPRESSED * VIDEO and min(low.shape[-2:]) >= SMALLEST:
         return encode_video(low, CRF[0] + chance[5] * (CRF[1] - CRF[0]))

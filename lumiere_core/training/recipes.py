@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..dataset.public import CREDITS, gather
 from ..files import RESERVED, check_target, copy
 from ..nets.checkpoint import WEIGHTS, average_files
 from ..text_files import read_json
@@ -205,7 +206,8 @@ class Kitchen:
         minutes = {} if self.deadline is None else {"minutes": max(0.0, (self.deadline - time.monotonic()) / 60)}
         options = options_for(stage.stage, stage.source, stage.options | self.given | minutes)
         start = self.start or self._input(stage.start, alone)
-        files = Files(self._input(stage.text, alone), self._input(stage.image, alone), start)
+        photographs = self._photographs() if options.photographs else None
+        files = Files(self._input(stage.text, alone), self._input(stage.image, alone), start, images=photographs)
         run = build(stage.stage, files, options, self.recipe.models[stage.model])
         if run.part.name != stage.trains or run.source.name != stage.source:
             raise ValueError(
@@ -217,6 +219,16 @@ class Kitchen:
         folder = self.output / stage.name
         logger.info(f"{stage.name}: {stage.trains} from {stage.source}, into {folder}")
         return train(run, folder, resume=(folder / FILE).is_file()) >= options.steps
+
+    def _photographs(self) -> str:
+        """Return the folder of photographs of this run, which are fetched when they are first needed."""
+        folder = self.output / "photographs"
+        if first() and not (folder / CREDITS).is_file():
+            logger.info(f"fetching photographs into {folder}")
+            folder.mkdir(parents=True, exist_ok=True)
+            gather("photographs", folder)
+        wait()
+        return str(folder)
 
     def _average(self, stage: Stage) -> bool:
         files = {self._input(name, alone=False): share for name, share in stage.average.items()}

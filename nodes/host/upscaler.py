@@ -9,9 +9,11 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...lumiere_core.diffusion.back_projection import back_project
 from .ssr_model import LumiereSSRModel
 
 SD_FACTOR = 4  # of the SD x4 upscaler, and of its VAE
+OF_MODEL = -1  # iterations of back-projection: as the MODEL's file says
 
 
 def scale_of(model: comfy.model_patcher.ModelPatcher, vae: object) -> int:
@@ -43,6 +45,20 @@ def latent_shape(model: comfy.model_patcher.ModelPatcher, low: torch.Size, scale
     if isinstance(model.model, comfy.model_base.SD_X4Upscaler):
         size = [side // SD_FACTOR for side in size]
     return (low[0], model.get_model_object("latent_format").latent_channels, *size)
+
+
+def back_projection_of(model: comfy.model_patcher.ModelPatcher, asked: int) -> int:
+    """Return how many iterations of back-projection are made where so many are asked for; none for a MODEL of the host's."""
+    if asked != OF_MODEL:
+        return asked
+    return model.model.ssr.back_projection if isinstance(model.model, LumiereSSRModel) else 0
+
+
+def kept_to(large: Tensor, low: Tensor, iterations: int) -> Tensor:
+    """Return large frames (n, 3, H, W) in [0, 1] after back-projection of small ones (n, 3, h, w) in [-1, 1]."""
+    if not iterations:
+        return large
+    return back_project(large, (low + 1) / 2, iterations).clamp_(0, 1)
 
 
 def decode(vae: object, samples: Tensor, frames: int) -> Tensor:

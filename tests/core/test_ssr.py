@@ -1,7 +1,10 @@
 """The super-resolution stage: what it sees, where it starts, which files it takes, and clips made by windows."""
 
+import dataclasses
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lumiere_core.clips.video import from_uint8, to_uint8
 from lumiere_core.diffusion.models import Models, load_upscaler
@@ -62,6 +65,20 @@ def test_one_window_over_all_is_no_window(stage):
     assert windows == [tuple(range(6))] * 2
     cut = upscale(models, frames, UpscaleRequest(steps=2, context_length=4))
     assert not torch.equal(whole, cut)
+
+
+def test_back_projection_is_the_weights_unless_it_is_asked_for(stage):
+    models, frames = stage(), clip()
+    plain = upscale(models, frames, UpscaleRequest(steps=1))
+    models.ssr = dataclasses.replace(CONFIG, back_projection=4)
+    kept = upscale(models, frames, UpscaleRequest(steps=1))
+    assert torch.equal(upscale(models, frames, UpscaleRequest(steps=1, back_projection=0)), plain)
+    assert torch.equal(upscale(models, frames, UpscaleRequest(steps=1, back_projection=4)), kept)
+    small = from_uint8(frames)
+    off = [(F.avg_pool3d(from_uint8(made), (1, 4, 4)) - small).abs().mean() for made in (plain, kept)]
+    assert off[1] < 0.7 * off[0]
+    with pytest.raises(ValueError, match="back_projection is -1"):
+        UpscaleRequest(back_projection=-1)
 
 
 def test_noise_levels_and_the_small_clip_reach_the_network(stage, tiny):

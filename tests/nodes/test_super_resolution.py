@@ -73,6 +73,18 @@ def test_equal_to_core(host, enlarge, cfg, noise_augmentation):
     assert ours.abs().max() <= 2 and (ours != 0).float().mean() < 0.05
 
 
+def test_back_projection_is_the_file_s_unless_it_is_asked_for(host, studio, tiny_ssr, enlarge):
+    core = host.module("lumiere_core.diffusion.back_projection")
+    image, (kept, _, _) = clip(5), studio.load("tiny-kept.safetensors", **tiny_ssr(back_projection=3))
+    plain = enlarge(image)
+    assert torch.equal(enlarge(image, back_projection=0), plain)
+    wanted = core.back_project(plain.movedim(-1, 1), image.movedim(-1, 1), 3).clamp(0, 1).movedim(1, -1)
+    for made in (enlarge(image, back_projection=3), enlarge(image, kept)):
+        assert torch.allclose(made, wanted, atol=1e-5)
+    assert not torch.allclose(plain, wanted, atol=1e-2)
+    assert torch.equal(enlarge(image, kept, back_projection=0), plain)
+
+
 def test_frames_of_a_longer_clip_begin_with_the_same_noise(enlarge):
     """No window, no temporal layers (one frame each): the noise alone decides."""
     image = clip(1).expand(5, -1, -1, -1)

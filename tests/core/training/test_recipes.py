@@ -1,6 +1,7 @@
 """Recipes as data: what is shipped, its stages one after the other, and averages."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -94,6 +95,32 @@ def test_one_stage_alone_from_weights_with_other_options(small, weights, tmp_pat
         (output / name / f"{name}.safetensors").write_bytes((weights / f"{name}.safetensors").read_bytes())
     with pytest.raises(ValueError, match="no stage 'three'; it has text, image, one, two, layers"):
         Kitchen(recipe, output).run("three")
+
+
+def test_photographs_are_fetched_once_into_the_run(small, tmp_path, monkeypatch):
+    values = json.loads(small.read_text())
+    line = {"stage": "ssr", "model": "tiny", "source": "crops", "trains": "super-resolution"}
+    values["stages"] = [
+        {**line, "name": name, "options": {"num_frames": 1, "photographs": share}}
+        for name, share in (("plain", 0.0), ("first", 0.5), ("second", 0.5))
+    ]
+    small.write_text(json.dumps(values))
+    fetched, given = [], []
+
+    def gather(name, folder):
+        fetched.append((name, folder))
+        (folder / recipes.CREDITS).write_text("of nobody")
+
+    def build(stage, files, options, config):
+        given.append(files.images)
+        return SimpleNamespace(part=SimpleNamespace(name=line["trains"]), source=SimpleNamespace(name="crops"))
+
+    monkeypatch.setattr(recipes, "gather", gather)
+    monkeypatch.setattr(recipes, "build", build)
+    monkeypatch.setattr(recipes, "train", lambda run, folder, resume: 10**9)
+    assert Kitchen(load_recipe(str(small)), tmp_path / "run").run()
+    folder = tmp_path / "run" / "photographs"
+    assert fetched == [("photographs", folder)] and given == [None, str(folder), str(folder)]
 
 
 def test_the_verb_trains_a_recipe(small, tmp_path, capsys):
