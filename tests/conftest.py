@@ -149,12 +149,12 @@ def write_tiny():
     return write
 
 
-def as_ssr(state, metadata, scale=4):
+def as_ssr(state, metadata, **ssr):
     """Change what `write_tiny` writes into a super-resolution stage; use with `TINY_SSR`."""
     import json
 
     config = json.loads(metadata["lumiere.config"])
-    config["ssr"] = {"scale": scale, "max_noise": 0.3, "level_channels": 32}
+    config["ssr"] = {"scale": 4, "max_noise": 0.3, "level_channels": 32, **ssr}
     config["schedule"]["prediction"] = "x0"
     config["temporal"]["shared_noise"] = 0.0  # that of this stage is an option of its node
     del config["size"]
@@ -166,10 +166,10 @@ TINY_SSR = {"in_channels": 6, "adm_in_channels": 64, "patch_size": 4, "disable_s
 
 @pytest.fixture(scope="session")
 def tiny_ssr():
-    """Options of `write_tiny` and `Studio.load` for a very small super-resolution stage; call with its scale."""
+    """Options of `write_tiny` and `Studio.load` for a very small super-resolution stage; call with changes of its SSRConfig."""
 
-    def options(scale=4):
-        return {"change": lambda *args: as_ssr(*args, scale=scale), **TINY_SSR}
+    def options(**ssr):
+        return {"change": lambda *args: as_ssr(*args, **ssr), **TINY_SSR}
 
     return options
 

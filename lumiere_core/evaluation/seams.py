@@ -54,10 +54,7 @@ class Seams:
 
     tolerances = {"seams": 0.02, "truth": 0.1}  # of a case run again; ratios, and dB
     title = "Super-resolution in windows: seams in time, and distance from the true large clips"
-    notes = (
-        "The rhythms of 11 of the 32 scenes have changed since these lines were made; run `--all` to make them anew. "
-        "The clips are of the tuning split."
-    )
+    notes = "The clips are of the tuning split."
 
     def __init__(self, options: argparse.Namespace) -> None:
         weights = BUNDLED if options.weights == "lumiere-mini" else options.weights
