@@ -43,7 +43,7 @@ class TemporalState:
         level: that is being computed; 0 is the finest.
         calls: how many temporal parts ran.
         closed: the last frame is followed by the first.
-        ends: (b,) how much of their first and last frame the clips have repeated beyond them; None = all of it.
+        ends: (b, 2) how much of their first and of their last frame the clips have repeated beyond them; None = all.
         strength: how much they count; None = as trained.
     """
 
@@ -272,9 +272,10 @@ class TemporalLayers(nn.Module):
                 places = self.places(torch.arange(num_frames), num_frames).expand(len(timesteps) // num_frames, -1)
             place = position_embedding(places.flatten().to(timesteps.device), channels).to(dtype)
             frame_vector = self.condition(embedding, context, y, place)
-        ends = None
-        if self.config.ends_until:
-            ends = timesteps[::num_frames] <= self.config.ends_until
+        ends, config = None, self.config
+        if config.ends_until or not config.repeat_last:
+            near = timesteps[::num_frames] <= (config.ends_until or math.inf)
+            ends = torch.stack([near, near & config.repeat_last], dim=1)
         return TemporalState(num_frames, self.strides, frame_vector, closed=closed, ends=ends)
 
     def block(self, name: str) -> TemporalBlock | None:

@@ -41,7 +41,7 @@ class TemporalConv(nn.Module):
 
         Args:
             closed: the last frame is before the first.
-            ends: (b,) share of the first and last frame that is repeated beyond the clips; None = all of it.
+            ends: (b, 2) shares of the first and of the last frame that are repeated beyond the clips; None = all of them.
         """
         c, h, w = x.shape[1:]
         if x.is_cuda:
@@ -126,13 +126,13 @@ def _shifted(x: Tensor, frames: int, repeat_ends: bool, ends: Tensor | None = No
 
 
 def _with_ends(x: Tensor, before: int, after: int, ends: Tensor | None = None) -> Tensor:
-    """Return b t … with the first frame so many times before it, and the last so many times after; `ends` (b,) of them."""
+    """Return b t … with the first frame so many times before it, and the last so many times after; `ends` (b, 2) of them."""
     if not before + after:
         return x
     first, last = x[:, :1], x[:, -1:]
     if ends is not None:
-        share = ends.to(x).reshape(-1, *[1] * (x.ndim - 1))
-        first, last = first * share, last * share
+        shares = ends.to(x).reshape(-1, 2, *[1] * (x.ndim - 2))
+        first, last = first * shares[:, :1], last * shares[:, 1:]
     return torch.cat([*[first] * before, x, *[last] * after], dim=1)
 
 
