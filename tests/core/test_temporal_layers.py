@@ -213,8 +213,10 @@ def test_ends_are_repeated_up_to_a_timestep_in_each_clip(tiny):
     assert (made[0] - made[1]).flatten(1).abs().amax(1).min() > 1e-3
     wanted = torch.stack([made[0][0], made[1][1], made[0][2]])
     assert torch.allclose(some(*inputs), wanted, atol=1e-5)
+    first = build(repeat_ends=True, repeat_last=False)(*inputs)
+    assert all((first - other).abs().max() > 1e-3 for other in made)
     assert "ends_until" not in zeros.temporal.config.to_dict()
-    with pytest.raises(ValueError, match="ends_until is 500, but ends are not repeated"):
+    with pytest.raises(ValueError, match="ends_until is 500, .* but ends are not repeated"):
         build(ends_until=500)
 
 
