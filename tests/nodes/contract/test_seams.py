@@ -312,6 +312,29 @@ def test_gligen_patch(host):
 
     assert "middle_patch" in inspect.getsource(comfy.samplers.get_area_and_mult)
     assert "repeat(batch, 1, 1)" in inspect.getsource(comfy.gligen.Gligen.set_position)
+    # `boxes` gives it lists for each frame, one frame at a time, and joins what it makes of them.
+    source = inspect.getsource(comfy.gligen.Gligen.set_position)
+    assert set(re.findall(r"self\.(\w+)", source)) == {"max_objs", "key_dim", "_set_position"}
+    assert list(inspect.signature(comfy.gligen.Gligen._set_position).parameters)[1:] == [
+        "boxes",
+        "masks",
+        "positive_embeddings",
+    ]
+
+
+def test_areas_in_time(host):
+    """(t, h, w, first frame, top, left) of the whole clip, before windows are cut; a window's are of its own frames."""
+    import comfy.samplers
+
+    conds = [{"area": ("percentage", 0.5, 1.0, 1.0, 0.25, 0.0, 0.0)}]
+    comfy.samplers.resolve_areas_and_cond_masks_multidim(conds, (8, 4, 4), "cpu")
+    assert tuple(conds[0]["area"]) == (4, 4, 4, 2, 0, 0)
+
+
+def test_sound_on_the_model(host):
+    from comfy_extras.nodes_wan import WanInfiniteTalkToVideo
+
+    assert 'model_options["transformer_options"]["audio_embeds"]' in inspect.getsource(WanInfiniteTalkToVideo.execute)
 
 
 def test_layer_options(backbones):
