@@ -73,7 +73,10 @@ def lines_of(text: str) -> list[str]:
 
 
 def shown(value: str | Path) -> str:
-    """Return a path or text as UTF-8 can write it: bytes of a file name that are no characters are spelt out."""
+    """Return a path or text as UTF-8 can write it: bytes of a file name that are no characters are spelt out.
+
+    What a command line in the C locale gave as bytes is text again.
+    """
     try:
         return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # other halves of characters

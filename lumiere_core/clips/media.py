@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ..files import atomic
+from ..text_files import shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +41,7 @@ def write_mp4(
     check_mp4(height, width, fps)
     options = {"movflags": "use_metadata_tags"}  # keeps fields that mp4 has no atom for
     with atomic(path) as partial, av.open(str(partial), mode="w", format="mp4", options=options) as container:
-        container.metadata.update(metadata or {})
+        container.metadata.update({key: shown(text) for key, text in (metadata or {}).items()})
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": str(crf)}

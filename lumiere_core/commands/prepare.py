@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..host_process import run_verb
+from ..text_files import shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace, encoders: Any) -> int:
         encoders,
         Settings(options.fps, options.frames, size, conditions=options.conditions),
         masks=draw_inside,
-        caption=options.caption,
+        caption=options.caption and shown(options.caption),
         shards=options.shards,
     )
     sys.stdout.write("\n".join(summary.lines()) + "\n")

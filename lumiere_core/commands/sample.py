@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..text_files import shown
+
 if TYPE_CHECKING:
     from ..diffusion.generate import Request
     from ..diffusion.models import Models
@@ -56,6 +58,7 @@ def main(options: argparse.Namespace) -> int:
     from ..provenance.credentials import sign_if_wanted, wanted
 
     prompts, paths = _jobs(options)
+    negative = shown(options.negative)
     for path in paths:  # before the work, not after
         check_target(path)
         if options.sheet:
@@ -79,7 +82,7 @@ def main(options: argparse.Namespace) -> int:
     requests = [
         Request(
             prompt,
-            options.negative,
+            negative,
             seed=options.seed,
             num_frames=options.frames,
             height=height,
@@ -92,7 +95,7 @@ def main(options: argparse.Namespace) -> int:
         )
         for prompt in prompts
     ]
-    warn_of_cut_prompts([*prompts, options.negative], models)
+    warn_of_cut_prompts([*prompts, negative], models)
     warn_outside_training(requests[0], models, parts)
     for request, path in zip(requests, paths, strict=True):
         started = time.monotonic()
@@ -142,7 +145,7 @@ def _jobs(options: argparse.Namespace) -> tuple[list[str], list[Path]]:
     if options.prompt is not None:
         if options.output.suffix != ".mp4":
             raise ValueError(f"--output is {options.output}; with --prompt it must end in .mp4.")
-        return [options.prompt], [options.output]
+        return [shown(options.prompt)], [options.output]
     from ..text_files import lines_of, read_text
 
     if not options.prompts.is_file():

@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+from ..text_files import shown
+
 SHEET_COLUMNS = 8  # frames of one scene, a row each
 MOST_FRAMES, MOST_SIZE = 4096, 4096
 
@@ -33,6 +35,7 @@ def main(options: argparse.Namespace) -> int:
     if options.output is None and options.sheet is None:
         raise ValueError("got neither --output nor --sheet; name a file to draw to, or both")
     width, height = parse_size(options.size)
+    options.caption = None if options.caption is None else shown(options.caption)
     if options.frames > MOST_FRAMES or options.count > MOST_FRAMES or max(width, height) > MOST_SIZE:
         raise ValueError(
             f"got {options.frames} frames, {options.count} scenes and {width}x{height} pixels; at most {MOST_FRAMES} "

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..text_files import shown
 from .prompts import add_run_arguments, run_options
 
 
@@ -32,7 +33,7 @@ def main(options: argparse.Namespace) -> int:
     for workflow in options.workflows:
         load_graph(workflow)
     jobs = jobs_of(read_prompts(options.prompts or PROMPTS), options.seed)
-    labels = options.labels or [workflow.stem for workflow in options.workflows]
+    labels = [shown(label) for label in options.labels or [workflow.stem for workflow in options.workflows]]
     folders = [options.output / name for name in "ab"]
     every = [
         run_workflow(workflow, jobs, folder, **run_options(options))

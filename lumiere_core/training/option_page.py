@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..text_files import shown
 from .options import EVERY, FIELDS, SOURCES, flag, kind_of
 
 
@@ -32,7 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options that a command line gave."""
-    return {k: v for k in FIELDS if (v := getattr(arguments, k, None)) is not None}
+    given = {k: v for k in FIELDS if (v := getattr(arguments, k, None)) is not None}
+    return {k: shown(v) if isinstance(v, str) else v for k, v in given.items()}  # no option is a path
 
 
 def page() -> str:

@@ -50,5 +50,9 @@ def test_the_command_reads_files_and_names_what_is_none(clip, tmp_path, capsys):
     assert len(lines) == 3 and "a.mp4 at crf 28: psnr" in lines[1] and "of 2" in lines[2]
     assert code in (0, 1)
     (tmp_path / "b.mp4").write_bytes(b"no video")
-    assert cli.main(["evaluate", "enlarging", str(tmp_path / "b.mp4")]) == 1
-    assert "b.mp4 is no video" in capsys.readouterr().err
+    write_mp4(tmp_path / "small.mp4", frames[:, :4, :4])
+    clips = [str(tmp_path / name) for name in ("b.mp4", "small.mp4", "a.mp4")]  # one bad clip is not the end
+    assert cli.main(["evaluate", "enlarging", *clips, "--frames", "2", "--side", "64", "--steps", "1"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "b.mp4 is left out: b.mp4 is no video" in lines[0] and "small.mp4 is left out: the clip has 4x4" in lines[1]
+    assert "a.mp4 at crf 28" in lines[3]

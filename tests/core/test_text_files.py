@@ -3,6 +3,7 @@
 import argparse
 import codecs
 import json
+import os
 
 import pytest
 
@@ -110,8 +111,9 @@ def of_config(path):
 
 @pytest.mark.parametrize("read", [of_config, load_key])
 def test_configurations_and_keys(tmp_path, read):
-    path = in_utf16(tmp_path / "a.json", '{"unet": {}}')
-    assert read(path) == {"unet": {}}
+    text = '{"unet": {}}' if read is of_config else '{"labels": ["a", "b"], "pairs": {}, "files": {}}'
+    path = in_utf16(tmp_path / "a.json", text)
+    assert read(path) == json.loads(text)
     with pytest.raises(ValueError, match="a.json line 2 is not UTF-8 text"):
         read(in_cp1252(path))
     path.write_text('{"unet":\n oops}')
@@ -151,7 +153,7 @@ def test_tables_of_the_evaluations(tmp_path):
         prompts_of_classes(classes)
     video = tmp_path / "v_Archery_g01_c01.avi"
     assert reference([video], in_utf16(tmp_path / "list.txt", "Archery/v_Archery_g01_c01.avi 1\r\n")) == [video]
-    row = ["r", "p", "1"] + ["x"] * (len(COLUMNS) - 3)
+    row = ["r", "1", "p", "1"] + ["x"] * (len(COLUMNS) - 4)
     answers = in_utf16(tmp_path / "answers.csv", f"{','.join(COLUMNS)}\r\n{','.join(row)}\r\n")
     assert len(read_answers([answers])) == 1
     with pytest.raises(ValueError, match="answers.csv line 2 is not UTF-8 text"):
@@ -159,3 +161,23 @@ def test_tables_of_the_evaluations(tmp_path):
     answers.write_text(f"{','.join(COLUMNS)}\n{','.join(row[:-1])},{'x' * 140_000}\n")
     with pytest.raises(ValueError, match="answers.csv line 2 is no row of answers .*field larger"):
         read_answers([answers])
+
+
+def test_words_of_a_command_line_in_the_c_locale(tmp_path, weights):
+    """They come as bytes that are no ASCII, in names of surrogates; a clip says them, and so does the page of a study."""
+    from lumiere_core.clips.media import read_video
+    from lumiere_core.commands.cli import main
+    from lumiere_core.evaluation.study.page import write_page
+
+    words = "舟 🚤".encode().decode("ascii", "surrogateescape")
+    clip = tmp_path / "a" / "clip.mp4"
+    sample = ["--weights", str(weights), "--frames", "2", "--steps", "1", "--scale", "2", "--output", str(clip)]
+    assert main(["sample", "--prompt", words, "--negative", words, *sample]) == 0
+    assert "prompt: 舟 🚤" in read_video(clip)[2]["comment"]
+    name = os.fsdecode("Grüße".encode())
+    for folder in ("a", "b"):
+        for stem in (name, "z"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"{stem}.mp4").write_bytes(clip.read_bytes())
+    key = write_page(tmp_path / "a", tmp_path / "b", tmp_path / "page", labels=(words, "x"), side=16)
+    assert key["labels"] == ["舟 🚤", "x"] and "Grüße" in {pair["name"] for pair in key["pairs"].values()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...text_files import read_json, read_text
+from ...text_files import read_json, read_text, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -107,7 +107,7 @@ def analyse(rows: list[dict[str, str]], key: dict, tolerated: int = 0) -> Result
         kind = key["pairs"][row["pair"]]["kind"]
         asked = kind == "noise" or (kind == "still" and row["question"] == "2")
         failed[row["rater"]] += asked and key["files"][row["chosen"]] == "wrong"
-    result = Result(tuple(key["labels"]))
+    result = Result(tuple(map(shown, key["labels"])))
     result.excluded = {rater: count for rater, count in failed.items() if count > tolerated}
     result.raters = set(failed) - set(result.excluded)
     for row in rows:
@@ -115,7 +115,7 @@ def analyse(rows: list[dict[str, str]], key: dict, tolerated: int = 0) -> Result
         if row["rater"] in result.raters and pair["kind"] == "compared":
             index = "ab".index(key["files"][row["chosen"]])
             result.wins[row["question"]][index] += 1
-            result.prompts[pair["prompt"]][row["question"]][index] += 1
+            result.prompts[shown(pair["prompt"])][row["question"]][index] += 1
     if not result.wins:
         raise ValueError("no answers are left to count: every rater failed a check, or the files are empty.")
     return result

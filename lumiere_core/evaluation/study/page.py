@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...files import atomic, check_target, write_text
+from ...text_files import shown
 from ..video_set import frames_of, sources_in
 
 SIDE = 512  # pixels; the paper's
@@ -66,13 +67,14 @@ def write_page(
             "`evaluate prompts` from the same prompts."
         )
     writer = _Writer(output, side, container)
-    shown, key = [], {"labels": list(labels), "pairs": {}, "files": {}}
-    for number, name in enumerate(names):
-        prompt = found[0][name].caption.strip() or found[1][name].caption.strip() or name
-        clips = trimmed(*(_read(sources[name].path) for sources in found))
+    pages, key = [], {"labels": list(map(shown, labels)), "pairs": {}, "files": {}}
+    for number, stem in enumerate(names):
+        name = shown(stem)
+        prompt = found[0][stem].caption.strip() or found[1][stem].caption.strip() or name
+        clips = trimmed(*(_read(sources[stem].path) for sources in found))
         pair = hashlib.sha256(f"pair|{name}".encode()).hexdigest()[:10]
         files = [writer.write(f"{pair}|{label}", *clip) for label, clip in zip("ab", clips, strict=True)]
-        shown.append({"id": pair, "prompt": prompt, "files": files})
+        pages.append({"id": pair, "prompt": prompt, "files": files})
         key["pairs"][pair] = {"name": name, "prompt": prompt, "kind": "compared"}
         key["files"] |= {files[0]: "a", files[1]: "b"}
         if number < 2:
@@ -84,12 +86,12 @@ def write_page(
             pictures = [
                 writer.write(f"{check}|{right}", *clip) for right, clip in (("r", (frames, rate)), ("w", (wrong, rate)))
             ]
-            shown.append({"id": check, "prompt": prompt, "files": pictures, "check": True})
+            pages.append({"id": check, "prompt": prompt, "files": pictures, "check": True})
             key["pairs"][check] = {"name": name, "prompt": prompt, "kind": kind}
             key["files"] |= {pictures[0]: "right", pictures[1]: "wrong"}
         if on_pair is not None:
             on_pair(number + 1, len(names))
-    study = {"questions": QUESTIONS, "pairs": min(pairs, len(names)), "wait": wait, "shown": shown}
+    study = {"questions": QUESTIONS, "pairs": min(pairs, len(names)), "wait": wait, "shown": pages}
     data = json.dumps(study).replace("<", "\\u003c")
     write_text(output / "index.html", TEMPLATE.read_text("utf-8").replace('"STUDY"', data))
     write_text(output.with_name(f"{output.name}.key.json"), json.dumps(key, indent=1) + "\n")
