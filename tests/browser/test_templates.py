@@ -37,7 +37,8 @@ SMALL = """() => {
         }
         if (found('lora_name')) found('lora_name').value = 'tiny_style.safetensors';
         if (found('temporal')) found('temporal').value = 'tiny_motion.safetensors';
-        for (const [name, value] of [['steps', 1], ['length', 16], ['overlap', 4]]) {
+        const steps = node.comfyClass === 'LumiereTrainTemporal' ? 2 : 1; // the host's loss graph wants two losses
+        for (const [name, value] of [['steps', steps], ['length', 16], ['overlap', 4]]) {
             if (found(name)) found(name).value = value;
         }
         if (wan && found('width')) [found('width').value, found('height').value] = [64, 48];
