@@ -11,12 +11,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TWINS = sorted((ROOT / "workflows" / "api").glob("*.json"))
 TITLE = 30  # pixels of a node's title bar, above its box
 
-# Make a template end in seconds: very small weights, few steps and frames; sizes stay, or what is shown changes.
+# Make a template end in seconds: very small weights, few steps and frames, large sizes made smaller in their proportions.
 SMALL = """() => {
-    const stand_ins = {CheckpointLoaderSimple: 'TinyCheckpoint', CLIPLoader: 'TinyTextEncoder'};
-    const stand_in = node => { // for a file that is not part of the pack
-        const values = Object.fromEntries(node.widgets.map(widget => [widget.name, widget.value]));
-        const tiny = add(stand_ins[node.comfyClass], ...node.pos, values);
+    const STAND_INS = {CheckpointLoaderSimple: 'TinyCheckpoint', CLIPLoader: 'TinyTextEncoder'}; // of tests/workflows/tiny_models
+    const stand_in = node => {
+        const tiny = add(STAND_INS[node.comfyClass], ...node.pos);
+        for (const {name, value} of node.widgets) if (widget(tiny, name)) widget(tiny, name).value = value;
         tiny.size = [...node.size];
         node.outputs.forEach((output, slot) => {
             for (const id of [...(output.links ?? [])]) {
@@ -26,9 +26,9 @@ SMALL = """() => {
         });
         app.graph.remove(node);
     };
-    const wan = app.graph.nodes.some(node => node.comfyClass === 'UNETLoader'); // too large for a CPU
+    const wan = app.graph.nodes.some(node => node.comfyClass === 'UNETLoader'); // 4 n + 1 frames
     for (const node of [...app.graph.nodes]) {
-        if (node.comfyClass in stand_ins) stand_in(node);
+        if (node.comfyClass in STAND_INS) stand_in(node);
         const found = name => node.widgets?.find(widget => widget.name === name);
         const checkpoint = found('checkpoint');
         if (checkpoint) {
@@ -38,11 +38,12 @@ SMALL = """() => {
         if (found('lora_name')) found('lora_name').value = 'tiny_style.safetensors';
         if (found('temporal')) found('temporal').value = 'tiny_motion.safetensors';
         const steps = node.comfyClass === 'LumiereTrainTemporal' ? 2 : 1; // the host's loss graph wants two losses
-        for (const [name, value] of [['steps', steps], ['length', 16], ['overlap', 4]]) {
-            if (found(name)) found(name).value = value;
+        for (const [name, value] of [['steps', steps], ['length', wan ? 17 : 16], ['overlap', 4]]) {
+            if (found(name)) found(name).value = Math.min(value, found(name).value);
         }
-        if (wan && found('width')) [found('width').value, found('height').value] = [64, 48];
-        if (wan && found('length')) found('length').value = 9;
+        for (const side of ['width', 'height']) {
+            if (found(side)?.value > 256) found(side).value = Math.round(found(side).value / 64) * 16;
+        }
         if (found('seed')) found('seed').value = Math.floor(Math.random() * 1e9);
     }
 }"""
