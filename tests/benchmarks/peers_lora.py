@@ -4,7 +4,7 @@ python tests/benchmarks/peers_lora.py v2
 
 Prints as JSON: `change`, the largest change that the LoRA makes here over the largest value; `difference`, between the
 changes that it makes here and there, over the largest of them. The motion module and the image model are those of peers.py,
-the LoRA is trained for three steps on two clips. See peers.py for where AnimateDiff-Evolved comes from.
+the LoRA is trained for two steps on two clips. See peers.py for where AnimateDiff-Evolved comes from.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from peers import FRAMES, SIZE, VERSIONS, Stage
 
-STEPS, RATE, RANK = 3, 0.05, 4
+STEPS, RATE, RANK = 2, 0.05, 4
 NAME = "own.safetensors"
 
 
