@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--points", type=int, default=1, help="of the curve: clips are judged so often while a variant trains"
     )
+    parser.add_argument(
+        "--finish", type=int, default=50, help="steps after the minutes, while the rate falls to zero; 0 = none"
+    )
     parser.add_argument("--prompts", type=int, help="clips that are judged at the end; default: the recipe's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: all")
 
@@ -57,8 +60,11 @@ def main(options: argparse.Namespace) -> int:
     for point in range(1, options.points + 1):
         for name in names:
             new = way.train_until(options.minutes * point / options.points, name, recipe, cache=folder / "cache")
-            if new or point == options.points:
+            if new and point < options.points:
                 judge_variant(way, lines, name, recipe=recipe, count=count)
+    for name in names:
+        way.finish(options.finish, name, recipe, cache=folder / "cache")
+        judge_variant(way, lines, name, recipe=recipe, count=count)
     text = table(lines.read(), recipe)
     write_text(folder / "table.md", text)
     sys.stdout.write(text)

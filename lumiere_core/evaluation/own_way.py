@@ -22,6 +22,7 @@ from .runs import Job, run_workflow
 from .video_set import frames_of
 
 TURN = 15.0  # minutes by the clock at most, before the state is kept
+LONGEST = 600.0  # minutes by the clock for the steps at the end
 ENOUGH = 0.03  # share of the minutes that may be lacking
 ROOT = Path(__file__).parents[2]
 Recipe = dict[str, Any]
@@ -66,11 +67,23 @@ class OwnWay:
             new = True
         return new
 
-    def train(self, name: str, recipe: Recipe, minutes: float, cache: Path) -> dict[str, Any]:
-        """Train a variant for some minutes more, by the clock; its file lies where Apply Lumiere Temporal Layers finds it."""
+    def finish(self, steps: int, name: str, recipe: Recipe, cache: Path) -> None:
+        """Train a variant for some steps more while the rate falls to zero, once."""
+        if steps and not any(turn.get("falling") for turn in self.turns.read() if turn["variant"] == name):
+            self.train(name, recipe, LONGEST, cache, falling=steps)
+
+    def train(self, name: str, recipe: Recipe, minutes: float, cache: Path, *, falling: int = 0) -> dict[str, Any]:
+        """Train a variant for some minutes more, by the clock; its file lies where Apply Lumiere Temporal Layers finds it.
+
+        Args:
+            falling: steps at most, in which the rate falls to zero; 0 = any number, at the full rate.
+        """
         variant, run, minutes = recipe["variants"][name], self.folder / name, round(minutes, 3)
         given = {"checkpoint": self.checkpoint, "data": cache, "output": run, "minutes": minutes, "steps": 10**6}
         given |= {"sample-every": -1, "save-every": 3600} | recipe["options"] | variant.get("options", {})
+        if falling:
+            before = self.steps(name)
+            given |= {"steps": before + falling, "decay-from": before / (before + falling)}
         if "temporal" in variant:
             given["config"] = self.folder / f"{name}.json"
             write_text(given["config"], json.dumps({"temporal": variant["temporal"]}))
@@ -81,7 +94,13 @@ class OwnWay:
         self._run("train", "temporal", *flags(given), "--no-checkpointing", *resume)
         spent = (processor_seconds() - before) / 60 or minutes
         copy(run / "temporal.safetensors", self.base / "models" / "lumiere" / f"{name}.safetensors")
-        turn = {"variant": name, "clock": minutes, "minutes": round(spent, 3), "step": self.steps(name)}
+        turn = {
+            "variant": name,
+            "clock": minutes,
+            "minutes": round(spent, 3),
+            "step": self.steps(name),
+            "falling": falling,
+        }
         self.turns.append(turn, durable=True)
         return turn
 

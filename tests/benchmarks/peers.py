@@ -212,10 +212,10 @@ class Stage:
         )
         return model
 
-    def theirs(self, model, lora=None):
-        """Return the MODEL with the motion module, and perhaps a motion LoRA, by AnimateDiff-Evolved."""
+    def theirs(self, model):
+        """Return the MODEL with the motion module by AnimateDiff-Evolved."""
         (module,) = self.host.call("ADE_LoadAnimateDiffModel", model_name="mm.safetensors")
-        (group,) = self.host.call("ADE_ApplyAnimateDiffModelSimple", motion_model=module, motion_lora=lora)
+        (group,) = self.host.call("ADE_ApplyAnimateDiffModelSimple", motion_model=module)
         (model,) = self.host.call("ADE_UseEvolvedSampling", model=model, beta_schedule="autoselect", m_models=group)
         return model
 

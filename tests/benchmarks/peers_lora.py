@@ -1,10 +1,11 @@
-"""A motion LoRA that this pack's trainer made, in this pack and in AnimateDiff-Evolved on the same host.
+"""A motion LoRA as `train motion-lora` writes it, read by AnimateDiff-Evolved and by this pack.
 
 python tests/benchmarks/peers_lora.py v2
 
-Prints as JSON: `change`, the largest change that the LoRA makes here over the largest value; `difference`, between the
-changes that it makes here and there, over the largest of them. The motion module and the image model are those of peers.py,
-the LoRA is trained for two steps on two clips. See peers.py for where AnimateDiff-Evolved comes from.
+For a motion module of random weights at a fifth of the real width; the LoRA is random too, and written by the trainer's own
+part. AnimateDiff-Evolved's loader is given the file on the host, and what it would add to which weight is compared with
+what this pack adds. Prints as JSON how many weights both change, how many one alone does, and the largest difference of
+the changes over the largest change. See peers.py for where AnimateDiff-Evolved comes from.
 """
 
 from __future__ import annotations
@@ -13,88 +14,76 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
-from peers import FRAMES, SIZE, VERSIONS, Stage
+from peers import VERSIONS, Stage
 
-STEPS, RATE, RANK = 2, 0.05, 4
+WIDTH, RANK = 64, 4
 NAME = "own.safetensors"
 
 
-class Noise:
-    """Stands for an SD1.5 VAE and text encoder: what they make is noise, as the image model's weights are."""
+class Patches:
+    """Stands for AnimateDiff-Evolved's motion model: keeps what its loader adds."""
 
-    def __init__(self, unet: dict, schedule: dict) -> None:
-        self.backbone = {"unet": unet, "schedule": schedule, "prefix": "", "sha256": {"random": "0" * 64}}
-        self.backbone |= {"ratio": 8, "multiple": 64}
+    def __init__(self, middle: bool) -> None:
+        self.model = SimpleNamespace(mid_block=object() if middle else None, mm_info=SimpleNamespace(mm_version="v"))
+        self.changes: dict = {}
 
-    def encode(self, frames):
-        import torch
-
-        return torch.randn(4, len(frames), SIZE, SIZE, generator=torch.Generator().manual_seed(2))
-
-    def decode(self, latents):
-        import torch
-
-        return torch.zeros(latents.shape[1], 8 * SIZE, 8 * SIZE, 3, dtype=torch.uint8)
-
-    def embed(self, caption: str, height: int, width: int) -> dict:
-        import torch
-
-        return {"context": torch.randn(77, 768, generator=torch.Generator().manual_seed(len(caption)))}
-
-
-def train_lora(stage: Stage, plain, folder: Path, output: Path) -> None:
-    """Train a motion LoRA for the motion module of the stage by the runs of `train motion-lora`, and write its file."""
-    import torch
-
-    core = stage.host.module
-    config = core("nodes.host.inflate").unet_config_of(plain)
-    schedule = core("nodes.host.encoders").schedule_of(plain)
-    videos, cache = folder / "videos", folder / "cache"
-    videos.mkdir()
-    for number in range(2):
-        frames = torch.full((FRAMES, 8 * SIZE, 8 * SIZE, 3), 80 * number, dtype=torch.uint8)
-        core("lumiere_core.clips.media").write_mp4(videos / f"{number}.mp4", frames)
-        (videos / f"{number}.txt").write_text("a clip" * (number + 1))
-    settings = core("lumiere_core.dataset.index").Settings(frames=FRAMES, size=8 * SIZE)
-    encoders = Noise(config.to_dict(), schedule.to_dict())
-    core("lumiere_core.dataset.prepare").prepare(videos, cache, encoders, settings, progress=False)
-    unet = core("lumiere_core.nets.unet").UNet
-    with torch.device("meta"):
-        unet = unet(config)
-    unet.load_state_dict(plain.model.diffusion_model.state_dict(), assign=True)
-    layers, schedule = core("lumiere_core.training.motion_lora").layers_of(
-        stage.modules / "mm.safetensors", config, schedule
-    )
-    stages = core("lumiere_core.training.stages")
-    given = {"steps": STEPS, "learning_rate": RATE, "warmup": 0, "rank": RANK, "sample_every": -1, "stills": 0.0}
-    options = stages.options_for("motion-lora", "cached-clips-lora", given)
-    models = core("lumiere_core.diffusion.models").Models(None, unet, layers, schedule)
-    clips = core("lumiere_core.dataset.reader").open_clips(cache)
-    run = stages.lora_clips_run("motion-lora", models, clips, options)
-    with torch.inference_mode(False), torch.enable_grad():
-        core("lumiere_core.training.loop").train(run, folder / "run", progress=False)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    core("lumiere_core.files").copy(folder / "run" / "motion_lora.safetensors", output)
+    def add_patches(self, patches: dict, strength_patch: float) -> None:
+        self.changes = {key: strength_patch * value[0] for key, value in patches.items()}
 
 
 def main(version: str) -> None:
+    import torch
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         stage = Stage(folder / "base", evolved=True)
-        family, _, clip_norms = VERSIONS[version]
-        stage.module(version)
-        plain = stage.image_model(family)
-        train_lora(stage, plain, folder, folder / "base" / "models" / "animatediff_motion_lora" / NAME)
-        ours = stage.ours(plain, "clip" if clip_norms else "frame")
-        (changed,) = stage.host.call("LumiereLoadMotionLoRA", model=ours, lora_name=NAME, strength=1.0)
-        (lora,) = stage.host.call("ADE_AnimateDiffLoRALoader", name=NAME, strength=1.0)
-        before, after = stage.sample(ours), stage.sample(changed)
-        theirs = stage.sample(stage.theirs(plain, lora)) - stage.sample(stage.theirs(plain))
-        mine = after - before
+        family, options, _ = VERSIONS[version]
+        state = stage.module(version, WIDTH)
+        plain = stage.image_model(family, WIDTH)
+        core = stage.host.module
+        config = core("nodes.host.inflate").unet_config_of(plain)
+        schedule = core("nodes.host.encoders").schedule_of(plain)
+        lora = core("lumiere_core.training.motion_lora")
+        layers, schedule = lora.layers_of(stage.modules / "mm.safetensors", config, schedule)
+        unet = core("lumiere_core.nets.unet").UNet(config)
+        models = core("lumiere_core.diffusion.models").Models(None, unet, layers, schedule)
+        given = core("lumiere_core.training.given").options_for("motion-lora", "cached-clips-lora", {"rank": RANK})
+        part, random = lora.MotionLoRAPart(models, given), torch.Generator().manual_seed(0)
+        deltas = {k: torch.randn(v.shape, generator=random) for k, v in part.module.named_parameters()}
+        loras = folder / "base" / "models" / "animatediff_motion_lora"
+        part.export(deltas, loras, {})
+        (loras / part.file).rename(loras / NAME)
+
+        theirs = Patches(bool(options.get("middle")))
+        evolved = next(m for n, m in sys.modules.items() if n.endswith("animatediff.model_injection"))
+        evolved.load_motion_lora_as_patches(theirs, evolved.MotionLoraInfo(NAME, 1.0))
+        read = core("lumiere_core.nets.motion_lora").read_motion_lora
+        found, _ = read(
+            core("lumiere_core.nets.checkpoint").load_file(loras / NAME)[0],
+            core("lumiere_core.nets.temporal").TemporalLayers(config, layers.config).state_dict(),
+            config,
+            layers.config,
+            NAME,
+        )
+        places = dict(core("lumiere_core.nets.motion_files").places(config))
+        ours = {}
+        for layer, parts in found.items():
+            block, inner = layer.split(".inflation.")
+            _, k, which = inner.split(".")
+            side, number = places[block]
+            end = f"{which}.0" if which == "to_out" else which
+            key = f"{side}motion_modules.{number}.temporal_transformer.transformer_blocks.0.attention_blocks.{k}.{end}.weight"
+            ours[key] = parts["up"].float() @ parts["down"].float()
+        both = ours.keys() & theirs.changes.keys()
+        fits = all(state[key].shape == theirs.changes[key].shape for key in both)
+        largest = max(float(ours[key].abs().max()) for key in both)
         answer = {
-            "change": float(mine.abs().max() / before.abs().max()),
-            "difference": float((mine - theirs).abs().max() / mine.abs().max()),
+            "both": len(both),
+            "one alone": len(ours.keys() ^ theirs.changes.keys()),
+            "of the file's weights": fits,
+            "difference": max(float((ours[key] - theirs.changes[key]).abs().max()) for key in both) / largest,
         }
     sys.stdout.write(json.dumps(answer) + "\n")
 

@@ -17,8 +17,8 @@ from lumiere_core.nets.checkpoint import load_file
 from lumiere_core.nets.config import TemporalConfig
 from lumiere_core.nets.unet import patchify
 from lumiere_core.text_files import read_json
-from lumiere_core.training.options import given_options
-from lumiere_core.training.stages import options_for
+from lumiere_core.training.given import options_for
+from lumiere_core.training.option_page import given_options
 from lumiere_core.world import render_clip, sample_scene
 
 CLIPS = {"count": 3, "frames": 4, "fps": 8, "size": 32, "motions": ["moving up"], "backgrounds": ["plain black"]}
@@ -108,8 +108,13 @@ def test_a_variant_trains_in_turns_and_goes_on(way, tmp_path, monkeypatch):
     for minutes in (2.0, 1.5):
         way.train("bare", recipe, minutes, tmp_path / "cache")
     assert way.trained("bare") == 3.5 and way.steps("bare") == 14
+    assert not way.train_until(3.5, "bare", recipe, tmp_path / "cache") and len(calls) == 2
     assert "--resume" not in calls[0] and "--resume" in calls[1]
     assert calls[0][calls[0].index("--placed") + 1] == "0"
+    for _ in range(2):  # once
+        way.finish(6, "bare", recipe, tmp_path / "cache")
+    assert len(calls) == 3 and calls[2][calls[2].index("--steps") + 1] == "20"
+    assert float(calls[2][calls[2].index("--decay-from") + 1]) == 14 / 20
     config = json.loads((tmp_path / "bare.json").read_text())
     assert config == {"temporal": recipe["variants"]["bare"]["temporal"]}
     assert (way.base / "models" / "lumiere" / "bare.safetensors").is_file()
