@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--points", type=int, default=1, help="of the curve: clips are judged so often while a variant trains"
     )
     parser.add_argument(
-        "--finish", type=int, default=50, help="steps after the minutes, while the rate falls to zero; 0 = none"
+        "--finish", type=int, default=0, help="steps after the minutes, while the rate falls to zero; 0 = none"
     )
     parser.add_argument("--prompts", type=int, help="clips that are judged at the end; default: the recipe's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: all")
