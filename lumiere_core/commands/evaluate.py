@@ -83,6 +83,10 @@ def clips_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", type=Path, help="with --all: folder that keeps the clips, and is read first")
 
 
+def trained_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trained", type=Path, default=Path("runs/cascade"), help="folder of `train --recipe cascade`")
+
+
 def split_flag(parser: argparse.ArgumentParser) -> None:
     """Figures are reported on prompts that nothing was chosen on."""
     parser.add_argument("--split", choices=SPLITS, default="reporting", help="settings are chosen on tuning")
@@ -102,6 +106,9 @@ VERBS = {
     "seams": Verb("super-resolution in windows", "seams", "Seams", (weights_flag, device_flag)),
     "loop": Verb("clips that loop", "loop", "Loop", (sampling_flags, clips_flag)),
     "extend": Verb("clips longer than the model", "extend", "Extend", (sampling_flags,)),
+    "cascade": Verb(
+        "a temporal cascade against a Space-Time U-Net", "cascade", "Cascade", (trained_flag, device_flag, clips_flag)
+    ),
     "initialisation": Verb("first weights of the resizes", "initialisation", "Initialisation", (device_flag,)),
     "enlarging": Verb("super-resolution of real clips against bicubic", "enlarging"),
     "own-clips": Verb("a checkpoint and clips as a person brings them: do they learn to move?", "own_clips"),

@@ -69,6 +69,7 @@ def generate(
     known: Condition | None = None,
     source: Tensor | None = None,
     keep_copy: Callable[[Tensor], None] | None = None,
+    numbers: Tensor | None = None,
 ) -> Tensor:
     """Make one clip; returns (t, h, w, 3) uint8.
 
@@ -78,6 +79,7 @@ def generate(
         known: what is known of the clip, of one clip and the request's size; it is in the result as it is.
         source: (1, c, t, h, w), the clip that `request.denoise` keeps some of (SDEdit, Lumiere §4).
         keep_copy: called at each step with the clean estimate before what is known is put in.
+        numbers: (t,) of the frames in the clip that they are key frames or a window of; None = 0, 1, ….
 
     Raises:
         ValueError: what is known has another size, or the temporal layers were not trained for one; a `denoise`
@@ -93,6 +95,8 @@ def generate(
         None,
         {"closed": True} if models.temporal is not None and request.num_frames > 1 and request.closed else {},
     )
+    if numbers is not None and request.num_frames > 1:
+        more["numbers"] = numbers
     if known is not None:
         wanted = (1, shape[0], request.num_frames, *shape[1:])
         if tuple(known.clip.shape) != wanted:

@@ -18,6 +18,7 @@ from typing import Any
 from ..nets.config import LORA_LAYERS
 
 PRECISIONS = ("float32", "bfloat16")
+SCENES = ("all", "rhythms")
 AUTO = "auto"
 
 # Where batches come from; `training.sources` has a class for each.
@@ -142,7 +143,31 @@ class TrainOptions:
         least=0,
         most=10_000,
     )
+    every: int = option(
+        1,
+        "train on every so many frames of a clip: key frames, of which num_frames are in a sample; 1 = all",
+        "frames",
+        ("clips",),
+        least=1,
+        most=10_000,
+    )
+    known_every: int = option(
+        0,
+        "of `train condition`: every so many frames of each sample are known, from its first on, and nothing else; 0 = what is "
+        "known is drawn",
+        "frames",
+        ("clips",),
+        least=0,
+        most=10_000,
+    )
     fps: float = option(16.0, "of the world's clips", "frames a second", ("clips", "crops"), least=0.01, most=1000)
+    scenes: str = option(
+        "all",
+        "of the world: all of them, or only bounces and swings in front of black whose rhythm no word tells (rhythms)",
+        "",
+        WORLD,
+        choices=SCENES,
+    )
     moving_share: float = option(
         0.0, "share of the scenes at least whose caption names how they move", "", WORLD, least=0, most=1
     )
@@ -237,6 +262,10 @@ class TrainOptions:
             raise ValueError(f"{flag(idle[0])} does nothing with single frames: give --num-frames, or leave it out.")
         if "moving" in given and not self.moving_share:
             raise ValueError("--moving chooses among the scenes of --moving-share, which is 0: give a share of them.")
+        if self.scenes != SCENES[0] and "moving_share" in given:
+            raise ValueError(
+                f"--moving-share chooses among all scenes, but --scenes is {self.scenes}: leave one of them out."
+            )
         if source == "clips" and self.num_frames < 2:
             raise ValueError(f"--num-frames is {self.num_frames}; temporal layers learn from 2 frames on.")
         if self.shortest and not 2 <= self.shortest <= self.num_frames:

@@ -2,7 +2,8 @@
 
 A stage has a `name`, what `train` calls it (`stage`), the `model` whose architecture is new, its `source`, what it
 `trains`, `options`, the names of the stages whose files are its `text` and `image` and that it starts `from`, and the
-file that is shipped (`export`). An `average` of earlier stages' files is a stage too.
+file that is shipped (`export`). An `average` of earlier stages' files is a stage too, and so is a file of the pack that
+others need as it is (`shipped`).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Stage:
     options: dict[str, Any] = field(default_factory=dict)
     average: dict[str, float] = field(default_factory=dict)
     export: str = ""
+    shipped: str = ""
 
     def __post_init__(self) -> None:
         """Raise ValueError where a line is of other types, or names a folder or file outside of the output."""
@@ -112,7 +114,7 @@ def load_recipe(name: str) -> Recipe:
         if stage.name in seen:
             raise ValueError(f"{path.name} has two stages {stage.name}; their runs would be one.")
         seen.add(stage.name)
-        if not stage.average:
+        if not stage.average and not stage.shipped:
             options_for(stage.stage, stage.source, stage.options)
             if stage.model not in models:
                 raise ValueError(
@@ -171,6 +173,8 @@ class Kitchen:
 
     def finished(self, stage: Stage) -> bool:
         """Whether a stage has made all its steps and written its file."""
+        if stage.shipped:
+            return True
         if stage.average:
             return (self.output / stage.name / "temporal.safetensors").is_file()
         steps = options_for(stage.stage, stage.source, stage.options | self.given).steps
@@ -179,6 +183,8 @@ class Kitchen:
 
     def weights(self, stage: Stage) -> Path | None:
         """Return the file that a stage wrote, if it did."""
+        if stage.shipped:
+            return WEIGHTS / stage.shipped
         files = [
             f for f in (self.output / stage.name).glob("*.safetensors") if f.name not in (FILE, "pictures.safetensors")
         ]

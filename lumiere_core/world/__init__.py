@@ -10,6 +10,7 @@ from .families import FAMILIES
 from .families.shapes import MOTIONS, SHAPES
 from .palette import COLOURS, colour_mask
 from .render import render_clip, render_frames
+from .rhythms import rhythm_scene
 from .scene import Scene, attribute_labels, is_held_out, recaption, sample_scene, scene_from_caption
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "recaption",
     "render_clip",
     "render_frames",
+    "rhythm_scene",
     "sample_scene",
     "scene_from_caption",
 ]

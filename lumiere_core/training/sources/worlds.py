@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import world
-from ...clips.conditioning import Condition
+from ...clips.conditioning import Condition, key_frames
 from ...nets.text_encoder import Text
 from ...world.dice import Dice
 from ...world.styles import STYLES, stylise
@@ -184,11 +184,12 @@ class WorldClips(WorldSource):
 
         Of clips with lengths of their own every other one is the beginning, as a short clip is when it is sampled.
         """
-        slack = max(0.0, world.CLIP_SECONDS * self.options.fps - length)
+        every = self.options.every
+        slack = max(0.0, world.CLIP_SECONDS * self.options.fps - (length - 1) * every - 1)
         start, first = Draws(self.options.seed, samples, MOMENT).uniform(2).split(1, dim=1)
         if self.options.shortest:
             start = start * (first < 0.5)
-        return start * slack + torch.arange(length)
+        return start * slack + torch.arange(length) * every
 
     def seconds(self, numbers: Tensor) -> Tensor:
         """Return the moments of frames; a clip of more frames than a scene shows the scene more slowly.
@@ -199,6 +200,12 @@ class WorldClips(WorldSource):
 
     def condition(self, clips: Tensor, covers: Tensor, samples: Sequence[int]) -> Tensor:
         """Return (b, 4, t, h, w): what is known of clips, given the coverage of their objects."""
+        if self.options.known_every:
+            return key_frames(
+                clips[:, :, :: self.options.known_every],
+                range(0, clips.shape[2], self.options.known_every),
+                clips.shape[2],
+            ).tensor()
         dice = [Dice(seed) for seed in Draws(self.options.seed, samples, MASK).integers()]
         size = tuple(clips.shape[2:])
         with torch.device(clips.device):  # where masks are made

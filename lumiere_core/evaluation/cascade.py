@@ -1,0 +1,317 @@
+"""`evaluate cascade`: does a temporal cascade lose the rhythms that a Space-Time U-Net keeps (Lumiere, figure 2)?
+
+Both are made of the same parts around the same frozen image model and trained by the recipe `cascade` on the same clips,
+the two models of the cascade together as long as the U-Net. The scenes are `world.rhythms`: no word tells a rhythm, so it
+must be chosen once and held for the whole clip. Every case is a scene whose clip was not trained on:
+
+- "stunet": all frames in one pass.
+- "cascade": key frames at constant length, then windows between them that know nothing of each other; the same steps.
+- "cascade, equal compute": the same with as many steps as the U-Net's FLOPs pay for.
+- "oracle": the windows between true key frames: what is lost by filling in alone.
+- "real": the world's own clip, which says how far the measure can be trusted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from ..clips.video import from_uint8, to_uint8
+from ..diffusion.cascade import Plan, fill, key_clip
+from ..diffusion.generate import Request, generate
+from ..diffusion.models import Models, load_models
+from ..files import Record
+from ..nets.checkpoint import WEIGHTS, sha256
+from ..training.recipes import FOLDER, load_recipe
+from ..world import Scene, render_clip, rhythm_scene
+from .cascade_cost import forward_flops, training_facts
+from .clips import device_name, mean_levels
+from .rhythm import AXES, Rhythm, apparent_period, rhythm_of
+from .store import fingerprint
+from .table import Bar, share_bar
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+VERSION = 1  # counted up when a case, the sampling or the measure changes
+CASES, FIRST = 48, 10**12  # scenes; no training run of less than 10**12 samples comes to them
+FRAMES, FPS, SIDE = 80, 16.0, 32
+PLAN = Plan(FRAMES, every=8, intervals=2)
+STEPS, CFG = 20, 2.0
+STAGES = ("stunet", "keyframes", "tsr")
+KINDS = ("real", "stunet", "cascade", "cascade, equal compute", "oracle")
+TRUE = 0.1  # a period counts as the true one if it is off by less than this share
+SHEET = 6  # scenes on the picture of slices
+ENLARGED, COLOURS = 2, 48
+LABEL, TOP, GAP = 40, 18, 4  # pixels
+
+
+@dataclass(frozen=True)
+class RhythmCase:
+    """One scene; its clip is made by every kind with the same seed."""
+
+    number: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.number:03d}-{self.scene.seed % 16**6:06x}"
+
+    @property
+    def scene(self) -> Scene:
+        return rhythm_scene(FIRST + self.number)
+
+    @property
+    def prompt(self) -> str:
+        return self.scene.caption
+
+    @property
+    def seed(self) -> int:
+        return 5000 + self.number
+
+    @property
+    def period(self) -> float:
+        """Of the scene, in frames."""
+        return FRAMES / self.scene.parameters["periods"]
+
+
+class Cascade:
+    """Cases, measurement and bars of the evaluation.
+
+    Attributes:
+        trained: folder of the recipe's stages; the table from stored lines needs none.
+    """
+
+    title = "A temporal cascade against a Space-Time U-Net of the same parts (figure 2 of the paper)"
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.trained, self.device = Path(options.trained), options.device
+        self.run: Record = {
+            "recipe": hashlib.sha256((FOLDER / "cascade.json").read_bytes()).hexdigest()[:16],
+            "measured": VERSION,
+            "steps": STEPS,
+            "cfg": CFG,
+            "every": PLAN.every,
+            "window": PLAN.window,
+            "frames": FRAMES,
+            "size": [SIDE, SIDE],
+        }
+        self._models: dict[str, Models] = {}
+        self._costs: dict[str, float] = {}
+
+    def cases(self) -> list[RhythmCase]:
+        return [RhythmCase(number) for number in range(CASES)]
+
+    def files(self) -> dict[str, list[Path]]:
+        """Return the files of each stage.
+
+        Raises:
+            FileNotFoundError: a stage was not trained.
+        """
+        found = {"image": self.trained / "image" / "image.safetensors"}
+        found |= {stage: self.trained / stage / "temporal.safetensors" for stage in STAGES}
+        missing = [path for path in found.values() if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{missing[0]} is missing: train the recipe first, `python -m lumiere_core train --recipe cascade --output "
+                f"{self.trained}`, or give its folder with --trained."
+            )
+        text = WEIGHTS / "mini-text.safetensors"
+        return {stage: [text, found["image"], found[stage]] for stage in STAGES}
+
+    def models(self) -> dict[str, Models]:
+        """Return the models of the stages, loaded once."""
+        if not self._models:
+            self._models = {stage: load_models(files, self.device)[0] for stage, files in self.files().items()}
+        return self._models
+
+    def costs(self) -> dict[str, float]:
+        """Return the FLOPs of a clip at one step for the U-Net, the key frames and all windows."""
+        if not self._costs:
+            models = self.models()
+            self._costs = {
+                "stunet": forward_flops(models["stunet"], FRAMES, SIDE),
+                "keyframes": forward_flops(models["keyframes"], PLAN.keys, SIDE),
+                "tsr": forward_flops(models["tsr"], PLAN.window + 1, SIDE, known=True) * PLAN.windows,
+            }
+        return self._costs
+
+    def measure(self, case: RhythmCase) -> Record:
+        """Make the clip of a case in every way and measure its rhythm."""
+        motion = case.scene.attributes["motion"]
+        made, seconds = self.clips(case)
+        rhythms = {kind: rhythm_of(frames, motion) for kind, frames in made.items()}
+        files = self.files()
+        hashes = {stage: sha256(paths[-1]) for stage, paths in files.items()}
+        hashes |= {paths[1].parent.name: sha256(paths[1]) for paths in files.values()}
+        kept = {kind: rhythm.kept for kind, rhythm in rhythms.items()}
+        steps = self.equal_steps()
+        calls = 1 if CFG == 1 else 2
+        batch = {stage: load_recipe("cascade").stages[stage].options["batch_size"] for stage in STAGES}
+        cascade = self.costs()["keyframes"] + self.costs()["tsr"]
+        return {
+            "case": case.id,
+            "prompt": case.prompt,
+            "motion": motion,
+            "seed": case.seed,
+            **self.run,
+            "weights": fingerprint(hashes),
+            "sha256": hashes,
+            "device": device_name(self.device),
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "seen": kept,
+            "right": kept,
+            "true_period": round(case.period, 3),
+            "apparent_period": round(apparent_period(rhythms["real"].places, PLAN.every), 3),
+            "rhythms": {kind: numbers_of(rhythm, rhythms["real"]) for kind, rhythm in rhythms.items()},
+            "seconds": seconds,
+            "tflops": {
+                "stunet": round(calls * STEPS * self.costs()["stunet"] / 1e12, 3),
+                "cascade": round(calls * STEPS * cascade / 1e12, 3),
+                "cascade, equal compute": round(calls * steps * cascade / 1e12, 3),
+            },
+            "equal_steps": steps,
+            "training": {stage: training_facts(self.trained / stage, batch[stage]) for stage in STAGES},
+            "levels": mean_levels(made["stunet"]),
+        }
+
+    def equal_steps(self) -> int:
+        """Return the steps of the cascade that cost no more than the U-Net's."""
+        costs = self.costs()
+        return max(1, int(STEPS * costs["stunet"] / (costs["keyframes"] + costs["tsr"])))
+
+    def clips(self, case: RhythmCase) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return the (t, h, w, 3) uint8 clip of every kind, and the seconds that those of the models took."""
+        models, seconds = self.models(), {}
+        request = Request(case.prompt, seed=case.seed, num_frames=FRAMES, height=SIDE, width=SIDE, steps=STEPS, cfg=CFG)
+        real = render_clip(case.scene, PLAN.keys * PLAN.every, FPS, height=SIDE, width=SIDE)
+        made = {"real": to_uint8(real)[:FRAMES]}
+        started = time.monotonic()
+        made["stunet"] = generate(models["stunet"], request).cpu()
+        seconds["stunet"] = round(time.monotonic() - started, 2)
+        for kind, steps in (("cascade", STEPS), ("cascade, equal compute", self.equal_steps())):
+            started = time.monotonic()
+            asked = replace(request, steps=steps)
+            keys = key_clip(models["keyframes"], asked, PLAN)
+            made[kind] = to_uint8(fill(models["tsr"], keys, asked, PLAN)[0]).cpu()
+            seconds[kind] = round(time.monotonic() - started, 2)
+        keys = from_uint8(to_uint8(real)[:: PLAN.every][: PLAN.keys])[None].to(self.device)
+        made["oracle"] = to_uint8(fill(models["tsr"], keys, request, PLAN)[0]).cpu()
+        return made, seconds
+
+    @property
+    def notes(self) -> str:
+        return (
+            "A rhythm is kept if the phase at the end is off by less than a quarter of a period from that of the first half. "
+            f"Key frames are {PLAN.every} frames apart, windows {PLAN.window} frames long: rhythms of less than {2 * PLAN.every} "
+            "frames alias. No bar is held: the figures say what they say."
+        )
+
+    def bars(self, records: list[Record]) -> list[Bar]:
+        """Return what is kept, and at what cost."""
+        first = records[0]
+        hashes = ", ".join(f"{name} {value[:8]}" for name, value in sorted(first["sha256"].items()))
+        bars = [Bar("clips of each kind", "", str(len(records)), note=hashes)]
+        for kind in KINDS:
+            numbers = [r["rhythms"][kind] for r in records]
+            bars.append(share_bar(f"{kind}: rhythm kept", kept_by(records, kind), note=_spread(numbers)))
+        for name, chosen in split(records):
+            bars.append(Bar(f"true key frames, {name}", "", f"{len(chosen)} clips"))
+            same = [_near(r["apparent_period"], r["true_period"]) for r in chosen]
+            bars.append(share_bar("  key frames alone show the true period", same))
+            for kind in ("real", "oracle"):
+                numbers = [r["rhythms"][kind] for r in chosen]
+                right = [_near(r["rhythms"][kind]["period"], r["true_period"]) for r in chosen]
+                note = f"median distance from the true place {median(n['off'] for n in numbers):.3f} sides of the frame"
+                bars.append(share_bar(f"  {kind}: rhythm kept", kept_by(chosen, kind), note=note))
+                bars.append(share_bar(f"  {kind}: the true period", right))
+        for kind in ("stunet", "cascade", "cascade, equal compute"):
+            fast = [kept and n["period"] < 2 * PLAN.every for kept, n in _kept_numbers(records, kind)]
+            bars.append(share_bar(f"{kind}: kept, and faster than {2 * PLAN.every} frames", fast))
+        for kind, tflops in first["tflops"].items():
+            steps = first["equal_steps"] if "equal" in kind else STEPS
+            spent = fmean(r["seconds"][kind] for r in records)
+            bars.append(Bar(f"{kind}: cost of a clip", "", f"{tflops:.2f} TFLOP", note=f"{steps} steps, {spent:.1f} s"))
+        for stage, facts in first["training"].items():
+            got = f"{facts['minutes']:.1f} minutes"
+            bars.append(Bar(f"{stage}: training", "", got, note=f"{facts['clips']} clips, loss {facts['loss']:.4f}"))
+        return bars
+
+    def write_sheets(self, folder: Path) -> list[Path]:
+        """Write slices over time of some cases, side by side."""
+        from ..clips.media import save_image
+
+        path = Path(folder) / "cascade.png"
+        chosen = sorted(self.cases()[:SHEET], key=lambda case: -case.period)
+        save_image(sheet([(case, self.clips(case)[0]) for case in chosen]), path)
+        return [path]
+
+
+def sheet(made: list[tuple[RhythmCase, dict[str, Tensor]]]) -> Image.Image:
+    """Return a picture with a row a case: where the object is (up and down) over time (to the right), by every kind."""
+    from PIL import Image, ImageDraw
+
+    kinds = [kind for kind in KINDS if "equal" not in kind]
+    width, height = ENLARGED * FRAMES, ENLARGED * SIDE
+    picture = Image.new("RGB", (LABEL + len(kinds) * (width + GAP), TOP + len(made) * (height + GAP)), "white")
+    draw = ImageDraw.Draw(picture)
+    for column, kind in enumerate(kinds):
+        left = LABEL + column * (width + GAP)
+        draw.text((left, 3), kind, fill="black")
+        for row, (case, clips) in enumerate(made):
+            top = TOP + row * (height + GAP)
+            draw.text((2, top + height // 2 - 6), f"{case.period:.1f}", fill="black")
+            panel = Image.fromarray(course(clips[kind], case.scene.attributes["motion"]))
+            picture.paste(panel.resize((width, height), Image.Resampling.NEAREST), (left, top))
+    draw.text((2, 3), "period", fill="black")
+    return picture.quantize(COLOURS)
+
+
+def course(frames: Tensor, motion: str) -> np.ndarray:
+    """Return the brightest of each line across the motion, over time: (side, t, 3) uint8 of (t, h, w, 3)."""
+    return frames.amax(2 - AXES[motion]).transpose(0, 1).numpy()
+
+
+def numbers_of(rhythm: Rhythm, real: Rhythm) -> Record:
+    """Return what a line says of a clip; `off` is the median distance from where the object truly is."""
+    off = np.abs(rhythm.places - real.places)
+    return {
+        "period": round(rhythm.period, 3),
+        "explained": round(rhythm.explained, 3),
+        "phase_error": round(rhythm.phase_error, 3),
+        "off": round(float(np.median(off)) if np.isfinite(off).all() else 1.0, 4),
+    }
+
+
+def split(records: list[Record]) -> list[tuple[str, list[Record]]]:
+    """Return the records by whether key frames can tell the rhythm of the scene (Nyquist)."""
+    limit = 2 * PLAN.every
+    slow = [r for r in records if r["true_period"] >= limit]
+    fast = [r for r in records if r["true_period"] < limit]
+    return [(f"periods of {limit} frames and more", slow), (f"periods of less than {limit} frames", fast)]
+
+
+def kept_by(records: Iterable[Record], kind: str) -> list[bool]:
+    return [bool(r["seen"][kind]) for r in records]
+
+
+def _kept_numbers(records: Iterable[Record], kind: str) -> Iterator[tuple[bool, Record]]:
+    return ((bool(r["seen"][kind]), r["rhythms"][kind]) for r in records)
+
+
+def _near(period: float, true: float) -> bool:
+    return abs(period / true - 1) <= TRUE
+
+
+def _spread(numbers: list[Record]) -> str:
+    errors, shares = [n["phase_error"] for n in numbers], [n["explained"] for n in numbers]
+    return f"phase error: median {median(errors):.2f} periods; one sine explains {fmean(shares):.2f}"
