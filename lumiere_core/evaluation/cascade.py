@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from ..diffusion.generate import Request, generate
 from ..diffusion.models import Models, load_models
 from ..files import Record
 from ..nets.checkpoint import WEIGHTS, sha256
+from ..text_files import read_json
 from ..training.recipes import FOLDER, load_recipe
 from ..world import Scene, render_clip, rhythm_scene
 from .cascade_cost import forward_flops, training_facts
@@ -43,11 +45,12 @@ from .table import Bar, share_bar
 if TYPE_CHECKING:
     from PIL import Image
 
+RECIPE = FOLDER / "cascade.json"
 VERSION = 1  # counted up when a case, the sampling or the measure changes
-CASES, FIRST = 48, 10**12  # scenes; no training run of less than 10**12 samples comes to them
+CASES, FIRST = 24, 10**12  # scenes; no training run of less than 10**12 samples comes to them
 FRAMES, FPS, SIDE = 80, 16.0, 32
 PLAN = Plan(FRAMES, every=8, intervals=2)
-STEPS, CFG = 20, 2.0
+STEPS, CFG = 10, 1.0
 STAGES = ("stunet", "keyframes", "tsr")
 KINDS = ("real", "stunet", "cascade", "cascade, equal compute", "oracle")
 TRUE = 0.1  # a period counts as the true one if it is off by less than this share
@@ -96,7 +99,7 @@ class Cascade:
     def __init__(self, options: argparse.Namespace) -> None:
         self.trained, self.device = Path(options.trained), options.device
         self.run: Record = {
-            "recipe": hashlib.sha256((FOLDER / "cascade.json").read_bytes()).hexdigest()[:16],
+            "recipe": hashlib.sha256(json.dumps(read_json(RECIPE), sort_keys=True).encode()).hexdigest()[:16],
             "measured": VERSION,
             "steps": STEPS,
             "cfg": CFG,
@@ -156,7 +159,7 @@ class Cascade:
         kept = {kind: rhythm.kept for kind, rhythm in rhythms.items()}
         steps = self.equal_steps()
         calls = 1 if CFG == 1 else 2
-        batch = {stage: load_recipe("cascade").stages[stage].options["batch_size"] for stage in STAGES}
+        batch = {stage: load_recipe(str(RECIPE)).stages[stage].options["batch_size"] for stage in STAGES}
         cascade = self.costs()["keyframes"] + self.costs()["tsr"]
         return {
             "case": case.id,

@@ -15,7 +15,7 @@ from ..clips.blend import blend_known
 from ..clips.conditioning import Condition, hold_known
 from ..clips.video import from_uint8, to_uint8
 from ..files import Record
-from . import condition_measures as measures
+from ..measures import region as measures
 from .clips import ClipMaker, device_name, mean_levels
 from .condition_cases import EACH, STRENGTHS, TASKS, ConditionCase, condition_cases, condition_of, truth
 from .oracle import judge, oracle_version
@@ -24,7 +24,6 @@ from .table import Bar, share_bar
 VERSION = 4  # counted up when a case, the sampling or a measure changes
 COPY = 8.0  # levels that the network's own copy of what is known may be off
 SEAM = 1.5  # step across the border over the truth's
-LEAST_STEP = 4.0  # levels: the truth's step counts as this much at least, for one on plain colours cannot be seen
 JUMP = 2.0  # change after a given frame over the truth's
 LEAST_CHANGE = 1.0  # levels: as much as the truth's change counts at least, where nothing moves
 FLOOR = 2.0  # levels of motion inside a cinemagraph's region
@@ -142,7 +141,7 @@ def numbers_of(
             "outside": measures.change_outside(made, region),
             "detail": detail_kept(made, region),
         }
-    numbers = {"seam": ratio(measures.seam(made, known), measures.seam(real, known), LEAST_STEP)}
+    numbers = {"seam": ratio(measures.seam(made, known), measures.seam(real, known), measures.LEAST_STEP)}
     beside = measures.mean_error(made, real, ~known & (cover < 0.01))
     return numbers | {"border_error" if case.task == "outpaint" else "halo": beside}
 

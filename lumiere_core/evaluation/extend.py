@@ -8,13 +8,14 @@ import time
 from dataclasses import replace
 from datetime import datetime, timezone
 
-import torch
 from torch import Tensor
 
 from ..clips.conditioning import key_frames
 from ..clips.video import to_uint8
 from ..diffusion.extend import extend
 from ..files import Record
+from ..measures.drift import apart
+from ..measures.region import levels
 from .cases import Case, mini_cases
 from .clips import ClipMaker, device_name, mean_levels
 from .table import Bar
@@ -103,17 +104,8 @@ def drift(clip: Tensor, frames: int) -> dict[str, dict[str, float]]:
     Args:
         frames: of the first piece.
     """
-    parts = [clip[:, :, :frames], *clip[:, :, frames:].split(frames - OVERLAP, dim=2)]
-    values = {"mean": torch.stack([*map(_mean, parts)]), "contrast": torch.stack([*map(_contrast, parts)])}
+    first, *rest = (levels(part) for part in (clip[:, :, :frames], *clip[:, :, frames:].split(frames - OVERLAP, dim=2)))
     return {
-        str(piece): {name: round((v[piece] - v[0]).abs().mean().item() * 127.5, 2) for name, v in values.items()}
-        for piece in range(1, len(parts))
+        str(piece): {name: round(value, 2) for name, value in apart(first, part).items()}
+        for piece, part in enumerate(rest, 1)
     }
-
-
-def _mean(part: Tensor) -> Tensor:
-    return part.clamp(-1, 1).mean((0, 2, 3, 4))
-
-
-def _contrast(part: Tensor) -> Tensor:
-    return part.clamp(-1, 1).std((0, 2, 3, 4))

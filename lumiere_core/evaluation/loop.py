@@ -10,12 +10,15 @@ from datetime import datetime, timezone
 from torch import Tensor
 
 from ..files import Record
+from ..measures.steadiness import changes, loop_ratio
+from ..measures.walk import change
 from .cases import Case, mini_cases
 from .clips import ClipMaker, mean_levels
 from .table import Bar
 
 CASES = 16
 SMOOTH = 1.2  # of the median change
+LEAST = 1e-3  # levels that a change counts as at least
 
 
 class Loop:
@@ -79,7 +82,5 @@ class Loop:
 
 def seam(frames: Tensor) -> float:
     """Return the change from the last frame of (t, h, w, 3) uint8 to the first over the median change between frames."""
-    frames = frames.float()
-    changes = (frames[1:] - frames[:-1]).abs().mean((1, 2, 3))
-    last = (frames[0] - frames[-1]).abs().mean().item()
-    return round(last / max(changes.median().item(), 1e-3), 3)
+    back = change(frames[-1].movedim(-1, 0).float(), frames[0].movedim(-1, 0).float())
+    return round(loop_ratio(changes(frames), back, LEAST), 3)

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..files import Record
+from ..measures.motion import coarse_change
+from ..measures.steadiness import acceleration
 from ..world.styles import STYLES
 from .cases import Case, mini_cases
 from .clips import Clip, ClipMaker, mean_levels
@@ -31,7 +34,7 @@ MOTIONS = ("moving right", "moving down", "bouncing", "moving left")  # one prom
 ALPHAS = (1.0, 0.5, 0.7, 0.9, 0.3, 0.6, 0.8, 0.1, 0.2, 0.4)  # coarse first: a part of a run says something
 ORIGINAL = "original"  # alpha 0, the same clip for every style
 SHEET_COLUMNS = 8  # frames of a clip on a contact sheet
-LAG = 4  # frames over which an object's motion is seen
+LAG, CELL = 4, 4  # frames and pixels that an object's motion is averaged over
 
 STYLED = 0.5  # of the way from the look of alpha 0 to the style's
 MOVES = (0.7, 1.5)  # amount of motion over that of alpha 0
@@ -188,9 +191,8 @@ def motion_of(frames: Tensor) -> tuple[float, float]:
     contrast = float(grey.std((1, 2, 3)).mean()) + 1e-3
     if len(frames) < 2 * LAG:
         return 0.0, 0.0
-    coarse = torch.nn.functional.avg_pool3d(grey.transpose(0, 1), (LAG, 4, 4))
-    amount = float((coarse[:, 1:] - coarse[:, :-1]).abs().mean())
-    jitter = float((grey[1:-1] - (grey[2:] + grey[:-2]) / 2).abs().mean())
+    amount = coarse_change(grey, LAG, CELL)
+    jitter = mean(acceleration(*three) for three in zip(grey, grey[1:], grey[2:], strict=False))
     return round(amount / contrast, 5), round(jitter / contrast, 5)
 
 

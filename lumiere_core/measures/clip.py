@@ -11,6 +11,7 @@ from .drift import Drift
 from .figure import Figure, Measure, Unmeasurable
 from .motion import Flow, Motion
 from .reference import Fidelity, Kept, Similarity
+from .region import Border
 from .spectrum import HighFrequencies
 from .steadiness import Flicker, Frozen, Loop, Seams
 from .walk import Frame, walk
@@ -25,6 +26,7 @@ EVERY: tuple[type[Measure], ...] = (
     Frozen,
     Motion,
     Kept,
+    Border,
     Fidelity,
     Similarity,
 )

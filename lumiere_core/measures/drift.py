@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 from .figure import Figure, Measure
 from .walk import Step
@@ -64,3 +65,14 @@ def over_the_clip(curve: np.ndarray) -> float:
     """Return how far a straight line through the curve (least squares) gets from its first point to its last."""
     slope = np.polyfit(np.arange(len(curve)), curve, 1)[0]
     return float(slope * (len(curve) - 1))
+
+
+def apart(first: Tensor, later: Tensor) -> dict[str, float]:
+    """Return how far mean and contrast (standard deviation) of one clip are from another's, in levels.
+
+    The mean of the three channels' distances; clips are (3, t, h, w) in levels.
+    """
+    return {
+        "mean": (later.mean((1, 2, 3)) - first.mean((1, 2, 3))).abs().mean().item(),
+        "contrast": (later.std((1, 2, 3)) - first.std((1, 2, 3))).abs().mean().item(),
+    }

@@ -121,6 +121,19 @@ def warp(frame: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(frame[None], place[None].to(frame), align_corners=True, padding_mode="border")[0]
 
 
+def coarse_change(frames: Tensor, lag: int, cell: int) -> float:
+    """Return the mean absolute change from each so many frames to the next as many, of means over cells of pixels.
+
+    Motion without flicker and without an optical flow; (t, 1, h, w) frames, in their unit.
+
+    Args:
+        lag: frames that are averaged; a clip of less than two times as many has no change.
+        cell: pixels of a cell's side.
+    """
+    coarse = F.avg_pool3d(frames.transpose(0, 1), (lag, cell, cell))
+    return float((coarse[:, 1:] - coarse[:, :-1]).abs().mean())
+
+
 def meets(there: Tensor, back: Tensor) -> Tensor:
     """(h, w) bool: whether the flow to the next frame and the one back from there cancel (Sundaram et al. 2010)."""
     returned = warp(back, there)

@@ -52,7 +52,7 @@ class Flicker(Measure):
         if step.previous is not None:
             self._changes.append(step.change)
         if step.before is not None:
-            self._second.append(change((step.before + step.frame) / 2, step.previous))
+            self._second.append(acceleration(step.before, step.previous, step.frame))
 
     def values(self) -> dict[str, float]:
         return {"flicker": mean(self._changes), "acceleration": mean(self._second)}
@@ -173,8 +173,22 @@ class Loop(Measure):
         self._last = step.frame
 
     def values(self) -> dict[str, float]:
-        usual = max(median(self._changes), LEAST_CHANGE)
-        return {"loop_seam": max(change(self._last, self._first), LEAST_CHANGE) / usual}
+        return {"loop_seam": loop_ratio(self._changes, change(self._last, self._first))}
+
+
+def acceleration(before: Tensor, frame: Tensor, after: Tensor) -> float:
+    """Return the mean distance of a (c, h, w) frame from the mean of its two neighbours, in their unit."""
+    return change((before + after) / 2, frame)
+
+
+def loop_ratio(all_changes: Iterable[float], back: float, least: float = LEAST_CHANGE) -> float:
+    """Return the change from the last frame to the first over the median change of a clip.
+
+    Args:
+        all_changes: of each frame to the next; back: of the last to the first; in levels.
+        least: levels that both count as at least.
+    """
+    return max(back, least) / max(median(all_changes), least)
 
 
 def changes(frames: Tensor, where: Tensor | None = None) -> list[float]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Frame = Tensor | np.ndarray
+WHOLE = {torch.uint8: 1.0, torch.uint16: 1 / 257, torch.bool: 255.0}  # what a step of each is in levels
+BEYOND = 0.5  # of the range, that a model's floats may be off
 
 
 @dataclass
@@ -59,22 +60,34 @@ def change(first: Tensor, second: Tensor, where: Tensor | None = None) -> float:
 
 
 def levels(frame: Frame, number: int = 0) -> Tensor:
-    """(h, w, c) uint8, or float in [0, 1] -> (3, h, w) float32 levels; a fourth channel (transparency) is left out.
+    """(h, w, c) uint8, uint16, or float in [0, 1] -> (3, h, w) float32 levels; transparency (a fourth channel) is left out.
+
+    Floats a little beyond [0, 1] are clipped, as they are when a clip is shown or saved.
 
     Raises:
-        ValueError: not a frame, or with values that are no numbers.
+        ValueError: not a frame, of another type or range, or with values that are no numbers.
     """
-    frame = torch.as_tensor(frame)
+    frame = torch.tensor(frame) if isinstance(frame, np.ndarray) else torch.as_tensor(frame).detach()
     if frame.ndim != 3 or frame.shape[-1] not in (1, 3, 4) or 0 in frame.shape:
         raise ValueError(f"frame {number} has shape {tuple(frame.shape)}; (height, width, 3) is wanted.")
     frame = frame[..., :3].movedim(-1, 0)
-    frame = frame.float() if frame.dtype == torch.uint8 else frame.float() * 255
+    if frame.dtype in WHOLE:
+        return (frame.float() * WHOLE[frame.dtype]).expand(3, -1, -1)
+    if not frame.is_floating_point():
+        raise ValueError(f"frame {number} holds {frame.dtype}; uint8 from 0 to 255, or floats from 0 to 1, are wanted.")
+    frame = frame.float()
     if not bool(torch.isfinite(frame).all()):
         raise ValueError(
             f"frame {number} holds values that are no numbers (NaN or infinity): the model that made it failed. "
             "Sample it again in fp32, or with another VAE precision."
         )
-    return frame.expand(3, -1, -1)
+    low, high = (float(value) for value in frame.aminmax())
+    if not -BEYOND <= low <= high <= 1 + BEYOND:
+        raise ValueError(
+            f"frame {number} holds values from {low:.3g} to {high:.3g}; floats from 0 to 1 are wanted. Bring them there first: "
+            "(x + 1) / 2 from [-1, 1], x / 255 from levels."
+        )
+    return (frame.clamp(0, 1) * 255).expand(3, -1, -1)
 
 
 def walk(
@@ -91,6 +104,8 @@ def walk(
         ValueError: sizes differ within the clip, or between it and what it is compared with; lengths differ.
     """
     previous = before = None
+    if isinstance(known, Tensor | np.ndarray) and known.ndim == 2:
+        known = known[None]
     masks = _masks(known)
     others = iter(reference) if reference is not None else None
     number = -1
@@ -123,13 +138,19 @@ def walk(
 
 
 def _masks(known: Iterable[Tensor] | None) -> Iterator[Tensor | None]:
-    """Yield a mask for every frame for ever: the last one again where there are no more."""
-    mask = None
-    for mask, _ in zip_longest(known if known is not None else (), ()):
-        mask = mask > 0.5
+    """Yield a mask for every frame for ever: the only one again and again.
+
+    Raises:
+        ValueError: there are several masks, but fewer than frames.
+    """
+    mask, count = None, 0
+    for given in known if known is not None else ():
+        count += 1
+        mask = torch.as_tensor(given) > 0.5
         yield mask
-    while True:
+    while count < 2:
         yield mask
+    raise ValueError(f"there are {count} masks and more frames; one mask for all or one for each frame is wanted.")
 
 
 def _size(frame: Tensor) -> str:

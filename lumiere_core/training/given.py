@@ -91,6 +91,8 @@ def options_for(stage: str, source: str, given: Config) -> TrainOptions:
         raise ValueError(f"there is no option {', '.join(map(repr, unknown))}; `train --list-options` names them all.")
     options = TrainOptions(**STAGES[stage][source] | given)
     options.refuse(source, given)
+    if options.known_every and stage != "condition":
+        raise ValueError(f"--known-every is for `train condition`, not for `train {stage}`. Leave it out.")
     return options
 
 

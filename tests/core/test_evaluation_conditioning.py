@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lumiere_core.commands import evaluate as command
-from lumiere_core.evaluation import condition_measures as measures
 from lumiere_core.evaluation import conditioning
 from lumiere_core.evaluation.condition_cases import EACH, STRENGTHS, TASKS, condition_cases, condition_of, truth
+from lumiere_core.measures import region as measures
 from lumiere_core.nets.checkpoint import metadata_for, save_file, to_half
 from lumiere_core.world import is_held_out
 

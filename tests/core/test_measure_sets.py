@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,6 +169,78 @@ def test_videomae_through_transformers(tmp_path):
     network = load_network(tmp_path)
     assert network.name == "VideoMAE" and network.frames == 4 and not network.classes
     assert network.features(clip(0, frames=4)).shape == (16,)
+
+
+def test_vjepa_through_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.VJEPA2Config(
+        patch_size=16,
+        crop_size=32,
+        frames_per_clip=4,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        mlp_ratio=2.0,
+        pred_hidden_size=32,
+        pred_num_attention_heads=2,
+        pred_num_hidden_layers=1,
+    )
+    torch.manual_seed(0)
+    model = transformers.VJEPA2Model(config).eval()
+    model.save_pretrained(tmp_path)
+    network = load_network(tmp_path)
+    assert (network.name, network.frames, network.size, network.classes) == ("V-JEPA 2", 4, 32, False)
+    frames = clip(0, frames=4)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        wanted = model((frames.movedim(-1, 1) / 255 - mean)[None] / std, skip_predictor=True).last_hidden_state
+    assert torch.allclose(network.features(frames), wanted.mean(1)[0], atol=1e-5)
+    assert not torch.allclose(network.features(frames.flip(0)), wanted.mean(1)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "frames", "exact", "size"),
+    [([1, 3, 8, 32, 32], 8, True, 32), (["n", 3, "t", "h", "w"], 10, False, 224), ([1, 8, 3, 32, 32], 8, True, 32)],
+)
+def test_onnx_files_say_what_they_take(tmp_path, monkeypatch, shape, frames, exact, size):
+    """onnxruntime is no part of the development set: its session is played here."""
+    path, seen = tmp_path / "net.onnx", []
+    path.write_bytes(b"a network")
+
+    class Session:
+        def __init__(self, file, providers):
+            assert file == str(path)
+
+        def get_inputs(self):
+            return [SimpleNamespace(name="x", shape=shape)]
+
+        def run(self, outputs, feed):
+            seen.append(feed["x"])
+            return [feed["x"].mean((3, 4)).reshape(1, -1)]
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
+    network = load_network(path)
+    assert (network.frames, network.exact, network.size) == (frames, exact, size)
+    assert network.features(clip(0, frames=frames)).shape == (3 * frames,)
+    assert seen[0].shape[2 if shape[1] == 8 else 1] == 3 and -1 <= seen[0].min() < seen[0].max() <= 1
+    shape[:] = [1, 3, 32, 32]
+    with pytest.raises(ValueError, match=r"takes \[1, 3, 32, 32\]; \(batch, 3, frames"):
+        load_network(path)
+
+
+def test_a_network_that_lacks_weights_says_which(tmp_path, narrow_c3d):
+    from safetensors.torch import save_file
+
+    state = narrow_c3d()
+    save_file({f"module.{name}": value for name, value in state.items()}, tmp_path / "parallel.safetensors")
+    assert load_network(tmp_path / "parallel.safetensors").features(clip(0)).shape == (5,)
+    state.pop("fc8.bias")
+    save_file(state, tmp_path / "lacking.safetensors")
+    with pytest.raises(ValueError, match="lacking.safetensors lacks fc8.bias"):
+        load_network(tmp_path / "lacking.safetensors").features(clip(0))
+    (tmp_path / "torn.safetensors").write_bytes(b"xx")
+    with pytest.raises(ValueError, match="torn.safetensors is damaged"):
+        load_network(tmp_path / "torn.safetensors")
 
 
 def test_files_that_are_no_network_are_refused(tmp_path):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lumiere_core.measures import EVERY, measure_clip
+from lumiere_core.measures import EVERY, measure_clip, region
 from lumiere_core.measures.embeddings import Consistency, similarity_by_distance
 from lumiere_core.measures.motion import dis_flow, meets, warp
 from lumiere_core.measures.reference import Similarity
@@ -134,6 +134,23 @@ def test_what_was_given_is_there_bit_for_bit_or_not():
     assert off["outside_worst"] == 8 and off["outside_exact"] == pytest.approx(1 - 1 / (FRAMES * SIDE * 20))
 
 
+def test_the_border_of_what_was_made_is_seen_or_not():
+    clip = (moving() * 255).byte()
+    known = torch.zeros(1, SIDE, SIDE)
+    known[:, :, :20] = 1
+    same = figures(clip, reference=clip, known=known)
+    assert same["border_ratio"] <= 1 and same["border_step"] > 0
+    made = clip.clone()
+    made[:, :, 20:] = made[:, :, 20:] // 3
+    off = figures(made, reference=clip, known=known)
+    assert off["border_ratio"] > 3 and off["border_step"] > 3 * same["border_step"]
+    # The measure of a whole clip at once is the same number.
+    video, masks = (c.float() for c in (made.movedim(-1, 0), known.expand(FRAMES, -1, -1)))
+    assert region.seam(video, masks > 0.5) == pytest.approx(off["border_step"], rel=1e-5)
+    everything = figures(clip, reference=clip, known=torch.ones(1, SIDE, SIDE))
+    assert "border_step" not in everything and everything["outside_exact"] == 1
+
+
 def test_the_flow_points_to_the_next_frame():
     clip = moving(3) * 255
     first, second = clip[0].movedim(-1, 0), clip[1].movedim(-1, 0)
@@ -205,7 +222,8 @@ def test_frames_are_taken_one_by_one():
 
 def test_the_table_names_unit_range_and_source_of_every_figure():
     clip = moving()
-    report = measure_clip(clip, reference=clip, known=torch.ones(1, SIDE, SIDE), borders=[4])
+    half = (torch.arange(SIDE) < SIDE // 2).float().expand(1, SIDE, SIDE)
+    report = measure_clip(clip, reference=clip, known=half, borders=[4])
     names = {figure.name for kind in EVERY for figure in kind.figures}
     assert set(report.values) == names and not report.missing
     table = report.table()
@@ -227,6 +245,64 @@ def test_small_frames_say_what_is_missing():
     report = measure_clip(torch.rand(8, 8, 8, 3), reference=torch.rand(8, 8, 8, 3))
     assert "too small" in report.missing["motion"] and "11 pixels" in report.missing["ssim"]
     assert {"flicker", "psnr"} <= set(report.values) and Similarity not in report.values
+
+
+@pytest.mark.parametrize(
+    ("change", "scale"),
+    [
+        (lambda c: c.half(), 1),
+        (lambda c: c.bfloat16(), 1),
+        (lambda c: c.double().numpy(), 1),
+        (lambda c: (c * 255).round().byte(), 1),
+        (lambda c: (c * 65535).numpy().astype("uint16"), 1),
+        (lambda c: torch.cat([c, torch.rand(*c.shape[:3], 1)], -1), 1),
+        (lambda c: c.clone().requires_grad_(), 1),
+        (lambda c: torch.where(c > 0.9, c + 0.3, c).where(c > 0.05, c - 0.2), None),
+    ],
+)
+def test_a_clip_measures_the_same_however_it_is_kept(change, scale):
+    """fp16, uint8, 16 bit, RGBA, with a gradient; and a little beyond [0, 1] as it is seen."""
+    clip = moving(frames=3)
+    wanted = figures(clip if scale else change(clip).clamp(0, 1))
+    found = figures(change(clip))
+    for name in ("flicker", "acceleration", "motion", "drift_mean"):
+        assert found[name] == pytest.approx(wanted[name], rel=0.02, abs=0.2), name
+    assert found["frozen"] == 0
+
+
+def test_grey_is_a_clip_too_and_short_ones_say_what_is_missing():
+    grey = moving(frames=3).mean(-1, keepdim=True)
+    assert figures(grey) == pytest.approx(figures(grey.expand(-1, -1, -1, 3)))
+    for count, lacking in ((1, "motion"), (2, "flicker"), (3, "loop_seam")):
+        report = measure_clip(moving(frames=3)[:count])
+        assert lacking in report.missing and report.frames == count
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        (moving(frames=2) * 2 - 1, r"frame 0 holds values from -\S+ to \S+; floats from 0 to 1"),
+        (moving(frames=2) * 255, "x / 255 from levels"),
+        ((moving(frames=2) * 255).short(), "frame 0 holds torch.int16; uint8"),
+        (moving(frames=2)[..., :2], "frame 0 has shape"),
+    ],
+)
+def test_frames_of_another_kind_are_refused_and_not_measured_wrongly(clip, message):
+    with pytest.raises(ValueError, match=message):
+        figures(clip)
+
+
+def test_masks_are_one_for_all_or_one_a_frame():
+    clip = moving(frames=4)
+    half = (torch.arange(SIDE) < SIDE // 2).float().expand(SIDE, SIDE)
+    wanted = figures(clip, reference=clip, known=half[None])
+    assert (
+        figures(clip, reference=clip, known=half)
+        == figures(clip, reference=clip, known=half.expand(4, -1, -1))
+        == wanted
+    )
+    with pytest.raises(ValueError, match="2 masks and more frames; one mask for all or one for each"):
+        figures(clip, reference=clip, known=half.expand(2, -1, -1))
 
 
 def test_bad_frames_are_refused_by_number():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -111,6 +112,46 @@ def test_bad_answers_are_refused(study, tmp_path):
     careless = read_answers([write(tmp_path / "z.csv", answers(key, "r", careless=True))])
     with pytest.raises(ValueError, match="every rater failed"):
         analyse(careless, key)
+
+
+@pytest.mark.parametrize(
+    ("separator", "encoding", "head"),
+    [(";", "utf-8-sig", ""), (";", "utf-8-sig", "sep=;\r\n"), ("\t", "utf-16", ""), (",", "utf-8", "")],
+)
+def test_answers_that_a_spreadsheet_saved_are_the_same_answers(study, tmp_path, separator, encoding, head):
+    _, key = study
+    rows = answers(key, "rater, the first")
+    plain = read_answers([write(tmp_path / "plain.csv", rows)])
+    order = [4, 0, 1, 2, 3, 5, 6]
+    path = tmp_path / "saved.csv"
+    with path.open("w", newline="", encoding=encoding) as file:
+        file.write(head)
+        writer = csv.writer(file, delimiter=separator)
+        writer.writerow([*(COLUMNS[i] for i in order), "remark"])
+        writer.writerows([*([row[i] for i in order] + [""] for row in rows), [""] * 8])
+    assert read_answers([path]) == [{name: row[name] for name in COLUMNS} for row in plain]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("question", "3", "r.csv line 2 is no row of answers"),
+        ("chosen", "", "r.csv line 2 is no row of answers"),
+        ("chosen", "elsewhere.mp4", "1 entries of the column chosen are not in the key, such as elsewhere.mp4"),
+    ],
+)
+def test_rows_that_say_nothing_are_named(study, tmp_path, column, value, message):
+    _, key = study
+    rows = answers(key, "r")
+    rows[0][COLUMNS.index(column)] = value
+    with pytest.raises(ValueError, match=re.escape(message)):
+        analyse(read_answers([write(tmp_path / "r.csv", rows)]), key)
+
+
+def test_another_file_is_no_key(tmp_path):
+    (tmp_path / "page.key.json").write_text("[1]")
+    with pytest.raises(ValueError, match="is no key of a page"):
+        load_key(tmp_path / "page.key.json")
 
 
 def test_the_verb(study, tmp_path, capsys):

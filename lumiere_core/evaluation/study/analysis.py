@@ -69,25 +69,43 @@ def wilson(right: int, count: int, normal: float = NORMAL) -> tuple[float, float
 def read_answers(files: list[Path]) -> list[dict[str, str]]:
     """Return the rows of all files; a file that comes twice counts once.
 
+    A spreadsheet may have saved them again: with semicolons or tabs, a `sep=` line, columns in another order, empty rows.
+
     Raises:
         ValueError: a file is not of the page, or a row of it is damaged; the line is named.
     """
     rows: dict[tuple, dict[str, str]] = {}
     for path in files:
-        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        text = read_text(path)
+        first, _, rest = text.partition("\n")
+        if first.strip().strip('"').lower().startswith("sep="):
+            text = rest
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
         try:
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise ValueError(f"{path} has the columns {reader.fieldnames}; {', '.join(COLUMNS)} are wanted.")
+            names = [(name or "").strip() for name in reader.fieldnames or ()]
+            if not set(COLUMNS) <= set(names):
+                raise ValueError(f"{path} has the columns {names}; {', '.join(COLUMNS)} are wanted.")
+            reader.fieldnames = names
             for row in reader:
-                if None in row or None in row.values() or row["question"] not in TITLES:
+                answer = {name: (row[name] or "").strip() for name in COLUMNS}
+                if not any(answer.values()):
+                    continue
+                lacking = [name for name in ("rater", "pair", "question", "chosen") if not answer[name]]
+                if None in row or None in row.values() or lacking or answer["question"] not in TITLES:
                     raise ValueError(
                         f"{path} line {reader.line_num} is no row of answers: {', '.join(COLUMNS)} are wanted, and a "
                         f"question of {', '.join(TITLES)}. Let the rater send the file again, or leave it out."
                     )
-                rows[row["rater"], row["pair"], row["question"]] = row
+                rows[answer["rater"], answer["pair"], answer["question"]] = answer
         except csv.Error as error:
             raise ValueError(f"{path} line {reader.reader.line_num} is no row of answers ({error}).") from error
     return list(rows.values())
+
+
+def _delimiter(text: str) -> str:
+    """Return what sets the columns of the first line apart: a comma, or what spreadsheets of some countries write."""
+    head = text.partition("\n")[0]
+    return max(",;\t", key=head.count)
 
 
 def analyse(rows: list[dict[str, str]], key: dict, tolerated: int = 0) -> Result:
@@ -165,7 +183,11 @@ def bar_chart(result: Result) -> Image.Image:
 
 
 def load_key(path: Path) -> dict:
-    """Read the key that `write_page` left beside the page's folder."""
+    """Read the key that `write_page` left beside the page's folder.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or the file is no key.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no key {path}; it lies beside the folder of the page.")
     key = read_json(path)

@@ -116,12 +116,29 @@ def load_network(path: str | Path, device: str = "cpu") -> Network:
     return _safetensors(path, device)
 
 
+class Weights(dict):
+    """Tensors by name; one that is missing is named with its file."""
+
+    def __init__(self, file: str, state: dict[str, Tensor]) -> None:
+        super().__init__(state)
+        self.file = file
+
+    def __missing__(self, name: str) -> Tensor:
+        raise ValueError(f"{self.file} lacks {name}, which a network of its kind has: it is not the whole state_dict.")
+
+
 def _safetensors(path: Path, device: str) -> Network:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from ...nets.checkpoint import sha256
 
-    state = {name: value.float() for name, value in load_file(path, device=device).items()}
+    try:
+        loaded = load_file(path, device=device)
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is damaged ({error}). Fetch it again.") from error
+    # As it was saved out of torch.nn.DataParallel, or of a network that holds nothing else.
+    state = Weights(path.name, {name.removeprefix("module."): value.float() for name, value in loaded.items()})
     move = partial(_to, device)
     if i3d.MARK in state:
         return Network(
@@ -160,21 +177,30 @@ def _onnx(path: Path) -> Network:
 
     from ...nets.checkpoint import sha256
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has an exception of its own for every reason
+        raise ValueError(f"{path.name} is no ONNX file that onnxruntime can run ({error}).") from error
     (feed, *_) = session.get_inputs()
     shape = [side if isinstance(side, int) else None for side in feed.shape]
-    if len(shape) != 5 or shape[1] not in (3, None):
-        raise ValueError(f"{path.name} takes {feed.shape}; (batch, 3, frames, height, width) is wanted.")
-    frames, size = shape[2] or i3d.LEAST_FRAMES, shape[3] or i3d.SIZE
+    frames_first = len(shape) == 5 and shape[2] == 3 != shape[1]
+    if len(shape) != 5 or not (frames_first or shape[1] in (3, None)):
+        raise ValueError(
+            f"{path.name} takes {feed.shape}; (batch, 3, frames, height, width) or (batch, frames, 3, height, width) is "
+            "wanted."
+        )
+    length = shape[1] if frames_first else shape[2]
+    frames, size = length or i3d.LEAST_FRAMES, shape[3] or i3d.SIZE
 
     def run(x: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {feed.name: x.numpy()})[0]).flatten(1)
+        x = x.transpose(1, 2) if frames_first else x
+        return torch.from_numpy(session.run(None, {feed.name: x.contiguous().numpy()})[0]).flatten(1)
 
     return Network(
         f"ONNX {path.stem}",
         sha256(path),
         frames=frames,
-        exact=shape[2] is not None,
+        exact=length is not None,
         size=size,
         classes=True,
         prepare=lambda x: x / 127.5 - 1,

@@ -64,6 +64,9 @@ CHANGES = {
     "num_frames": ("batch", {"num_frames": 3}),
     "fps": ("batch", {"fps": 4.0}),
     "shortest": ("batch", {"shortest": 2, "num_frames": 12}),
+    "scenes": ("batch", {"scenes": "rhythms"}),
+    "every": ("batch", {"every": 3}),
+    "known_every": ("known", {"known_every": 1}),
     "moving_share": ("batch", {"moving_share": 1.0}),
     "moving": ("batch", {"moving": "bouncing", "moving_share": 1.0}),
     "stills": ("batch", {"stills": 1.0}),
@@ -143,7 +146,7 @@ def stage_of(trainer, request, weights, tmp_path):
             models.temporal = start_layers(models.unet.config, asked, options)
             from lumiere_core.training.stages import world_clips_run
 
-            return world_clips_run("temporal", models, options)
+            return world_clips_run("condition" if options.known_every else "temporal", models, options)
         if source in CACHED:
             data, checkpoint = request.getfixturevalue("cache"), weights
             if source == "cached-crops":
@@ -242,6 +245,8 @@ def seen(kind, run, folder, monkeypatch):
     """What shows of an option where it is said to act."""
     if kind == "batch" or (kind == "style" and run.source.name == "styled-stills"):
         return batches(run)
+    if kind == "known":
+        return [batch.known for batch in run.source.draw([0]) if batch.known is not None]
     if kind == "gradient":
         return gradients(run)
     if kind == "loop":
@@ -312,6 +317,11 @@ def test_refusals_come_before_anything_is_loaded(tmp_path, capsys):
         (["style", "--style", "neon", "--text", "none", "--pure-noise", "2"], "pure_noise is 2.0; 0 to 1 is wanted"),
         (["ssr", "--text", "none", "--change-weight", "1"], "--change-weight does nothing with single frames"),
         (["temporal", "--text", "none", "--num-frames", "1"], "--num-frames is 1; temporal layers learn from 2"),
+        (["temporal", "--text", "none", "--known-every", "4"], "--known-every is for `train condition`"),
+        (
+            ["temporal", "--text", "none", "--scenes", "rhythms", "--moving-share", "1"],
+            "--moving-share chooses among all scenes, but --scenes is rhythms",
+        ),
     ):
         assert main(["train", *arguments, *output]) == 1
         assert message in capsys.readouterr().err

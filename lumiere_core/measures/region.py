@@ -1,4 +1,7 @@
-"""Numbers on one conditioned clip; all in levels of 255. t - frames, h, w - pixels."""
+"""What happens in a region of a clip, around it and where the two meet; all in levels of 255.
+
+t - frames, h, w - pixels. Clips are (3, t, h, w) in levels, regions (h, w) or (t, h, w) bool.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,62 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..measures.walk import change
+from .figure import Figure, Measure
+from .walk import Step, change
+
+# The reference's step counts as this much at least, for one on plain colours cannot be seen.
+LEAST_STEP = 4.0
+
+
+class Border(Measure):
+    """Whether one sees where what was given meets what was made."""
+
+    needs = ("known",)
+    figures = (
+        Figure(
+            "border_step",
+            "levels",
+            0,
+            most=255,
+            text="mean step between neighbouring pixels of which one was given and one was made",
+            source="this pack",
+        ),
+        Figure(
+            "border_ratio",
+            "ratio",
+            0,
+            most=None,
+            text="the same over the reference's step there, which counts as 4 levels at least; 1 = not to be seen",
+            source="this pack",
+        ),
+    )
+
+    def __init__(self) -> None:
+        self._steps: list[Tensor] = []
+        self._real: list[Tensor] = []
+
+    def see(self, step: Step) -> None:
+        self._steps.append(_total(step.frame[:, None], step.known[None]))
+        if step.reference is not None:
+            self._real.append(_total(step.reference[:, None], step.known[None]))
+
+    def values(self) -> dict[str, float]:
+        made = _mean_of(self._steps)
+        if made is None:  # all is known, or nothing
+            return {}
+        real = _mean_of(self._real)
+        return {"border_step": made} | ({} if real is None else {"border_ratio": made / max(real, LEAST_STEP)})
+
+
+def _total(video: Tensor, known: Tensor) -> Tensor:
+    """(2,) sum and number of the steps across the border of one frame."""
+    steps = _steps(video, known)
+    return torch.tensor([steps.double().sum(), len(steps)], dtype=torch.float64)
+
+
+def _mean_of(totals: list[Tensor]) -> float | None:
+    total, count = torch.stack(totals).sum(0).tolist() if totals else (0.0, 0.0)
+    return total / count if count else None
 
 
 def levels(video: Tensor) -> Tensor:
@@ -30,13 +88,18 @@ def seam(video: Tensor, known: Tensor) -> float:
     Args:
         video: (3, t, h, w); known: (t, h, w).
     """
+    return _steps(video, known).mean().item()
+
+
+def _steps(video: Tensor, known: Tensor) -> Tensor:
+    """(n,) steps across the border of a (t, h, w) bool region of (3, t, h, w)."""
     steps = []
     for axis in (-1, -2):
         size = video.shape[axis] - 1
         first, second = video.narrow(axis, 0, size), video.narrow(axis, 1, size)
         crossing = known.narrow(axis, 0, size) != known.narrow(axis, 1, size)
         steps.append((first - second).abs().mean(0)[crossing])
-    return torch.cat(steps).mean().item()
+    return torch.cat(steps)
 
 
 def jump(video: Tensor, frame: int) -> float:
