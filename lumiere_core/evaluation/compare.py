@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workflows", nargs=2, type=Path, metavar="API.json", help="API-format workflows A and B")
     add_run_arguments(parser)
     parser.add_argument("--labels", nargs=2, help="names of the two; default: of their files")
-    parser.add_argument("--output", type=Path, required=True, help="folder: a/, b/, sheets/, study/ and compare.csv")
+    parser.add_argument("--output", type=Path, required=True, help="folder: a/, b/, sheets/, study/ and compare.txt")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -46,10 +46,10 @@ def main(options: argparse.Namespace) -> int:
     for lines, folder in zip(every, folders, strict=True):
         write_results(lines, folder)
     for name in names:
-        clips = [frames_of(folder / f"{name}.mp4") for folder in folders]
+        files = [folder / f"{name}.mp4" for folder in folders]
         sheet = options.output / "sheets" / f"{name}.mp4"
-        made = max((folder / f"{name}.mp4").stat().st_mtime_ns for folder in folders)
-        if not sheet.is_file() or sheet.stat().st_mtime_ns < made:
+        if not sheet.is_file() or sheet.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in files):
+            clips = [frames_of(file) for file in files]
             write_mp4(sheet, np.stack(list(side_by_side(clips[0][0], clips[1][0], tuple(labels)))), clips[0][1])
     text = compared(labels, [mean_figures([line for line in lines if line["case"] in names]) for lines in every])
     sys.stdout.write(f"{len(names)} prompts\n{text}")

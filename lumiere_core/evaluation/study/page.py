@@ -72,14 +72,14 @@ def write_page(
         name = shown(stem)
         prompt = found[0][stem].caption.strip() or found[1][stem].caption.strip() or name
         clips = trimmed(*(_read(sources[stem].path) for sources in found))
-        pair = hashlib.sha256(f"pair|{name}".encode()).hexdigest()[:10]
+        pair = _id(f"pair|{name}")
         files = [writer.write(f"{pair}|{label}", *clip) for label, clip in zip("ab", clips, strict=True)]
         pages.append({"id": pair, "prompt": prompt, "files": files})
         key["pairs"][pair] = {"name": name, "prompt": prompt, "kind": "compared"}
         key["files"] |= {files[0]: "a", files[1]: "b"}
         if number < 2:
             kind = ("noise", "still")[number]
-            check = hashlib.sha256(f"check|{kind}|{name}".encode()).hexdigest()[:10]
+            check = _id(f"check|{kind}|{name}")
             lively = max(clips, key=lambda clip: np.abs(np.diff(clip[0].astype(np.int16), axis=0)).mean())
             frames, rate = lively if kind == "still" and len(clips[0][0]) > 1 else clips[0]
             wrong = _noise(frames) if kind == "noise" else np.repeat(frames[:1], len(frames), 0)
@@ -96,6 +96,11 @@ def write_page(
     write_text(output / "index.html", TEMPLATE.read_text("utf-8").replace('"STUDY"', data))
     write_text(output.with_name(f"{output.name}.key.json"), json.dumps(key, indent=1) + "\n")
     return key
+
+
+def _id(what: str) -> str:
+    """Return a name that tells nothing, and that a spreadsheet does not take for a number such as 12345e67."""
+    return f"p{hashlib.sha256(what.encode()).hexdigest()[:10]}"
 
 
 def trimmed(first, second):
