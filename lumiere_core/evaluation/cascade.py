@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import fmean, median
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -37,26 +36,24 @@ from ..text_files import read_json
 from ..training.recipes import FOLDER, load_recipe
 from ..world import Scene, render_clip, rhythm_scene
 from .cascade_cost import forward_flops, training_facts
+from .cascade_sheet import courses_sheet
 from .clips import device_name, mean_levels
-from .rhythm import AXES, Rhythm, apparent_period, rhythm_of
+from .rhythm import Rhythm, apparent_period, rhythm_in, rhythm_of
+from .rhythm_limits import ideal_places
 from .store import fingerprint
 from .table import Bar, share_bar
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 RECIPE = FOLDER / "cascade.json"
 VERSION = 1  # counted up when a case, the sampling or the measure changes
-CASES, FIRST = 24, 10**12  # scenes; no training run of less than 10**12 samples comes to them
+CASES, FIRST = 20, 10**12  # scenes; no training run of less than 10**12 samples comes to them
 FRAMES, FPS, SIDE = 80, 16.0, 32
 PLAN = Plan(FRAMES, every=8, intervals=2)
+IDEAL = (1, 2, 5, 10)  # intervals between key frames in a window
 STEPS, CFG = 10, 1.0
 STAGES = ("stunet", "keyframes", "tsr")
 KINDS = ("real", "stunet", "cascade", "cascade, equal compute", "oracle")
 TRUE = 0.1  # a period counts as the true one if it is off by less than this share
 SHEET = 6  # scenes on the picture of slices
-ENLARGED, COLOURS = 2, 48
-LABEL, TOP, GAP = 40, 18, 4  # pixels
 
 
 @dataclass(frozen=True)
@@ -176,6 +173,7 @@ class Cascade:
             "true_period": round(case.period, 3),
             "apparent_period": round(apparent_period(rhythms["real"].places, PLAN.every), 3),
             "rhythms": {kind: numbers_of(rhythm, rhythms["real"]) for kind, rhythm in rhythms.items()},
+            "ideal": {str(n * PLAN.every): self.ideal(case, n) for n in IDEAL},
             "seconds": seconds,
             "tflops": {
                 "stunet": round(calls * STEPS * self.costs()["stunet"] / 1e12, 3),
@@ -186,6 +184,11 @@ class Cascade:
             "training": {stage: training_facts(self.trained / stage, batch[stage]) for stage in STAGES},
             "levels": mean_levels(made["stunet"]),
         }
+
+    def ideal(self, case: RhythmCase, intervals: int) -> Record:
+        """Return the rhythm of windows of so many intervals that are filled as well as can be; see `rhythm_limits`."""
+        rhythm = rhythm_in(ideal_places(case.scene, FRAMES, PLAN.every, intervals, case.seed))
+        return {"period": round(rhythm.period, 3), "phase_error": round(rhythm.phase_error, 3), "kept": rhythm.kept}
 
     def equal_steps(self) -> int:
         """Return the steps of the cascade that cost no more than the U-Net's."""
@@ -231,6 +234,11 @@ class Cascade:
             bars.append(Bar(f"true key frames, {name}", "", f"{len(chosen)} clips"))
             same = [_near(r["apparent_period"], r["true_period"]) for r in chosen]
             bars.append(share_bar("  key frames alone show the true period", same))
+            for length in first["ideal"]:
+                kept = [bool(r["ideal"][length]["kept"]) for r in chosen]
+                right = sum(_near(r["ideal"][length]["period"], r["true_period"]) for r in chosen)
+                note = f"the true period in {right} of {len(chosen)}"
+                bars.append(share_bar(f"  perfect windows of {length} frames: rhythm kept", kept, note=note))
             for kind in ("real", "oracle"):
                 numbers = [r["rhythms"][kind] for r in chosen]
                 right = [_near(r["rhythms"][kind]["period"], r["true_period"]) for r in chosen]
@@ -255,33 +263,13 @@ class Cascade:
 
         path = Path(folder) / "cascade.png"
         chosen = sorted(self.cases()[:SHEET], key=lambda case: -case.period)
-        save_image(sheet([(case, self.clips(case)[0]) for case in chosen]), path)
+        rows = []
+        for case in chosen:
+            made = self.clips(case)[0]
+            shown = {kind: clip for kind, clip in made.items() if "equal" not in kind}
+            rows.append((f"{case.period:.1f}", case.scene.attributes["motion"], shown))
+        save_image(courses_sheet(rows), path)
         return [path]
-
-
-def sheet(made: list[tuple[RhythmCase, dict[str, Tensor]]]) -> Image.Image:
-    """Return a picture with a row a case: where the object is (up and down) over time (to the right), by every kind."""
-    from PIL import Image, ImageDraw
-
-    kinds = [kind for kind in KINDS if "equal" not in kind]
-    width, height = ENLARGED * FRAMES, ENLARGED * SIDE
-    picture = Image.new("RGB", (LABEL + len(kinds) * (width + GAP), TOP + len(made) * (height + GAP)), "white")
-    draw = ImageDraw.Draw(picture)
-    for column, kind in enumerate(kinds):
-        left = LABEL + column * (width + GAP)
-        draw.text((left, 3), kind, fill="black")
-        for row, (case, clips) in enumerate(made):
-            top = TOP + row * (height + GAP)
-            draw.text((2, top + height // 2 - 6), f"{case.period:.1f}", fill="black")
-            panel = Image.fromarray(course(clips[kind], case.scene.attributes["motion"]))
-            picture.paste(panel.resize((width, height), Image.Resampling.NEAREST), (left, top))
-    draw.text((2, 3), "period", fill="black")
-    return picture.quantize(COLOURS)
-
-
-def course(frames: Tensor, motion: str) -> np.ndarray:
-    """Return the brightest of each line across the motion, over time: (side, t, 3) uint8 of (t, h, w, 3)."""
-    return frames.amax(2 - AXES[motion]).transpose(0, 1).numpy()
 
 
 def numbers_of(rhythm: Rhythm, real: Rhythm) -> Record:
@@ -300,7 +288,8 @@ def split(records: list[Record]) -> list[tuple[str, list[Record]]]:
     limit = 2 * PLAN.every
     slow = [r for r in records if r["true_period"] >= limit]
     fast = [r for r in records if r["true_period"] < limit]
-    return [(f"periods of {limit} frames and more", slow), (f"periods of less than {limit} frames", fast)]
+    groups = [(f"periods of {limit} frames and more", slow), (f"periods of less than {limit} frames", fast)]
+    return [(name, chosen) for name, chosen in groups if chosen]
 
 
 def kept_by(records: Iterable[Record], kind: str) -> list[bool]:

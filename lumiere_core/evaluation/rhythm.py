@@ -52,11 +52,15 @@ def rhythm_of(frames: Tensor, motion: str) -> Rhythm:
     places = places_of(frames, motion)
     if places is None:
         return Rhythm(0.0, 0.0, LOST, np.full(len(frames), np.nan))
-    slowest, fastest = SLOWEST, FASTEST
-    whole = fit_period(places, slowest, fastest, harmonics=1)
+    return rhythm_in(places)
+
+
+def rhythm_in(places: np.ndarray) -> Rhythm:
+    """Measure the rhythm of (t,) places along a motion, in sides of the frame."""
+    whole = fit_period(places, SLOWEST, FASTEST, harmonics=1)
     if whole is None or whole.amplitude < SWING:
         return Rhythm(0.0, 0.0, LOST, places)
-    error = phase_error(places, slowest, fastest, regular=REGULAR, swing=SWING)
+    error = phase_error(places, SLOWEST, FASTEST, regular=REGULAR, swing=SWING)
     return Rhythm(1 / whole.frequency, whole.explained, error, places)
 
 

@@ -8,10 +8,16 @@ begins, and every second rhythm or so is too fast for pictures that are eight fr
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import torch
+from torch import Tensor
+
+from .canvas import CLIP_SECONDS
 from .caption import caption_dice, write_caption
 from .dice import Dice, hash_text
 from .families import FAMILIES
+from .families.shapes import place
 from .scene import Scene, scene_from_caption
 
 COLOURS = ("red", "green", "blue", "yellow")
@@ -35,3 +41,19 @@ def rhythm_scene(seed: int) -> Scene:
     periods = SLOWEST * math.exp(dice.uniform() * math.log(FASTEST / SLOWEST))
     parameters = scene.parameters | {"periods": periods, "phase": dice.uniform()}
     return Scene(scene.family, scene.caption, scene.attributes, parameters=parameters, seed=seed)
+
+
+def courses(scene: Scene, periods: Tensor, phases: Tensor, frames: Tensor) -> Tensor:
+    """Return where the object of a scene were along its motion if it had other rhythms, in sides of a square frame.
+
+    From the left for a swing, from the top for a bounce. (n, t).
+
+    Args:
+        periods: (n,) in a clip; phases: (n,) at its beginning, in periods.
+        frames: (t,) numbers of frames, 16 a second.
+    """
+    values = {name: torch.tensor(value).view(1, 1, 1) for name, value in scene.parameters.items()}
+    values |= {"periods": periods.view(-1, 1, 1), "phase": phases.view(-1, 1, 1)}
+    progress = frames.view(1, 1, -1) / (CLIP_SECONDS * 16.0)
+    x, y, _, _ = place(SimpleNamespace(progress=progress, half_width=1.0, half_height=1.0), values).unbind(1)
+    return ((1 + x) / 2 if scene.attributes["motion"] == "swinging" else (1 - y) / 2)[:, 0]

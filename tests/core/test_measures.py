@@ -98,7 +98,7 @@ def test_drift_is_how_far_the_mean_gets(plain, spoilt):
     mean = float(moving().mean()) * 255
     assert spoilt["brighter"]["drift_mean"] == pytest.approx(mean / 2, rel=0.2)
     assert spoilt["brighter"]["drift_contrast"] > 5
-    reddish = moving()[:1].repeat(FRAMES, 1, 1, 1)
+    reddish = 0.8 * moving()[:1].repeat(FRAMES, 1, 1, 1)
     reddish[..., 0] += torch.linspace(0, 0.2, FRAMES)[:, None, None]
     assert figures(reddish)["drift_colour"] == pytest.approx(0.2 * 255 * 2 / 3)
 
