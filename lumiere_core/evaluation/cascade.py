@@ -53,7 +53,7 @@ STEPS, CFG = 10, 1.0
 STAGES = ("stunet", "keyframes", "tsr")
 KINDS = ("real", "stunet", "cascade", "cascade, equal compute", "oracle")
 TRUE = 0.1  # a period counts as the true one if it is off by less than this share
-SHEET = 6  # scenes on the picture of slices
+SHEET = 5  # scenes on the picture of slices
 
 
 @dataclass(frozen=True)
