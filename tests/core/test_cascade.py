@@ -197,7 +197,7 @@ def test_the_verb_makes_its_lines_its_table_and_its_picture(trained, tmp_path, m
     assert line["rhythms"]["real"]["off"] == 0 and set(line["sha256"]) == {"image", *cascade.STAGES}
     assert line["tflops"]["cascade, equal compute"] <= max(line["tflops"]["stunet"], line["tflops"]["cascade"])
     table = capsys.readouterr().out
-    for text in ("stunet: rhythm kept", "perfect windows of 16 frames", "cost of a clip", "tsr: training"):
+    for text in ("stunet: rhythm kept", "perfect windows, periods of", "cost of a clip", "tsr: training"):
         assert text in table
     assert (tmp_path / "cascade.png").stat().st_size < 60_000
     # The table alone needs no trained models; a check of stored lines says what it lacks.
