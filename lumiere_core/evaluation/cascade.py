@@ -231,8 +231,9 @@ class Cascade:
     def notes(self) -> str:
         return (
             "A rhythm is kept if the phase at the end is off by less than a quarter of a period from that of the first half. "
-            f"Key frames are {PLAN.every} frames apart, windows {PLAN.window} frames long: rhythms of less than {2 * PLAN.every} "
-            "frames alias. No bar is held: the figures say what they say."
+            f"Key frames are {PLAN.every} frames apart: rhythms of less than {2 * PLAN.every} frames alias. Nothing here has a "
+            "bar: the paper's claim is shown or not. Training is in minutes of the clock on a shared machine, in which a process "
+            "had about a tenth of a core; what the figures say is in [how it works](how-it-works.md#why-no-temporal-cascade-figure-2)."
         )
 
     def bars(self, records: list[Record]) -> list[Bar]:

@@ -62,4 +62,4 @@ def table(bars: Sequence[Bar]) -> list[str]:
         got = f"**{got}**" if bar.held is False else got
         lines.append(f"| {name} | {bar.wanted} | {got} | {bar.note} |")
     counted = [bar.held for bar in bars if bar.held is not None]
-    return [*lines, "", f"{sum(counted)} of {len(counted)} bars hold."]
+    return [*lines, "", f"{sum(counted)} of {len(counted)} bars hold."] if counted else lines

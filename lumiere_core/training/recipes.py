@@ -63,6 +63,8 @@ class Stage:
             raise ValueError(
                 f"export of {self.name} is {self.export!r:.60}; a NAME.safetensors or FOLDER/NAME.safetensors"
             )
+        if self.shipped and not (_EXPORT.fullmatch(self.shipped) and (WEIGHTS / self.shipped).is_file()):
+            raise ValueError(f"shipped of {self.name} is {self.shipped!r:.60}; a file of the pack's weights")
         shares = self.average.values()
         if self.average and not (
             len(shares) > 1 and all(type(s) in (int, float) and s >= 0 for s in shares) and abs(sum(shares) - 1) < 1e-6
