@@ -22,7 +22,7 @@ from lumiere_core.training.options import TrainOptions
 from lumiere_core.training.recipes import Kitchen, load_recipe
 from lumiere_core.training.sources.scenes import scenes_of
 from lumiere_core.training.sources.worlds import WorldClips
-from lumiere_core.training.stages import options_for
+from lumiere_core.training.given import options_for
 from lumiere_core.world import render_clip, rhythm_scene
 from lumiere_core.world.rhythms import courses
 
