@@ -18,11 +18,11 @@ from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.evaluation import cascade
 from lumiere_core.evaluation.rhythm import apparent_period, places_of, rhythm_in, rhythm_of
 from lumiere_core.evaluation.rhythm_limits import ideal_places
+from lumiere_core.training.given import options_for
 from lumiere_core.training.options import TrainOptions
 from lumiere_core.training.recipes import Kitchen, load_recipe
 from lumiere_core.training.sources.scenes import scenes_of
 from lumiere_core.training.sources.worlds import WorldClips
-from lumiere_core.training.given import options_for
 from lumiere_core.world import render_clip, rhythm_scene
 from lumiere_core.world.rhythms import courses
 
