@@ -85,7 +85,8 @@ def test_template_opens_as_its_twin_and_nothing_lies_over_something_else_after_a
     assert overlapping(boxes) == []
 
 
-def test_template_browser_offers_them_in_order(page):
+def test_template_browser_offers_them(page):
+    """In the order of the file system: the host does not sort the templates of packs."""
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text("lumiere", exact=True).first.click()
     page.get_by_text("Lumiere 01 - Text to Video", exact=True).first.wait_for(timeout=30_000)
@@ -93,8 +94,7 @@ def test_template_browser_offers_them_in_order(page):
     titles = page.evaluate(
         "() => [...document.querySelectorAll('[data-testid^=template-workflow-] h3')].map(e => e.textContent.trim())"
     )
-    if titles:  # the page shows as many as fit
-        assert titles == sorted(titles)
+    assert titles and set(titles) <= {path.stem for path in TWINS}  # the page shows as many as fit
 
 
 OLDER = {"task.images": ["task.start_image", "task.video", "task.image"]}
