@@ -98,12 +98,7 @@ def _train(
         log.rewind(step)
 
     def facts_at(step: int) -> dict[str, str]:
-        return {
-            "step": str(step),
-            "phase": run.name,
-            "identity": options.identity(),
-            "options": json.dumps(dataclasses.asdict(options)),
-        }
+        return {"step": str(step), "phase": run.name, "options": json.dumps(dataclasses.asdict(options))}
 
     def save() -> None:
         save_state(

@@ -1,4 +1,4 @@
-"""The options of training, each declared once: they make the command line, the node's inputs and a run's identity.
+"""The options of training, each declared once: they make the command line, the node's inputs and what a run that goes on must keep.
 
 A source that cannot honour an option refuses it by name before anything is loaded; `table` prints which source honours
 which.
@@ -7,7 +7,6 @@ which.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import types
 import typing
@@ -225,19 +224,21 @@ class TrainOptions:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
 
-    def identity(self) -> str:
-        """Return a hash of the options that decide what the run computes."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata["free"]}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
     def differences(self, earlier: dict[str, Any]) -> list[str]:
-        """Name the options that must not change and differ from an earlier run's."""
+        """Name the options that decide what a run computes and differ from an earlier run's.
+
+        An option that an earlier version of the program did not have does by default what that version did.
+
+        Args:
+            earlier: names and values, as a run's state has them.
+        """
         mine = json.loads(json.dumps(dataclasses.asdict(self)))
         free = {f.name for f in dataclasses.fields(self) if f.metadata["free"]}
+        before = json.loads(json.dumps({f.name: f.default for f in dataclasses.fields(self)})) | earlier
         return [
-            f"{name} was {earlier.get(name)!r}, now {mine.get(name)!r}"
-            for name in mine | earlier
-            if name not in free and earlier.get(name) != mine.get(name)
+            f"{name} was {before[name]!r}, now {mine.get(name)!r}"
+            for name in before
+            if name not in free and before[name] != mine.get(name)
         ]
 
     def refuse(self, source: str, given: Iterable[str]) -> None:

@@ -161,10 +161,11 @@ def _check_facts(folder: Path, facts: dict[str, str], name: str, options: TrainO
     if not facts.get("step", "").isdecimal() or not isinstance(_json(facts.get("groups")), list):
         raise _damaged(folder, f"its step is {facts.get('step')!r}, its optimiser {facts.get('groups')!r:.40}")
     before = _json(facts.get("options"))
-    if facts.get("identity") != options.identity():
-        changed = options.differences(before if isinstance(before, dict) else {})
+    if not isinstance(before, dict):
+        raise _damaged(folder, f"its options are {facts.get('options')!r:.40}")
+    if changed := options.differences(before):
         raise ValueError(
-            f"the run in {folder} was started with other options: {'; '.join(changed) or 'of an earlier version'}. "
+            f"the run in {folder} was started with other options: {'; '.join(changed)}. "
             "Give the same ones, or start a new run with --init-from and another --output."
         )
     found = {k: v for k, v in facts.items() if k.startswith("data.")}

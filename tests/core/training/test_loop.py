@@ -156,9 +156,17 @@ def test_training_lowers_the_loss_of_a_batch(trainer, tmp_path, name):
     assert losses[-1] < 0.95 * losses[0]
 
 
-def test_the_training_options_identity():
+def test_a_run_goes_on_with_the_options_that_it_began_with():
     options = TrainOptions()
-    assert TrainOptions(steps=7, minutes=2, device="cuda").identity() == options.identity()
-    assert options.differences({}) and not options.differences(json.loads(json.dumps(vars(options))))
+    began = json.loads(json.dumps(vars(options)))
+    assert not TrainOptions(steps=7, minutes=2, device="cuda").differences(began)
     for changes in ({"seed": 1}, {"learning_rate": 1e-3}, {"precision": "bfloat16"}, {"num_frames": 16}):
-        assert TrainOptions(**changes).identity() != options.identity()
+        assert len(TrainOptions(**changes).differences(began)) == 1
+
+
+def test_an_option_that_an_earlier_version_did_not_have_is_its_default():
+    began = json.loads(json.dumps(vars(TrainOptions())))
+    del began["every"]
+    assert not TrainOptions().differences(began)
+    assert TrainOptions(every=8).differences(began) == ["every was 1, now 8"]
+    assert TrainOptions().differences(began | {"restarts": 4}) == ["restarts was 4, now None"]
