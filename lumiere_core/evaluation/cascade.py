@@ -194,7 +194,7 @@ class Cascade:
             scene = RhythmCase(1000 + MORE * case.number + number)
             windows = {}
             for intervals in IDEAL:
-                rhythm = rhythm_in(ideal_places(scene.scene, FRAMES, PLAN.every, intervals, scene.seed))
+                rhythm = rhythm_in(ideal_places(scene.scene, FRAMES, PLAN.every, intervals=intervals, seed=scene.seed))
                 windows[str(intervals * PLAN.every)] = {"period": round(rhythm.period, 3), "kept": rhythm.kept}
             found.append({"true_period": round(scene.period, 3), "windows": windows})
         return found
