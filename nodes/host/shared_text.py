@@ -1,8 +1,8 @@
 """Text that all frames of a clip have in common is turned into keys and values once for the clip, not for every frame.
 
 The host repeats a prompt for each picture of the batch, so each cross-attention projects the same text as often as there
-are frames: 4 % of SD1.5's time for 16 frames of 128x128 pixels, 13 % of SDXL's. The projections stay the host's own layers,
-with whatever weights, casts and LoRAs they have; hooks hand them the rows that differ.
+are frames: for 16 frames of 128x128 pixels 4 % of SD1.5's products, 13 % of SDXL's. The projections stay the host's own
+layers, with whatever weights, casts and LoRAs they have; hooks hand them the rows that differ.
 """
 
 from __future__ import annotations
