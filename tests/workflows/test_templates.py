@@ -233,7 +233,10 @@ def test_twin_runs_and_its_clip_is_labelled(tiny_server, path):
     (file,) = outputs[save]["images"]
     assert file["subfolder"] == "test" and file["filename"].endswith(".mp4")
     codec, rate, frames, width, height, metadata = read_clip(tiny_server.view(file))
-    (asked,) = (node["inputs"]["fps"] for node in graph.values() if node["class_type"] == "CreateVideo")
+    made = graph[save]
+    while made["class_type"] != "CreateVideo":
+        made = graph[made["inputs"]["video"][0]]
+    asked = made["inputs"]["fps"]
     while isinstance(asked, list):
         asked = graph[asked[0]]["inputs"]["fps"]
     wanted = ("h264", Fraction(asked), frames_of(graph, length_of(graph)), size_of(graph))
