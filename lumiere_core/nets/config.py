@@ -44,11 +44,10 @@ LIMITS = {
     "back_projection": (0, 100),
     "heads": (1, 256),
     "table_frames": (1, 4096),
-    "ends_until": (0, 100_000),
 }
 LEVELS = 12
 # Left out of what is written while they are at their defaults, as in files and caches of earlier versions.
-LATER = {"num_classes": 0, "text_only_levels": (), "back_projection": 0, "ends_until": 0, "repeat_last": True}
+LATER = {"num_classes": 0, "text_only_levels": (), "back_projection": 0}
 
 
 class _Config:
@@ -250,8 +249,6 @@ class TemporalConfig(_Config):
     shared_noise: float = 0.0  # share of the noise's variance that all frames have in common
     conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)
     repeat_ends: bool = False  # convolutions over time see the first and last frame repeated beyond a clip, not zeros
-    repeat_last: bool = True  # with repeat_ends: the last frame too, not only the first
-    ends_until: int = 0  # last timestep at which ends are repeated; 0 = at all. Strong noise is then seen as trained
     heads: int = 8  # of a motion module's attention, at every width
     table_frames: int = 32  # frames in a motion module's table of positions
     middle: bool = False  # whether a motion module follows the middle block's attention too
@@ -278,10 +275,6 @@ class TemporalConfig(_Config):
             raise ValueError(
                 f"shared_noise is {self.shared_noise}; at least 0 and less than 1 is wanted (at 1 the difference of "
                 "two frames would be known at any noise level)."
-            )
-        if not self.repeat_ends and (self.ends_until or not self.repeat_last):
-            raise ValueError(
-                f"ends_until is {self.ends_until}, repeat_last {self.repeat_last}, but ends are not repeated: repeat_ends is false."
             )
         if not {self.stride, *self.strides} <= {1, 2, 4}:
             raise ValueError(
