@@ -50,7 +50,7 @@ FRAMES, FPS, SIDE = 80, 16.0, 32
 PLAN = Plan(FRAMES, every=8, intervals=2)
 IDEAL = (1, 2, 5, 10)  # intervals between key frames in a window
 MORE = 4  # scenes a case that perfect windows are tried on: they cost next to nothing
-STEPS, CFG = 10, 1.0
+STEPS, CFG = 10, 1.0  # without guidance: a step is one call of the network
 STAGES = ("stunet", "keyframes", "tsr")
 KINDS = ("real", "stunet", "cascade", "cascade, equal compute", "oracle")
 TRUE = 0.1  # a period counts as the true one if it is off by less than this share
@@ -154,11 +154,10 @@ class Cascade:
         rhythms = {kind: rhythm_of(frames, motion) for kind, frames in made.items()}
         files = self.files()
         hashes = {stage: sha256(paths[-1]) for stage, paths in files.items()}
-        hashes |= {paths[1].parent.name: sha256(paths[1]) for paths in files.values()}
+        hashes["image"] = sha256(files["stunet"][1])
         kept = {kind: rhythm.kept for kind, rhythm in rhythms.items()}
         steps = self.equal_steps()
-        calls = 1 if CFG == 1 else 2
-        batch = {stage: load_recipe(str(RECIPE)).stages[stage].options["batch_size"] for stage in STAGES}
+        stages = load_recipe(str(RECIPE)).stages
         cascade = self.costs()["keyframes"] + self.costs()["tsr"]
         return {
             "case": case.id,
@@ -178,12 +177,14 @@ class Cascade:
             "ideal": self.ideal(case),
             "seconds": seconds,
             "tflops": {
-                "stunet": round(calls * STEPS * self.costs()["stunet"] / 1e12, 3),
-                "cascade": round(calls * STEPS * cascade / 1e12, 3),
-                "cascade, equal compute": round(calls * steps * cascade / 1e12, 3),
+                "stunet": round(STEPS * self.costs()["stunet"] / 1e12, 3),
+                "cascade": round(STEPS * cascade / 1e12, 3),
+                "cascade, equal compute": round(steps * cascade / 1e12, 3),
             },
             "equal_steps": steps,
-            "training": {stage: training_facts(self.trained / stage, batch[stage]) for stage in STAGES},
+            "training": {
+                stage: training_facts(self.trained / stage, stages[stage].options["batch_size"]) for stage in STAGES
+            },
             "levels": mean_levels(made["stunet"]),
         }
 
@@ -232,8 +233,8 @@ class Cascade:
         return (
             "A rhythm is kept if the phase at the end is off by less than a quarter of a period from that of the first half. "
             f"Key frames are {PLAN.every} frames apart: rhythms of less than {2 * PLAN.every} frames alias. Nothing here has a "
-            "bar: the paper's claim is shown or not. Training is in minutes of the clock on a shared machine, in which a process "
-            "had about a tenth of a core; what the figures say is in [how it works](how-it-works.md#why-no-temporal-cascade-figure-2)."
+            "bar: the paper's claim is shown or not. Training is in minutes of the clock. What the figures say, and how busy the "
+            "machine was, is in [how it works](how-it-works.md#why-no-temporal-cascade-figure-2)."
         )
 
     def bars(self, records: list[Record]) -> list[Bar]:
