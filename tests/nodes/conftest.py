@@ -235,11 +235,40 @@ def backbones(host):
     return Backbones(host)
 
 
+class MeansVae:
+    """Means of so many pixels a side as latents, four channels, with the interface of the host's VAE."""
+
+    first_stage_model = object()
+    latent_dim = 2
+
+    def __init__(self, ratio):
+        self.ratio = ratio
+
+    def encode(self, pixels):
+        import torch
+        import torch.nn.functional as F
+
+        small = F.avg_pool2d(pixels.movedim(-1, 1) * 2 - 1, self.ratio)
+        return torch.cat([small, small[:, :1]], dim=1)
+
+    def decode(self, latents):
+        large = latents[:, :3].repeat_interleave(self.ratio, -1).repeat_interleave(self.ratio, -2)
+        return ((large + 1) / 2).clamp(0, 1).movedim(1, -1)
+
+    def spacial_compression_encode(self):
+        return self.ratio
+
+
+@pytest.fixture(scope="session")
+def means_vae():
+    """Function ratio -> a VAE without weights."""
+    return MeansVae
+
+
 @pytest.fixture(scope="session")
 def stand_ins(backbones):
     """(CLIP, VAE) for an SD-type image model, with the host's interfaces and without weights."""
     import torch
-    import torch.nn.functional as F
 
     class Clip:
         """The length of the text everywhere."""
@@ -251,24 +280,7 @@ def stand_ins(backbones):
             value = float(len(tokens))
             return torch.full((1, 77, backbones.WIDTH), value), torch.full((1, 1280), value)
 
-    class Vae:
-        """8 x 8 pixels a latent, four channels."""
-
-        first_stage_model = object()
-        latent_dim = 2
-
-        def encode(self, pixels):
-            small = F.avg_pool2d(pixels.movedim(-1, 1) * 2 - 1, 8)
-            return torch.cat([small, small[:, :1]], dim=1)
-
-        def decode(self, latents):
-            large = latents[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2)
-            return ((large + 1) / 2).clamp(0, 1).movedim(1, -1)
-
-        def spacial_compression_encode(self):
-            return 8
-
-    return Clip(), Vae()
+    return Clip(), MeansVae(8)
 
 
 @pytest.fixture(scope="session")

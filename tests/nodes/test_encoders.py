@@ -154,29 +154,11 @@ def test_prepare_train_apply(host, encoders, backbones, tmp_path, monkeypatch):
     assert difference > 1e-5
 
 
-class EnlargingVae:
-    """4 x 4 pixels a latent, four channels."""
-
-    first_stage_model = object()
-    latent_dim = 2
-
-    def encode(self, pixels):
-        small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1) * 2 - 1, 4)
-        return torch.cat([small, small[:, :1]], dim=1)
-
-    def decode(self, latents):
-        large = latents[:, :3].repeat_interleave(4, -1).repeat_interleave(4, -2)
-        return ((large + 1) / 2).clamp(0, 1).movedim(1, -1)
-
-    def spacial_compression_encode(self):
-        return 4
-
-
-def test_the_x4_upscaler_learns_motion_and_enlarges(host, backbones, stand_ins, tmp_path):
+def test_the_x4_upscaler_learns_motion_and_enlarges(host, backbones, stand_ins, means_vae, tmp_path):
     """Prepare, `train ssr --data`, Apply Lumiere Temporal Layers, Lumiere Super Resolution; and what no image model is."""
     from safetensors.torch import save_file
 
-    upscaler, vae = backbones("SD x4"), EnlargingVae()
+    upscaler, vae = backbones("SD x4"), means_vae(4)
     checkpoint = tmp_path / "x4.safetensors"
     state = upscaler.model.diffusion_model.state_dict()
     save_file({f"model.diffusion_model.{k}": v.clone() for k, v in state.items()}, checkpoint)

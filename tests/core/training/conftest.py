@@ -14,6 +14,7 @@ from lumiere_core.dataset.prepare import prepare
 from lumiere_core.diffusion.models import Models
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.nets.checkpoint import load_file, load_parts, save_file, sha256
+from lumiere_core.nets.config import UNetConfig
 from lumiere_core.nets.low import LOW_BETAS, small_frames
 from lumiere_core.training.layers import new_layers
 from lumiere_core.training.loop import train
@@ -27,6 +28,40 @@ from lumiere_core.training.stages import world_clips_run
 OPTIONS = TrainOptions(
     steps=6, batch_size=2, learning_rate=1e-2, warmup=2, height=16, width=16, num_frames=8, save_every=1e9
 )
+
+
+class Encoders:
+    """A VAE that keeps every second pixel and a mean, and text states that tell texts apart.
+
+    Args:
+        backbone: what differs from the one below.
+    """
+
+    backbone = {
+        "sha256": {"sd.safetensors": "abc"},
+        "ratio": 2,
+        "multiple": 4,
+        "unet": UNetConfig(in_channels=4, out_channels=4, context_dim=32).to_dict(),
+        "schedule": {"kind": "scaled_linear", "prediction": "eps"},
+    }
+
+    def __init__(self, **backbone):
+        self.backbone = self.backbone | backbone
+        self.texts = []
+
+    def encode(self, frames):
+        x = frames.float().permute(3, 0, 1, 2)[:, :, ::2, ::2] / 127.5 - 1
+        return torch.cat([x, x.mean(0, keepdim=True)])
+
+    def embed(self, caption, height, width):
+        self.texts.append(caption)
+        return {"context": torch.full((1 + len(caption) % 3, 32), float(len(caption)))}
+
+
+@pytest.fixture(scope="session")
+def halving():
+    """Class of encoders that stand for a checkpoint with latents."""
+    return Encoders
 
 
 class Trainer:

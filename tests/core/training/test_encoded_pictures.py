@@ -9,7 +9,6 @@ import torch
 from lumiere_core.diffusion.models import Models
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.nets.checkpoint import load_file, save_file
-from lumiere_core.nets.config import UNetConfig
 from lumiere_core.nets.lora import apply
 from lumiere_core.nets.unet import UNet
 from lumiere_core.training.given import options_for
@@ -26,29 +25,6 @@ OPTIONS = TrainOptions(
 )
 
 
-class Encoders:
-    """A VAE that keeps every second pixel and a mean, and text states that tell texts apart."""
-
-    backbone = {
-        "sha256": {"sd.safetensors": "abc"},
-        "ratio": 2,
-        "multiple": 4,
-        "unet": UNetConfig(in_channels=4, out_channels=4, context_dim=32).to_dict(),
-        "schedule": {"kind": "scaled_linear", "prediction": "eps"},
-    }
-
-    def __init__(self):
-        self.texts = []
-
-    def encode(self, frames):
-        x = frames.float().permute(3, 0, 1, 2)[:, :, ::2, ::2] / 127.5 - 1
-        return torch.cat([x, x.mean(0, keepdim=True)])
-
-    def embed(self, caption, height, width):
-        self.texts.append(caption)
-        return {"context": torch.full((1 + len(caption) % 3, 32), float(len(caption)))}
-
-
 @pytest.fixture
 def pictures():
     generator = torch.Generator().manual_seed(0)
@@ -57,8 +33,8 @@ def pictures():
 
 
 @pytest.fixture
-def encoded(pictures, tmp_path):
-    encode_pictures(pictures, Encoders(), tmp_path / "p.safetensors", 16, 16, "in oils")
+def encoded(pictures, halving, tmp_path):
+    encode_pictures(pictures, halving(), tmp_path / "p.safetensors", 16, 16, "in oils")
     return tmp_path / "p.safetensors"
 
 
@@ -76,13 +52,13 @@ def make(encoded, tiny):
     return run
 
 
-def test_the_file_holds_crops_and_every_text(pictures, encoded, tmp_path):
-    encoders = Encoders()
+def test_the_file_holds_crops_and_every_text(pictures, encoded, halving, tmp_path):
+    encoders = halving()
     encode_pictures(pictures, encoders, tmp_path / "again.safetensors", 16, 16, "in oils")
     assert encoders.texts == ["a tower", "a tower, in oils", "rain", "rain, in oils", ""]
     source = EncodedPictures(OPTIONS, encoded)
     assert source.count == 2 and source.tensors["latents.1"].shape == (CROPS, 4, 8, 8)
-    assert source.backbone == json.loads(json.dumps(Encoders.backbone))
+    assert source.backbone == json.loads(json.dumps(halving.backbone))
     again = EncodedPictures(OPTIONS, tmp_path / "again.safetensors").tensors
     assert all(torch.equal(v, again[k]) for k, v in source.tensors.items())
     with pytest.raises(ValueError, match="to be 18x16 pixels, but this model wants multiples of 4"):

@@ -14,7 +14,7 @@ from lumiere_core.dataset.reader import open_clips
 from lumiere_core.diffusion.models import Models
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.nets.checkpoint import load_file
-from lumiere_core.nets.config import SSRConfig, UNetConfig
+from lumiere_core.nets.config import SSRConfig
 from lumiere_core.nets.unet import UNet
 from lumiere_core.training import loop
 from lumiere_core.training.backbone import load_backbone
@@ -99,27 +99,8 @@ BASE = TrainOptions(
 OWN = {"cached-clips": {"num_frames": 0}, "styled-stills": {"style": "neon"}, "encoded-pictures": {"layers": "all"}}
 
 
-class Encoders:
-    """A VAE that halves, and text states that tell texts apart."""
-
-    backbone = {
-        "sha256": {"sd.safetensors": "abc"},
-        "ratio": 2,
-        "multiple": 4,
-        "unet": UNetConfig(in_channels=4, out_channels=4, context_dim=32).to_dict(),
-        "schedule": {"kind": "scaled_linear", "prediction": "eps"},
-    }
-
-    def encode(self, frames):
-        x = frames.float().permute(3, 0, 1, 2)[:, :, ::2, ::2] / 127.5 - 1
-        return torch.cat([x, x.mean(0, keepdim=True)])
-
-    def embed(self, caption, height, width):
-        return {"context": torch.full((2, 32), float(len(caption)))}
-
-
 @pytest.fixture
-def stage_of(trainer, request, weights, tmp_path):
+def stage_of(trainer, request, weights, halving, tmp_path):
     """Function (source, options) -> a run of tiny networks on it; the same weights every time."""
     tiny = trainer.tiny
 
@@ -178,7 +159,7 @@ def stage_of(trainer, request, weights, tmp_path):
             return styled(Pictures(options, models.encode, pictures()), options, models)
         file = tmp_path / f"{options.words}-{options.height}-{options.width}.safetensors"
         loaded = load_pictures(pictures(), options.height, options.width)
-        encode_pictures(loaded, Encoders(), file, options.height, options.width, options.words)
+        encode_pictures(loaded, halving(), file, options.height, options.width, options.words)
         torch.manual_seed(0)
         unet = UNet(tiny.unet_config(in_channels=4, out_channels=4, adm_in_channels=None))
         models = Models(None, unet, None, Schedule("scaled_linear", "eps"))

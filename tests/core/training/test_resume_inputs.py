@@ -110,33 +110,19 @@ def motion_lora(cache, weights, tmp_path):
 
 
 @pytest.fixture
-def style(tiny, tmp_path):
+def style(tiny, halving, tmp_path):
     """A LoRA in the latents of a checkpoint."""
     config = tiny.unet_config(in_channels=4, out_channels=4, adm_in_channels=None)
     checkpoint = tmp_path / "sd.safetensors"
     save_file({f"model.diffusion_model.{k}": v for k, v in tiny.unet(config).state_dict().items()}, checkpoint, {})
 
-    class Encoders:
-        backbone = {
-            "unet": config.to_dict(),
-            "schedule": {"kind": "scaled_linear", "prediction": "eps"},
-            "prefix": "model.diffusion_model.",
-            "sha256": {checkpoint.name: sha256(checkpoint)},
-            "ratio": 2,
-            "multiple": 4,
-        }
-
-        def encode(self, frames):
-            x = frames.float().permute(3, 0, 1, 2)[:, :, ::2, ::2] / 127.5 - 1
-            return torch.cat([x, x.mean(0, keepdim=True)])
-
-        def embed(self, caption, height, width):
-            return {"context": torch.full((2, 32), float(len(caption)))}
-
+    encoders = halving(
+        unet=config.to_dict(), prefix="model.diffusion_model.", sha256={checkpoint.name: sha256(checkpoint)}
+    )
     generator = torch.Generator().manual_seed(0)
     for name in ("pictures", "others"):
         picture = Picture(torch.rand(3, 20, 24, generator=generator) * 2 - 1, "a tower")
-        encode_pictures([picture], Encoders(), tmp_path / f"{name}.safetensors", 16, 16, "in oils")
+        encode_pictures([picture], encoders, tmp_path / f"{name}.safetensors", 16, 16, "in oils")
     files = Files(images=str(tmp_path), checkpoint=str(checkpoint), encoded=tmp_path / "pictures.safetensors")
     others = [
         ({"encoded": tmp_path / "others.safetensors"}, "data differ"),
