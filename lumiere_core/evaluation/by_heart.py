@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from ..files import check_target, copy
+from ..flags import MANY, real, threads_flag, whole
 
 SIZE, FRAMES, FPS = 128, 16, 16
 NAME, CAPTION = "by_heart", "a clip"
@@ -27,9 +28,9 @@ OPTIONS |= {"text-dropout": 0, "stills": 0, "placed": 0, "sigma-shift": 4}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clips", nargs="+", type=Path, help="video files; the first is learnt")
     parser.add_argument("--output", type=Path, required=True, help="folder of all that is made; run again to go on")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of processor time")
-    parser.add_argument("--steps", type=int, default=16, help="of sampling")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: all")
+    parser.add_argument("--minutes", type=real(0, MANY), default=3.0, help="of processor time")
+    parser.add_argument("--steps", type=whole(1, 10_000), default=16, help="of sampling")
+    threads_flag(parser)
 
 
 def main(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from ..files import JsonLines, Record, check_target, write_text
+from ..flags import MANY, real, threads_flag, whole
 from ..text_files import read_json
 
 RECIPE = Path(__file__).parent / "data" / "own_clips.json"
@@ -22,20 +23,28 @@ DIRECTION, COLOUR, STEADY = 0.85, 0.95, 1.5  # wanted
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of all that is made; run again to go on")
     parser.add_argument(
-        "--minutes", type=float, default=9.0, help="of processor time, for each of the recipe's variants"
+        "--minutes", type=real(0, MANY), default=9.0, help="of processor time, for each of the recipe's variants"
     )
     parser.add_argument(
         "--recipe", type=Path, default=RECIPE, help="JSON file with clips, options and what is compared"
     )
     parser.add_argument("--only", help="names of the recipe's variants, set apart by commas; default: all")
     parser.add_argument(
-        "--points", type=int, default=1, help="of the curve: clips are judged so often while a variant trains"
+        "--points",
+        type=whole(1, 1000),
+        default=1,
+        help="of the curve: clips are judged so often while a variant trains",
     )
     parser.add_argument(
-        "--finish", type=int, default=0, help="steps after the minutes, while the rate falls to zero; 0 = none"
+        "--finish",
+        type=whole(0, MANY),
+        default=0,
+        help="steps after the minutes, while the rate falls to zero; 0 = none",
     )
-    parser.add_argument("--prompts", type=int, help="clips that are judged at the end; default: the recipe's")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: all")
+    parser.add_argument(
+        "--prompts", type=whole(1, MANY), help="clips that are judged at the end; default: the recipe's"
+    )
+    threads_flag(parser)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -47,11 +56,8 @@ def main(options: argparse.Namespace) -> int:
     if unknown:
         raise ValueError(f"--only names {', '.join(unknown)}; there is {', '.join(recipe['variants'])}.")
     check_target(folder / "table.md")
-    way, lines, count = (
-        OwnWay(folder, options.threads),
-        JsonLines(folder / "judged.jsonl"),
-        options.prompts or recipe["prompts"],
-    )
+    way, lines = OwnWay(folder, options.threads), JsonLines(folder / "judged.jsonl")
+    count = options.prompts or recipe["prompts"]
     if not (folder / "cache" / "report.csv").is_file():
         from .narrow import write_clips
 

@@ -32,10 +32,10 @@ class OwnWay:
     """A folder with a ComfyUI's models and packs (base), caches, runs and clips.
 
     Args:
-        threads: of the CPU; 0 = all.
+        threads: of the CPU; None = all.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int | None) -> None:
         self.folder, self.threads, self.base = folder, threads, folder / "base"
         self.checkpoint = self.base / "models" / "checkpoints" / narrow.CHECKPOINT
         self.turns = JsonLines(folder / "turns.jsonl")
