@@ -188,7 +188,7 @@ def test_on_latents_what_is_known_is_encoded_greyed(train, host, backbones, stan
     values = {
         "model": backbones("SD15"),
         "clip": clip,
-        "vae": Watched(),
+        "vae": Watched(vae.ratio),
         "videos": video,
         "size": 64,
         "sample_every": -1,
@@ -198,13 +198,9 @@ def test_on_latents_what_is_known_is_encoded_greyed(train, host, backbones, stan
     assert whole < 0.01 and len(greyed) == 4 and all(share > 0.01 for share in greyed)
 
 
-def test_the_x4_upscaler_is_sent_to_its_own_stage(train, host, backbones, stand_ins):
-    class Vae(type(stand_ins[1])):
-        def spacial_compression_encode(self):
-            return 4
-
+def test_the_x4_upscaler_is_sent_to_its_own_stage(train, host, backbones, stand_ins, means_vae):
     with pytest.raises(ValueError, match="its temporal layers are trained by `train ssr --data`"):
-        train(model=backbones("SD x4"), clip=stand_ins[0], vae=Vae())
+        train(model=backbones("SD x4"), clip=stand_ins[0], vae=means_vae(4))
 
 
 def test_the_stage_style_makes_a_lora_from_pictures(train, host, studio):
