@@ -1,8 +1,8 @@
 """Motion modules beside the programs that are known for them: the same answers, time and memory.
 
-python tests/benchmarks/peers.py diffusers v1     largest difference from diffusers' UNetMotionModel, as JSON
-python tests/benchmarks/peers.py evolved v2       … from AnimateDiff-Evolved on the same host, with seconds of both
-python tests/benchmarks/peers.py memory v2 ours   peak memory of one run; or `evolved`
+python tests/benchmarks/peers.py diffusers v1         largest difference from diffusers' UNetMotionModel, as JSON
+python tests/benchmarks/peers.py evolved v2 wall 5   … from AnimateDiff-Evolved on the same host, with seconds of both
+python tests/benchmarks/peers.py memory v2 ours         peak memory of one run; or `evolved`
 
 Files of random weights at the real widths; in the U-Nets the transformers are one layer deep, and SDXL has no others than
 that changed. diffusers comes from the package index into .host/peers. AnimateDiff-Evolved is a checkout named by
@@ -14,15 +14,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from figures import Figure
+from pairs import Clock
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".host" / "peers"
@@ -39,10 +39,11 @@ ALLOWED = 1e-4  # of the largest value, float32
 MIB = 1 << 20
 
 
-def measure(turns: int) -> Iterator[Figure]:
+def measure(clock: str, turns: int) -> Iterator[Figure]:
     """Run each comparison in a process of its own.
 
     Args:
+        clock: kind of `pairs.Clock`, "wall" or "cpu".
         turns: how often ours and AnimateDiff-Evolved's take turns.
     """
     problem = _get_diffusers()
@@ -51,7 +52,7 @@ def measure(turns: int) -> Iterator[Figure]:
         yield _difference(f"peers.{version}.diffusers", answer)
     problem = _get_evolved()
     for version in VERSIONS:
-        answer = {"error": problem} if problem else _child("evolved", version, str(turns))
+        answer = {"error": problem} if problem else _child("evolved", version, clock, str(turns))
         yield _difference(f"peers.{version}.evolved", answer)
         if "error" in answer:
             continue
@@ -272,26 +273,21 @@ def _relative(got, wanted) -> float:
     return float((got - wanted).abs().max() / wanted.abs().max())
 
 
-def _beside_evolved(version: str, turns: int, folder: Path) -> dict:
+def _beside_evolved(version: str, clock: str, turns: int, folder: Path) -> dict:
     stage = Stage(folder, evolved=True)
     family, _, clip_norms = VERSIONS[version]
     stage.module(version)
     plain = stage.image_model(family)
     models = {"ours": stage.ours(plain, "clip" if clip_norms else "frame"), "theirs": stage.theirs(plain)}
     results = {who: stage.sample(model, 2) for who, model in models.items()}  # and warm
-    clock = time.process_time if os.getloadavg()[0] > 1 else time.perf_counter
-    seconds = {who: [] for who in models}
-    for turn in range(turns):
-        for who in list(models) if turn % 2 == 0 else reversed(list(models)):
-            began = clock()
-            stage.sample(models[who])
-            seconds[who].append(clock() - began)
+    runs = {who: partial(stage.sample, model) for who, model in models.items()}
+    times = Clock(clock).turns(runs, turns, warm_up=False)
     still = stage.sample(plain, 2)
     return {
         "difference": _relative(results["ours"], results["theirs"]),
         "moved": _relative(results["ours"], still),
-        "ratio": statistics.median(a / b for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)),
-        **{who: statistics.median(values) for who, values in seconds.items()},
+        "ratio": times.ratio("ours", "theirs"),
+        **{who: times.median(who) for who in models},
     }
 
 
@@ -408,7 +404,7 @@ def main(what: str, version: str, *rest: str) -> None:
         if what == "diffusers":
             answer = _beside_diffusers(version, Path(folder))
         elif what == "evolved":
-            answer = _beside_evolved(version, int(rest[0]) if rest else 5, Path(folder))
+            answer = _beside_evolved(version, rest[0], int(rest[1]), Path(folder))
         else:
             answer = _memory(version, rest[0], Path(folder))
     sys.stdout.write(json.dumps(answer) + "\n")

@@ -104,7 +104,7 @@ def _groups(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterator]]:
         "world": lambda: world.measure(turns(5)),
         "windows": lambda: windows.measure(turns(3)),
         "live": lambda: live.measure(clock.kind, _allocator_settings(), turns(7)),
-        "peers": lambda: peers.measure(turns(5)),
+        "peers": lambda: peers.measure(clock.kind, turns(5)),
     }
 
 
