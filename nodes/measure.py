@@ -37,6 +37,9 @@ FIGURES = (  # that have an output of their own
 )
 
 
+MOST_PIXELS = 1 << 26  # of a slice, which takes 0.8 GB of memory then
+
+
 class LumiereMeasureClip(io.ComfyNode):
     """All figures of one clip."""
 
@@ -167,7 +170,10 @@ class LumiereXTSlice(io.ComfyNode):
     def execute(cls, images: Tensor, direction: str, position: float, scale: int) -> io.NodeOutput:
         check_pixels(images)
         images = images.float()  # a host may keep images in half precision
-        side = images.shape[1 if direction == "row" else 2]
+        side, length = images.shape[1:3] if direction == "row" else images.shape[2:0:-1]
+        wide, high = length * scale, len(images) * scale
+        if wide * high > MOST_PIXELS:
+            raise ValueError(f"the picture would have {wide}x{high} pixels; a scale below {scale} is wanted.")
         line = line_over_time(images, direction, min(side - 1, int(position * side)), scale)
         return io.NodeOutput(torch.from_numpy(np.ascontiguousarray(line[..., :3]))[None])
 

@@ -5,6 +5,8 @@ Shapes: b - clips, t - frames, c - channels, h, w - height, width. Core's layout
 
 from __future__ import annotations
 
+import math
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -92,12 +94,18 @@ def from_uint8(frames: Tensor) -> Tensor:
 
 
 def check_pixels(images: Tensor, name: str = "images") -> None:
-    """Raise ValueError if a host IMAGE (t, h, w, c) holds no frame or no pixel; `name` is the input's."""
+    """Raise ValueError if a host IMAGE (t, h, w, c) holds no frame, no pixel or what is no number; `name` is the input's."""
     if not images.numel():
         frames, height, width = images.shape[:3]
         raise ValueError(
             f"{name} holds {frames} frames of {width}x{height} pixels; at least one frame of 1x1 is wanted. Look at the node "
             "that it comes from."
+        )
+    if not all(math.isfinite(end) for end in torch.aminmax(images)):  # NaN passes through
+        frame = int((~images.isfinite().flatten(1).all(1)).nonzero()[0])
+        raise ValueError(
+            f"frame {frame} of {name} holds values that are no numbers (NaN or infinity): the model that made it failed. Sample "
+            "it again in fp32, or with another VAE precision."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -25,8 +26,8 @@ from .store import Store
 from .video_set import frames_of
 
 PROMPTS = Path(__file__).parent / "data" / "prompts_113.txt"
-SHEET_FRAMES = 4  # of a clip, on the contact sheet
-CELL = 160  # pixels
+SHEET_FRAMES, SHEET_CLIPS = 4, 400  # of a clip, and clips at most, on the contact sheet
+CELL, GAP = 160, 8  # pixels
 MOST_SIDE = 1 << 16  # pixels that a line may say of a clip
 
 
@@ -96,7 +97,10 @@ def run_workflow(
     run = {"workflow": hashlib.sha256(text.encode()).hexdigest()[:16]}
     with only_writer(output, f"evaluate, clips of {workflow.name}"):
         done = store.of_run(run)
-        wanted = [job for job in jobs if _line_of(done, job, output) is None][:limit]
+        lacking = [job for job in jobs if _line_of(done, job, output) is None]
+        wanted = lacking[:limit]
+        if len(lacking) < len(jobs):
+            sys.stdout.write(f"{output}: {len(jobs) - len(lacking)} of {len(jobs)} clips are there\n")
         deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
         make = start or Worker
         _make(
@@ -217,26 +221,28 @@ def mean_figures(lines: list[Record]) -> dict[str, float]:
 
 
 def write_sheet(lines: list[Record], folder: Path, path: Path) -> None:
-    """Write a picture with some frames of every clip, a row each."""
-    from PIL import Image, ImageDraw
+    """Write a picture with some frames of every clip, about as wide as high; of very many clips some, evenly spaced."""
+    from PIL import Image, ImageDraw, ImageOps
 
-    from ..clips.media import save_image
+    from ..clips.media import evenly_spaced, save_image
 
-    rows = []
-    for line in lines:
-        frames, _ = frames_of(folder / f"{line['case']}.mp4")
-        wanted = {round(i * (line["frames"] - 1) / (SHEET_FRAMES - 1)) for i in range(SHEET_FRAMES)}
-        rows.append([frame for number, frame in enumerate(islice(frames, line["frames"])) if number in wanted])
+    lines = [lines[index] for index in evenly_spaced(len(lines), SHEET_CLIPS)]
     height, width = lines[0]["size"]
-    cell = (CELL, max(2, round(CELL * height / width)))
-    sheet = Image.new("RGB", (SHEET_FRAMES * CELL, len(rows) * (cell[1] + 16)), (24, 24, 24))
+    cell = (CELL, min(4 * CELL, max(2, round(CELL * height / width))))
+    wide, high = SHEET_FRAMES * CELL + GAP, cell[1] + 16
+    columns = max(1, round(math.sqrt(len(lines) * high / wide)))
+    sheet = Image.new("RGB", (columns * wide - GAP, math.ceil(len(lines) / columns) * high), (24, 24, 24))
     draw = ImageDraw.Draw(sheet)
-    for index, (row, line) in enumerate(zip(rows, lines, strict=True)):
-        top = index * (cell[1] + 16)
-        for column, frame in enumerate(row):
-            sheet.paste(Image.fromarray(frame).resize(cell), (column * CELL, top))
+    for index, line in enumerate(lines):
+        left, top = index % columns * wide, index // columns * high
+        frames, _ = frames_of(folder / f"{line['case']}.mp4")
+        wanted = evenly_spaced(line["frames"], SHEET_FRAMES)
+        for number, frame in enumerate(islice(frames, line["frames"])):
+            if number in wanted:
+                picture = ImageOps.pad(Image.fromarray(frame), cell, color=(24, 24, 24))
+                sheet.paste(picture, (left + wanted.index(number) * CELL, top))
         printable = line["prompt"].encode("ascii", "replace").decode()
-        draw.text((3, top + cell[1] + 2), printable[: SHEET_FRAMES * CELL // 6], fill=(220, 220, 220))
+        draw.text((left + 3, top + cell[1] + 2), printable[: SHEET_FRAMES * CELL // 6], fill=(220, 220, 220))
     save_image(sheet, path)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 Frame = Tensor | np.ndarray
 WHOLE = {torch.uint8: 1.0, torch.uint16: 1 / 257, torch.bool: 255.0}  # what a step of each is in levels
 BEYOND = 0.5  # of the range, that a model's floats may be off
+ONE_MASK = "one mask for all or one for each frame is wanted"
 
 
 @dataclass
@@ -106,7 +107,8 @@ def walk(
     previous = before = None
     if isinstance(known, Tensor | np.ndarray) and known.ndim == 2:
         known = known[None]
-    masks = _masks(known)
+    given = iter(known) if known is not None else None
+    masks = _masks(given)
     others = iter(reference) if reference is not None else None
     number = -1
     for number, frame in enumerate(frames):
@@ -135,22 +137,24 @@ def walk(
         previous, before = step.frame, previous
     if others is not None and number >= 0 and next(others, None) is not None:
         raise ValueError(f"the clip has {number + 1} frames and the reference more; trim the longer one.")
+    if given is not None and number >= 0 and next(given, None) is not None:
+        raise ValueError(f"the clip has {number + 1} frames and there are more masks; {ONE_MASK}.")
 
 
 def _masks(known: Iterable[Tensor] | None) -> Iterator[Tensor | None]:
     """Yield a mask for every frame for ever: the only one again and again.
 
     Raises:
-        ValueError: there are several masks, but fewer than frames.
+        ValueError: there are several masks or none, and more frames.
     """
     mask, count = None, 0
     for given in known if known is not None else ():
         count += 1
         mask = torch.as_tensor(given) > 0.5
         yield mask
-    while count < 2:
+    while known is None or count == 1:
         yield mask
-    raise ValueError(f"there are {count} masks and more frames; one mask for all or one for each frame is wanted.")
+    raise ValueError(f"there are {count} masks and more frames; {ONE_MASK}.")
 
 
 def _size(frame: Tensor) -> str:

@@ -1,6 +1,7 @@
 """Distances between sets of clips: known answers, no bias, and everything printed that a figure depends on."""
 
 import json
+import math
 import os
 import sys
 from collections import Counter
@@ -71,12 +72,17 @@ def test_kernel_distance_by_its_definition_and_its_interval():
     low, high = kernel_interval(first, second)
     assert 0 < low < kernel_distance(first, second) < high
     assert kernel_interval(first, second) == (low, high)  # the same draws
+    # Every second draw of two clips is one of them twice.
+    low, high = kernel_interval(gaussian(2), gaussian(3, seed=1))
+    assert -math.inf < low <= high < math.inf
 
 
 def test_inception_score():
     sure = torch.eye(5).repeat(40, 1) * 100
     assert inception_score(sure)[0] == pytest.approx(5)
     assert inception_score(torch.zeros(200, 5)) == (pytest.approx(1), pytest.approx(0))
+    assert inception_score(sure * 50)[0] == pytest.approx(5)  # chances too small for a float64
+    assert inception_score(sure[:1].repeat(20, 1) * 50) == (pytest.approx(1), pytest.approx(0))
     with pytest.raises(ValueError, match="fewer parts"):
         inception_score(torch.zeros(3, 5))
 

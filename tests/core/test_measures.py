@@ -301,8 +301,15 @@ def test_masks_are_one_for_all_or_one_a_frame():
         == figures(clip, reference=clip, known=half.expand(4, -1, -1))
         == wanted
     )
-    with pytest.raises(ValueError, match="2 masks and more frames; one mask for all or one for each"):
-        figures(clip, reference=clip, known=half.expand(2, -1, -1))
+    for count, said in (
+        (0, "0 masks and more frames"),
+        (2, "2 masks and more frames"),
+        (5, "4 frames and there are more masks"),
+    ):
+        with pytest.raises(ValueError, match=f"{said}; one mask for all or one for each"):
+            figures(clip, reference=clip, known=half.expand(count, -1, -1))
+    with pytest.raises(ValueError, match="more masks"):
+        figures(clip[:1], reference=clip[:1], known=half.expand(2, -1, -1))
 
 
 def test_bad_frames_are_refused_by_number():

@@ -104,7 +104,8 @@ def test_what_is_no_workflow_is_refused_before_a_host_starts(host, files, tmp_pa
     (tmp_path / "ui.json").write_text(json.dumps({"nodes": [], "links": []}))
     for name, error in (("ui.json", "Export (API)"), ("none.json", "cannot read")):
         assert run("prompts", "--workflow", tmp_path / name, "--output", tmp_path / "o") == 1
-        assert name in capsys.readouterr().err or error
+        said = capsys.readouterr().err
+        assert name in said and error in said
     (tmp_path / "empty.txt").write_text("# nothing\n")
     assert run("prompts", "--workflow", files[0], "--prompts", tmp_path / "empty.txt", "--output", tmp_path / "o") == 1
     assert "holds no prompts" in capsys.readouterr().err and host.jobs == []

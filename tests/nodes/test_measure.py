@@ -123,6 +123,23 @@ def test_a_slice_and_two_clips_side_by_side(host, clip):
     assert both[:, 20:, 2 * 52 :].max() == 0 and torch.allclose(both[:, 20:, :48], clip[:10], atol=1 / 255)
     (two,) = host.call("LumiereCompareClips", images_a=clip, images_b=clip, **options | {"difference": 0.0})
     assert two.shape[2] == 2 * 48 + 4
+    bad = clip.clone()
+    bad[3, 0, 0, 0] = math.nan
+    for name, inputs in (
+        ("LumiereXTSlice", {"images": bad, "direction": "row", "position": 0.5, "scale": 1}),
+        ("LumiereCompareClips", {"images_a": bad, "images_b": clip, **options}),
+        ("LumiereMeasureClip", {"images": bad}),
+    ):
+        with pytest.raises(ValueError, match=r"frame 3 of images\w* holds values that are no numbers"):
+            host.call(name, **inputs)
+    with pytest.raises(ValueError, match="would have 64000x64000 pixels; a scale below 64"):
+        host.call(
+            "LumiereXTSlice",
+            images=clip[:1, :1, :1].expand(1000, -1, 1000, -1),
+            direction="row",
+            position=0.0,
+            scale=64,
+        )
 
 
 def test_sets_of_clips(host, clip, tmp_path):

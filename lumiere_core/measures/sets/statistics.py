@@ -5,6 +5,7 @@ n, m - clips of a set, f - features.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -84,14 +85,16 @@ def kernel_interval(
 
     Features are (n, d).
 
-    A clip that was drawn twice is not compared with itself, or the distance would be biased.
+    A clip that was drawn twice is not compared with itself, or the distance would be biased; a draw that is nothing but one
+    clip, as every second one of two clips is, says nothing.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = [
         torch.stack([torch.bincount(torch.randint(n, (n,), generator=generator), minlength=n) for _ in range(draws)])
         for n in (len(first), len(second))
     ]
-    found = _weighted(first, second, *weights)
+    told = torch.stack([drawn.amax(1) < drawn.sum(1) for drawn in weights]).all(0)
+    found = _weighted(first, second, *(drawn[told] for drawn in weights))
     ends = torch.tensor([(1 - share) / 2, (1 + share) / 2], dtype=found.dtype)
     low, high = found.quantile(ends).tolist()
     return low, high
@@ -111,7 +114,8 @@ def inception_score(logits: Tensor, splits: int = SPLITS) -> tuple[float, float]
     for index in range(splits):
         part = logits[index * len(logits) // splits : (index + 1) * len(logits) // splits]
         chance, log = part.softmax(1), part.log_softmax(1)
-        scores.append((chance * (log - chance.mean(0).log())).sum(1).mean().exp())
+        mean = log.logsumexp(0) - math.log(len(part))  # in logarithms, where a chance may be 0
+        scores.append((chance * (log - mean)).sum(1).mean().exp())
     stacked = torch.stack(scores)
     return float(stacked.mean()), float(stacked.std(correction=0))
 
