@@ -24,6 +24,7 @@ PATH_NAMES = ("video_path", "path", "video", "file")
 CAPTION_NAMES = ("caption", "text")
 # What tells a folder of ours: a cache has both, a run has a state.
 CACHE, RUN = ("dataset.json", "index.jsonl"), "state.safetensors"
+BESIDE = {"clips.jsonl", "measures.csv", "sheet.jpg"}  # what `evaluate prompts` lays beside its clips
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def find_sources(where: Path, caption: str | None = None) -> list[Source]:
 
     A folder's captions lie beside the videos: `boat.mp4` and `boat.txt`. Lists have a path, relative to the list's
     folder, under `video_path` or `path`, and a text under `caption` or `text`. Every file and every row is in the
-    answer; what cannot be used has a `problem`.
+    answer, but for figures of `evaluate prompts`; what cannot be used has a `problem`.
 
     Args:
         caption: of videos that have none; without it they get a `problem`.
@@ -77,6 +78,8 @@ def _beside(folder: Path) -> Iterator[Source]:
         if isinstance(files, Source):
             yield files
             continue
+        if BESIDE <= {path.name for path in files}:
+            files = [path for path in files if path.name not in BESIDE]
         stems = {path.stem for path in files if not _is_caption(path)}
         for path in files:
             if _is_caption(path):

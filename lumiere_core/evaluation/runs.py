@@ -140,7 +140,7 @@ def _make(
             seconds = time.monotonic() - started
             write_text(clip.with_suffix(".txt"), job.prompt + "\n")
             store.append(_line(job, clip, run, seconds), durable=True)
-            sys.stdout.write(f"{number + 1}/{len(jobs)}  {clip.name}  {seconds:.0f} s\n")
+            sys.stdout.write(f"{number + 1}/{len(jobs)}  {clip}  {seconds:.0f} s\n")
             sys.stdout.flush()
     except WorkerError as error:
         raise ValueError(f"{workflow.name}: {error}") from error

@@ -78,7 +78,8 @@ def test_prompts_are_made_case_by_case_and_go_on(host, files, tmp_path, capsys):
     assert run(*options) == 0 and len(host.jobs) == 3
     assert run(*options) == 0 and len(host.jobs) == 3  # nothing is made twice
     assert {job["seed"] for job in host.jobs} == {5}
-    sources = [source for source in find_sources(folder) if source.path.suffix == ".mp4"]  # what `prepare` takes
+    sources = find_sources(folder)  # what `prepare` takes
+    assert {source.path.suffix for source in sources} == {".mp4"}
     assert [source.caption.strip() for source in sources] == runs.read_prompts(prompts)
     assert not any(source.problem for source in sources)
     rows = list(csv.reader((folder / "measures.csv").open()))
