@@ -31,6 +31,7 @@ from torch import Tensor
 
 from ...lumiere_core.clips.video import take_frames
 from ...lumiere_core.diffusion.multidiffusion import Window
+from . import window_parts
 from .boxes import of_rows
 from .frames import fitted, published
 from .keys import FRAMES, WINDOW
@@ -146,7 +147,8 @@ class OneWindow:
         return parts
 
     def _entry(self, entry: dict, controls: dict[int, Any]) -> dict:
-        out = {**entry, "model_conds": {k: self._condition(k, v) for k, v in entry["model_conds"].items()}}
+        parts = {key: self._condition(key, part) for key, part in entry["model_conds"].items()}
+        out = {**entry, "model_conds": {key: part for key, part in parts.items() if part is not None}}
         if "uuid" in entry:  # by which EasyCache keeps answers
             out["uuid"] = uuid.uuid5(entry["uuid"], repr(self.numbers.tolist()))
         mask = entry.get("mask")
@@ -183,10 +185,16 @@ class OneWindow:
         return value if len(value) == 1 else take_frames(value, self.numbers)
 
     def _condition(self, key: str, entry: Any) -> Any:
-        """Return one entry of `model_conds` for the window."""
+        """Return one entry of `model_conds` for the window; None = it has no part of it."""
         if key == "num_video_frames":  # Stable Video Diffusion folds the batch by it
             return entry._copy_with(len(self.numbers))
         whole = self.whole
+        if key in window_parts.STARTS:
+            return window_parts.starts_of(key, entry, self.numbers.tolist())
+        if key == window_parts.KEY and torch.is_tensor(entry.cond):
+            sound = window_parts.sound_of(whole.model, entry.cond, self.numbers, whole.frames)
+            if sound is not None:
+                return entry._copy_with(sound)
         latent = whole.latents[0]
         resize = whole.model.resize_cond_for_context_window
         if isinstance(
@@ -197,11 +205,14 @@ class OneWindow:
         if own is not None:
             return own
         value = getattr(entry, "cond", None)
+        if isinstance(entry, comfy.conds.CONDList) and whole.axis == 0:  # pictures of reference
+            return entry._copy_with([self._rows(part) for part in value])
         if not torch.is_tensor(value) or isinstance(entry, comfy.conds.CONDConstant) or value.ndim == 0:
             return entry
         if whole.axis == 0:
             return entry._copy_with(self._rows(value))
-        if value.ndim == 5 and value.shape[2] == whole.frames:  # all else of a 5-D model (text, …) is per clip
+        # All else of a 5-D model (text, …) is per clip.
+        if value.ndim == 5 and value.shape[2] == whole.frames and key not in window_parts.REFERENCES:
             return entry._copy_with(take_frames(value, self.numbers, dim=2))
         return entry
 

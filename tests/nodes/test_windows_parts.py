@@ -322,7 +322,13 @@ def test_easycache_keeps_the_answers_of_each_window_apart(host, backbones, ours)
 
 PARTS = [  # (model class, part of its prompt, shape, axis of the frames, frames of the window 2 … 5 on it)
     ("WAN21_HuMo", "audio_embed", (1, FRAMES, 2, 3), 1, [2, 3, 4, 5]),
-    ("WAN22_S2V", "audio_embed", (1, FRAMES, 2, 3), 1, [2, 3, 4, 5]),
+    ("WAN21_HuMo", "audio_embed", (1, FRAMES + 1, 2, 3), 1, [2, 3, 4, 5]),  # silence, as WanHuMoImageToVideo makes it
+    ("WAN22_S2V", "audio_embed", (1, 2, 3, 4 * FRAMES + 5), 3, [*range(8, 24)]),
+    ("WAN22_WanDancer", "audio_embed", (1, 8 * FRAMES, 3), 1, [*range(16, 48)]),
+    ("WAN22_WanDancer", "audio_embed", (1, 20, 3), 1, [*range(5, 15)]),
+    ("WAN22_S2V", "reference_motion", (1, 4, FRAMES, 2, 2), 2, None),
+    ("HunyuanVideo", "guiding_frame_index", (1,), 0, None),
+    ("Kandinsky5", "time_dim_replace", (1, 4, 1, 2, 2), 2, None),
     ("WAN21_Vace", "vace_context", (1, 1, 6, FRAMES, 2, 2), 3, [2, 3, 4, 5]),
     ("WAN22_Animate", "pose_latents", (1, 4, FRAMES - 1, 2, 2), 2, [2, 3, 4]),
     ("WAN22_Animate", "face_pixel_values", (1, 3, 4 * (FRAMES - 1), 2, 2), 2, [*range(8, 20)]),
@@ -331,13 +337,15 @@ PARTS = [  # (model class, part of its prompt, shape, axis of the frames, frames
     ("WAN22_S2V", "control_video", (1, 4, FRAMES, 2, 2), 2, [2, 3, 4, 5]),
     ("WAN22", "denoise_mask", (1, 1, FRAMES, 2, 2), 2, [2, 3, 4, 5]),
     ("WAN21_HuMo", "reference_latent", (1, 4, 1, 2, 2), 2, [0]),
+    ("WAN21_SCAIL", "reference_latent", (1, 4, FRAMES, 2, 2), 2, [*range(FRAMES)]),  # as many as the clip has frames
+    ("WAN21", "time_dim_concat", (1, 4, FRAMES, 2, 2), 2, [*range(FRAMES)]),
     ("WAN21", "c_crossattn", (1, 4, FRAMES), 2, [*range(FRAMES)]),
 ]
 
 
 @pytest.mark.parametrize(("kind", "key", "shape", "axis", "frames"), PARTS)
-def test_parts_of_prompts_are_cut_by_the_hosts_model_classes(host, kind, key, shape, axis, frames):
-    """References and text, which have no frames, stay whole."""
+def test_parts_of_prompts_are_cut_for_the_hosts_model_classes(host, kind, key, shape, axis, frames):
+    """References and text, which have no frames, stay whole; what a clip begins with is no window's that begins later."""
     import comfy.conds
     import comfy.model_base
 
@@ -350,5 +358,77 @@ def test_parts_of_prompts_are_cut_by_the_hosts_model_classes(host, kind, key, sh
     conds = [[{"model_conds": {key: comfy.conds.CONDRegular(whole)}}]]
     clip = cut.WholeClip(model, conds, torch.zeros(1, 4, FRAMES, 2, 2), 2, OVERLAP)
     ((entry,),) = clip.cut((2, 3, 4, 5), None).conds()
+    if frames is None:
+        assert key not in entry["model_conds"]
+        return
     wanted = whole.index_select(axis, torch.tensor(frames))
     assert torch.equal(entry["model_conds"][key].cond, wanted)
+
+
+def test_frames_that_a_clip_begins_with(host):
+    """They are in windows that see its first frame first; where a loop puts it in the middle they are refused."""
+    import comfy.conds
+
+    parts = host.module("nodes.host.window_parts")
+    start = comfy.conds.CONDRegular(torch.arange(2.0).reshape(1, 1, 2, 1, 1))
+    for numbers, kept in (([0, 1, 2], 2), ([0, 5, 6], 1), ([3, 4, 5], None)):
+        got = parts.starts_of("time_dim_replace", start, numbers)
+        assert (got and got.cond.shape[2]) == kept
+        assert parts.starts_of("guiding_frame_index", start, numbers) is (start if kept else None)
+    with pytest.raises(ValueError, match="a loop has no beginning"):
+        parts.starts_of("time_dim_replace", start, [6, 7, 0, 1])
+
+
+def test_the_start_image_of_hunyuan_is_the_first_window_s(models, ours):
+    """A network that is told of it calls its first frame known (token replacement)."""
+    from comfy.patcher_extension import WrappersMP
+
+    told = []
+
+    def spy(executor, x, *args, **kwargs):
+        told.append(kwargs.get("guiding_frame_index", args[7] if len(args) > 7 else None) is not None)
+        return executor(x, *args, **kwargs)
+
+    model = models["Hunyuan"][0].clone()
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "spy", spy)
+    text = prompt(pooled_output=torch.ones(1, 24), guiding_frame_index=0)
+    assert denoised(ours(model), noise(16), text).isfinite().all()
+    assert told == [True, False, False]
+
+
+def test_the_start_image_of_kandinsky_is_the_first_window_s(video_models, ours):
+    """The network writes it over the first frames that it sees."""
+    model = video_models.random_model("Kandinsky5", video_models.KANDINSKY)
+    values = {"pooled_output": torch.ones(1, 24), "attention_mask": None}
+    plain, begun = prompt(**values), prompt(**values, time_dim_replace=noise(16, 1, seed=4))
+    for cut, frames in ((ours(model), slice(LENGTH)), (ours(model, retain_first=True), slice(FRAMES))):
+        change = (denoised(cut, noise(16), begun) - denoised(cut, noise(16), plain)).abs().amax(dim=(0, 1, 3, 4))
+        assert change[frames].min() > 1e-4 and not change[frames.stop :].any()
+
+
+def test_sound_of_wan_s2v_is_that_of_a_window_s_frames(video_models, ours):
+    """The host gives every window the sound of the first."""
+    model = video_models.random_model("WAN22_S2V", video_models.S2V)
+    sound = torch.randn(1, 25, 16, 4 * FRAMES, generator=torch.Generator().manual_seed(2))
+    later = torch.cat([sound[..., :24], sound[..., 24:] + 3], dim=-1)  # frames 6 and 7
+    made = [denoised(ours(model), noise(16), prompt(audio_embed=value)) for value in (sound, later)]
+    change = (made[0] - made[1]).abs().amax(dim=(0, 1, 3, 4))
+    assert change[:LENGTH].max() == 0 and change[6:].min() > 1e-4
+
+
+@pytest.mark.parametrize("count", [20, 8, 3, 1])
+def test_a_picture_of_reference_for_each_frame(host, count):
+    """`reference_latents` are lists; each of a list is fitted to the clip and cut."""
+    import comfy.conds
+    import comfy.model_base
+
+    cut = host.module("nodes.host.window_cut")
+    model = comfy.model_base.Flux.__new__(comfy.model_base.Flux)
+    torch.nn.Module.__init__(model)
+    object.__setattr__(model, "latent_format", type("Format", (), {"temporal_downscale_ratio": 1}))
+    pictures = torch.arange(float(count))[:, None, None, None].expand(count, 4, 2, 2)
+    conds = [[{"model_conds": {"ref_latents": comfy.conds.CONDList([pictures, pictures[:1]])}}]]
+    clip = cut.WholeClip(model, conds, torch.zeros(FRAMES, 4, 2, 2), 0, OVERLAP)
+    ((entry,),) = clip.cut((2, 3, 4, 5), None).conds()
+    own, common = entry["model_conds"]["ref_latents"].process_cond(batch_size=4).cond
+    assert own[:, 0, 0, 0].tolist() == [i % count for i in (2, 3, 4, 5)] and not common.any()

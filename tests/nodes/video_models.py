@@ -103,6 +103,21 @@ MOCHI = {
     "t5_token_length": 4,
     "rope_theta": 10000.0,
 }
+S2V = {**WAN, "model_type": "s2v", "audio_dim": 16, "cond_dim": 16, "audio_inject_layers": [0]}
+KANDINSKY = {
+    "image_model": "kandinsky5",
+    "in_visual_dim": 16,
+    "out_visual_dim": 16,
+    "in_text_dim": 24,
+    "in_text_dim2": 24,
+    "time_dim": 16,
+    "model_dim": 32,
+    "ff_dim": 32,
+    "visual_embed_dim": 132,
+    "num_text_blocks": 1,
+    "num_visual_blocks": 1,
+    "axes_dims": (4, 6, 6),
+}
 # name: (class in comfy.supported_models, its configuration, channels of a latent)
 KINDS = {
     "Wan": ("WAN21_T2V", WAN, 16),
