@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from ...lumiere_core.clips.video import take_frames
 from ...lumiere_core.nets.temporal import TemporalState
 from .frames import Rows
-from .keys import FRAMES
+from .keys import FRAMES, HANDLERS
 from .keys import KEY as LUMIERE
 
 # By its class and function: the host gives patches no other name.
@@ -29,7 +29,7 @@ SELF_ATTENTION_GUIDANCE = ("SelfAttentionGuidance", "attn_and_record")
 # Of Advanced-ControlNet: ControlLLLite's hints, a row for each frame of the call, put into the attention of every level.
 HINTS_IN_ATTENTION = "LLLitePatch"
 REFERENCE = "refcn_present_in_conds"  # Advanced-ControlNet says so in the options of a call
-WRITES_FIRST_FRAME = "LeapfusionHunyuanI2V."  # of KJNodes
+WHOLE_CLIP = ("LeapfusionHunyuanI2V.", "WanUni3CCnetPatch")  # a first frame (KJNodes), a camera's video (the host)
 AROUND_THE_NETWORK = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
 
 
@@ -44,35 +44,39 @@ def self_attention_guidance(options: dict) -> bool:
     return any(_is(patch, SELF_ATTENTION_GUIDANCE) for patch in replaced.values())
 
 
-def refuse_in_windows(options: dict, around: Callable | None = None, frames: int = 0, axis: int = 0) -> None:
+def refuse_in_windows(
+    options: dict, around: Callable | None = None, frames: int = 0, axis: int = 0, by: str = "in windows"
+) -> None:
     """Raise ValueError for what keeps data of the whole clip or of one call, which no window could be given its part of.
 
     Args:
         options: transformer_options.
         around: the MODEL's function wrapper (model_options["model_function_wrapper"]), of which it has one at most.
-        frames: of the latents; 0 = data that wrappers keep for each of them are not looked for.
+        frames: of the latents; 0 = data that wrappers and patches keep for each of them are not looked for.
         axis: of the frames in latents: 0 or 2.
+        by: what shows the network other frames than the whole clip's in their order.
     """
     if self_attention_guidance(options):
         raise ValueError(
-            "Self-Attention Guidance keeps the attention of one call of the U-Net, which in windows is that of the last "
-            "window, and would blur the clip by the wrong frames. Remove it or the windows from this MODEL; Perturbed-"
-            "Attention Guidance works in windows."
+            "Self-Attention Guidance keeps the attention of one call of the U-Net, whose frames are others than the clip's "
+            f"{by}, and would blur the clip by the wrong ones. Remove one of the two from this MODEL; Perturbed-Attention "
+            "Guidance works."
         )
     if "audio_embeds" in options:
         raise ValueError(
-            "WanInfiniteTalkToVideo puts the sound of the whole clip and its first frames on the MODEL, and every window "
-            "would get both. Remove the windows; the node continues long clips itself (previous_frames)."
+            "WanInfiniteTalkToVideo puts the sound of the whole clip and its first frames on the MODEL, where they cannot be "
+            f"cut {by}. Remove one of the two; the node continues long clips itself (previous_frames)."
         )
     wrappers = options.get("wrappers", {})
     found = [
         w for kind in AROUND_THE_NETWORK for key, ws in wrappers.get(kind, {}).items() if key != LUMIERE for w in ws
     ]
-    for wrapper in [*found, *([] if around is None else [around])]:
-        if _named(wrapper).startswith(WRITES_FIRST_FRAME) or (frames > 1 and keeps_rows(wrapper, frames, axis)):
+    found += [*([] if around is None else [around]), *(patch for _, patch in patches_of(options))]
+    for patch in found:
+        if _named(patch).startswith(WHOLE_CLIP) or (frames > 1 and keeps_rows(patch, frames, axis) and not told(patch)):
             raise ValueError(
-                f"{_named(wrapper).split('.')[0]} puts frames of the whole clip into each call of the network, and every "
-                "window would get those of the first. Remove it or the windows from this MODEL."
+                f"{_named(patch).split('.')[0]} puts frames of the whole clip into each call of the network, which sees others "
+                f"{by}. Remove one of the two from this MODEL."
             )
 
 
@@ -90,20 +94,47 @@ def refuse_at_levels(options: dict) -> None:
         )
 
 
+def patches_of(options: dict) -> Iterator[tuple[str, Callable]]:
+    """Yield (place, patch) of all patches of layers in transformer_options."""
+    for place, patches in options.get("patches", {}).items():
+        yield from () if place == HANDLERS else ((place, patch) for patch in patches)
+    for place, patches in options.get("patches_replace", {}).items():
+        yield from ((place, patch) for patch in patches.values())
+
+
+def told(thing: Any, depth: int = 3) -> bool:
+    """Tell whether a patch, or a function that it holds or calls, reads which rows a layer sees (`FRAMES`)."""
+    call = thing if hasattr(thing, "__code__") or not callable(thing) else type(thing).__call__
+    code = getattr(call, "__code__", None)
+    if code is not None:
+        codes = [code, *(c for c in code.co_consts if hasattr(c, "co_consts"))]
+        if any(FRAMES in c.co_consts for c in codes):
+            return True
+        called = [call.__globals__.get(name) for c in codes for name in c.co_names]
+    else:
+        called = []
+    if depth == 0 or torch.is_tensor(thing) or isinstance(thing, (torch.nn.Module, ModelPatcher, type)):
+        return False
+    return any(
+        told(each, depth - 1) for each in (*called, *_held(thing)) if callable(each) or isinstance(each, (list, dict))
+    )
+
+
 def _named(thing: Any) -> str:
     return getattr(thing, "__qualname__", type(thing).__qualname__)
 
 
 def keeps_rows(thing: Any, frames: int, axis: int, depth: int = 2) -> bool:
-    """Tell whether a wrapper holds a tensor with a row for each frame, in what it closes over or has as attributes.
+    """Tell whether a wrapper or patch holds a tensor with a row for each frame, in what it closes over or has as attributes.
 
-    Modules and other models' patchers are not looked into: their weights are no rows.
+    Modules and other models' patchers are not looked into: their weights are no rows. Nor are functions that it holds: what
+    those close over may be left of an earlier call (Token Merging).
     """
     if torch.is_tensor(thing):
-        return thing.ndim > axis + 2 and thing.shape[axis] == frames
+        return thing.ndim > (axis + 2 if axis else 1) and thing.shape[axis] == frames
     if depth == 0 or isinstance(thing, (torch.nn.Module, ModelPatcher, type)):
         return False
-    return any(keeps_rows(value, frames, axis, depth - 1) for value in _held(thing))
+    return any(keeps_rows(each, frames, axis, depth - 1) for each in _held(thing) if not hasattr(each, "__code__"))
 
 
 def _held(thing: Any) -> Iterable:
@@ -183,23 +214,29 @@ def _rounds(kept: list[int], frames: int, stride: int) -> list[list[int]]:
     return rounds
 
 
-def at_full_rate(options: dict, wrap: Callable[[Callable], FullRate]) -> dict:
+def at_full_rate(options: dict, frames: int, wrap: Callable[[Callable], FullRate]) -> dict:
     """Return transformer_options whose row-keeping patches are called at full frame rate.
 
-    They are Self-Attention Guidance's, GLIGEN's, whose objects come with a row for each frame, and ControlLLLite's.
+    They are Self-Attention Guidance's, GLIGEN's, whose objects come with a row for each frame, ControlLLLite's, and any that
+    holds a tensor with a row for each of the call's frames and does not read which of them a level sees.
     """
+
+    def fitted(place: str, patch: Callable) -> Callable:
+        keeps = (
+            place == "middle_patch"
+            or type(patch).__name__ == HINTS_IN_ATTENTION
+            or _is(patch, SELF_ATTENTION_GUIDANCE)
+            or (keeps_rows(patch, frames, 0) and not told(patch))
+        )
+        return wrap(patch) if keeps else patch
+
     out = dict(options)
-    patches = out["patches"] = dict(options.get("patches", {}))
-    for name in ("attn1_patch", "attn2_patch"):
-        if any(type(patch).__name__ == HINTS_IN_ATTENTION for patch in patches.get(name, ())):
-            patches[name] = [wrap(p) if type(p).__name__ == HINTS_IN_ATTENTION else p for p in patches[name]]
-    if self_attention_guidance(options):
-        replaced = options["patches_replace"]
-        attention = {
-            key: wrap(patch) if _is(patch, SELF_ATTENTION_GUIDANCE) else patch
-            for key, patch in replaced["attn1"].items()
-        }
-        out["patches_replace"] = {**replaced, "attn1": attention}
-    if patches.get("middle_patch"):
-        patches["middle_patch"] = [wrap(patch) for patch in patches["middle_patch"]]
+    out["patches"] = {
+        place: patches if place == HANDLERS else [fitted(place, patch) for patch in patches]
+        for place, patches in options.get("patches", {}).items()
+    }
+    out["patches_replace"] = {
+        place: {key: fitted(place, patch) for key, patch in patches.items()}
+        for place, patches in options.get("patches_replace", {}).items()
+    }
     return out

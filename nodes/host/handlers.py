@@ -68,9 +68,9 @@ class _Call:
         block, part = self.places.get(id(layer), ("", None))
         return self.layers.follow(part, block, h, self.state)
 
-    def published(self) -> dict:
-        """Return which rows of the whole batch the current level sees, for patches with data for every frame."""
-        return self.rows.published(self.state.numbers)
+    def tell(self, options: dict) -> None:
+        """Tell patches with data for every frame, in a call's options, which rows of the whole batch the level sees."""
+        options[FRAMES] = self.rows.published(self.state.numbers)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Clips:
                 f"called outside of a sampler. Put them into transformer_options[{LAYERS!r}]."
             )
         if rows.rows.numel() < rows.total:
-            features.refuse_in_windows(options)
+            features.refuse_in_windows(options, None, rows.total)
         if layers.total_stride > 1:
             features.refuse_at_levels(options)
         strength = strength_of_call(options, rows, x)
@@ -186,12 +186,15 @@ class Clips:
             if known is not None:
                 clip, mask = known.to(x).split([known.shape[1] - 1, 1], dim=1)
                 known = layers.known_features(torch.cat([clip * mask, mask], dim=1))
-            options = features.at_full_rate(options, partial(FullRate, state, padding, frames, unpadded))
+            options = features.at_full_rate(
+                options, unpadded.rows.numel(), partial(FullRate, state, padding, frames, unpadded)
+            )
             plans = _plans_of(unet, layers)
             shared = shared_text(text, length)
             text = text if shared is None else shared.at(length)
             first = unet.input_blocks[0][0]
-            options[KEY] = _Call(layers, state, plans.places, first=first, rows=rows, known=known, text=shared)
+            call = options[KEY] = _Call(layers, state, plans.places, first=first, rows=rows, known=known, text=shared)
+            call.tell(options)
             control = control_at_levels(control, plans.plans, state, clips=clips, padded=padded)
             with projected_once(shared, unet):
                 out = executor(padded(x), steps, text, pooled, control, options, **kwargs)
@@ -263,7 +266,7 @@ def _residual(layer, x, emb, context, options, *_):
 def _attention(layer, x, emb, context, options, *_):
     call = options.get(KEY)
     if call is not None:
-        context, options[FRAMES] = call.text_at_level(context), call.published()
+        context = call.text_at_level(context)
     x = layer(x, context, options)
     if "transformer_index" in options:
         options["transformer_index"] += 1
@@ -271,13 +274,20 @@ def _attention(layer, x, emb, context, options, *_):
 
 
 def _downsample(layer, x, emb, context, options, *_):
-    call, x = options.get(KEY), layer(x)
-    return x if call is None else call.after(layer, x)
+    return _resized(layer, layer(x), options)
 
 
 def _upsample(layer, x, emb, context, options, output_shape=None, *_):
-    call, x = options.get(KEY), layer(x, output_shape=output_shape)
-    return x if call is None else call.after(layer, x)
+    return _resized(layer, layer(x, output_shape=output_shape), options)
+
+
+def _resized(layer, x, options):
+    call = options.get(KEY)
+    if call is None:
+        return x
+    x = call.after(layer, x)
+    call.tell(options)
+    return x
 
 
 HANDLERS = (

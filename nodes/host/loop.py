@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import comfy.model_patcher
 import torch
+from comfy.context_windows import ContextSchedules
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...lumiere_core.nets.motion_module import KIND as MOTION_MODULE
+from . import features
 from .keys import HOST_WINDOW, LOOP, WINDOW
 from .keys import KEY as LUMIERE
 from .window_cut import WholeClip
@@ -47,12 +49,20 @@ class Turns:
         turned = [(i + shift) % self.frames for i in range(self.frames)]
         return [clip * self.frames + i for clip in range(self.clips) for i in turned]
 
+    def refuse(self, model_options: dict) -> None:
+        """Raise ValueError for what is on the MODEL and cannot be turned; see `features.refuse_in_windows`."""
+        options, around = model_options.get("transformer_options", {}), model_options.get("model_function_wrapper")
+        if self.frames > 1:
+            features.refuse_in_windows(
+                options, around, self.frames * self.clips, self.axis, by="in turns (Lumiere Loop)"
+            )
+
 
 def begin(executor, noise, *args, latent_shapes=None, **kwargs):
     """OUTER_SAMPLE: decide how this run is closed.
 
     Raises:
-        ValueError: the latents have no frames.
+        ValueError: the latents have no frames, or something on the MODEL cannot be turned with them.
     """
     guider = executor.class_obj
     shape = latent_shapes[0] if latent_shapes is not None and len(latent_shapes) > 1 else noise.shape
@@ -60,6 +70,7 @@ def begin(executor, noise, *args, latent_shapes=None, **kwargs):
         raise ValueError(
             f"latents of {len(shape)} axes have no frames that could be a loop. Remove Lumiere Loop from this MODEL."
         )
+    _refuse_open_windows(guider.model_options.get("context_handler"), shape)
     inflation = guider.model_patcher.attachments.get(LUMIERE)
     loop: bool | Turns = True
     if inflation is None or inflation.temporal_config.kind == MOTION_MODULE:
@@ -69,9 +80,21 @@ def begin(executor, noise, *args, latent_shapes=None, **kwargs):
             frames = min(frames, inflation.frames_per_clip)
             clips = shape[0] // frames
         loop = Turns(frames, clips, axis, noise.shape)
+        loop.refuse(guider.model_options)
     # The guider's options are a copy made for this run.
     guider.model_options.setdefault("transformer_options", {})[LOOP] = loop
     return executor(noise, *args, latent_shapes=latent_shapes, **kwargs)
+
+
+def _refuse_open_windows(handler: object | None, shape: torch.Size) -> None:
+    """Raise ValueError for Context Windows of the host that never go around the clip's end; `shape` is the latents'."""
+    axis, length = getattr(handler, "dim", len(shape)), getattr(handler, "context_length", 0)
+    name = getattr(getattr(handler, "context_schedule", None), "name", None)
+    if axis < len(shape) and shape[axis] > length and name not in (None, ContextSchedules.UNIFORM_LOOPED):
+        raise ValueError(
+            f"no window of the schedule {name} of Context Windows holds the clip's end and its beginning, so the clip would not "
+            f"loop. Choose {ContextSchedules.UNIFORM_LOOPED} with closed_loop, or Lumiere Temporal Multidiffusion in its place."
+        )
 
 
 def turned(executor, model, conds, x_in: Tensor, timestep: Tensor, model_options: dict):

@@ -75,9 +75,11 @@ def test_key_frames_are_the_image_models_with_the_same_feature(host, pair, key_f
 
 
 @pytest.mark.parametrize("node", COUPLED)
-def test_features_that_look_at_the_whole_batch_run(host, pair, key_frames, node):
-    (model,) = host.call(node, model=pair()[1], **COUPLED[node])
-    assert key_frames(model)[0].isfinite().all()
+def test_features_that_look_at_the_whole_batch_run(host, pair, key_frames, windows, node):
+    """In windows, at levels and in turns, also when a run before has left something in their patches."""
+    image, clip = (host.call(node, model=model, **COUPLED[node])[0] for model in pair())
+    for model in (clip, windows(clip), host.call("LumiereLoop", model=image)[0], windows(image)):
+        assert key_frames(model, frames=8, steps=2)[0].isfinite().all()
 
 
 @pytest.mark.parametrize(("width", "frames"), [(32, 8), (128, 5)])
@@ -190,6 +192,76 @@ def test_hints_of_control_lllite_reach_every_level(pair, key_frames, frames):
     image, clip = key_frames(*patched, frames=frames)
     assert torch.allclose(image, clip, atol=1e-3)
     assert not torch.allclose(image, key_frames(pair()[0], frames=frames)[0], atol=1e-2)
+
+
+def like(rows, h):
+    """A row for each of a batch's rows, of its number of axes."""
+    return rows.repeat(len(h) // len(rows), 1).reshape(-1, *[1] * (h.ndim - 1))
+
+
+PLACES = {  # patches that close over a row for each frame and read nothing of what they are told
+    "attn1_patch": lambda rows: lambda q, k, v, _: (q + like(rows, q), k, v),
+    "attn2_patch": lambda rows: lambda q, k, v, _: (q + like(rows, q), k, v),
+    "attn1_output_patch": lambda rows: lambda h, _: h + like(rows, h),
+    "attn2_output_patch": lambda rows: lambda h, _: h + like(rows, h),
+    "input_block_patch": lambda rows: lambda h, _: h + like(rows, h),
+    "output_block_patch": lambda rows: lambda h, skip, _: (h + like(rows, h), skip),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("frames", [5, 8])
+def test_patches_that_keep_a_row_for_each_frame_reach_every_level(pair, key_frames, windows, place, frames):
+    """In windows, which they know nothing of either, they are refused by name."""
+    models = pair()
+    for model in models:
+        model.set_model_patch(PLACES[place](torch.linspace(-2, 2, frames)[:, None]), place)
+    image, clip = key_frames(*models, frames=frames)
+    assert torch.allclose(image, clip, atol=1e-3)
+    assert not torch.allclose(image, key_frames(pair()[0], frames=frames)[0], atol=1e-2)
+    for model in models:
+        with pytest.raises(ValueError, match="puts frames of the whole clip into each call"):
+            key_frames(windows(model), frames=frames)
+
+
+def test_patches_of_blocks_are_told_the_rows_of_their_level(backbones, pair, windows):
+    """Also after a resize, where no attention of the level ran before."""
+    told = []
+
+    def patch(h, options):
+        told.append((len(h) // len(options["cond_or_uncond"]), options["ad_params"]["sub_idxs"]))
+        return h
+
+    _, model = pair()
+    model.set_model_patch(patch, "input_block_patch")
+    backbones.sample(model, frames=8, steps=1)
+    assert {tuple(rows) for _, rows in told} == {(*range(8),), (0, 2, 4, 6)}
+    assert all(count == len(rows) for count, rows in told)
+    told.clear()
+    backbones.sample(windows(model), frames=8, steps=1)
+    assert {(2, 3, 4, 5), (4, 6)} <= {tuple(rows) for _, rows in told}
+    assert all(count == len(rows) for count, rows in told)
+
+
+def test_a_camera_s_video_is_refused_in_windows_by_name(pair, key_frames, windows):
+    """The host's Uni3C patch encodes as many frames of it as a call has, from the first on."""
+    from comfy_extras.nodes_model_patch import WanUni3CCnetPatch
+
+    model = pair()[0]
+    model.set_model_double_block_patch(WanUni3CCnetPatch(None, torch.zeros(29, 8, 8, 3), None, None, 1.0, 1.0, 0.0))
+    with pytest.raises(ValueError, match="WanUni3CCnetPatch puts frames of the whole clip"):
+        key_frames(windows(model), frames=8)
+
+
+def test_what_keeps_the_whole_clip_is_refused_in_turns(host, pair, key_frames):
+    """A loop of an image model shows it the frames in another order at every step."""
+    model, rows = pair()[0], torch.zeros(8, 4, SIZE, SIZE)
+    lit = model.clone()
+    lit.set_model_unet_function_wrapper(lit_by(rows))
+    (guided,) = host.call("SelfAttentionGuidance", model=model, **EXACT["SelfAttentionGuidance"])
+    for model, name in ((lit, "lit_by puts frames"), (guided, "Self-Attention Guidance keeps the attention")):
+        with pytest.raises(ValueError, match=f"{name}.*in turns"):
+            key_frames(host.call("LumiereLoop", model=model)[0], frames=8)
 
 
 class ReferenceFrames:

@@ -152,6 +152,33 @@ def test_clips_of_a_batch_are_turned_each_by_itself(backbones, loop, host, clips
         assert [(b - a) % 4 for a, b in zip(rows[:4], rows[1:4], strict=False)] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("schedule", ["standard_static", "standard_uniform", "batched", "looped_uniform"])
+def test_the_hosts_windows_must_go_around(host, backbones, studio, loop, schedule):
+    """Otherwise no window sees both ends, and nothing loops."""
+    settings = {
+        "context_length": 4,
+        "context_overlap": 2,
+        "context_schedule": schedule,
+        "context_stride": 1,
+        "closed_loop": True,
+        "fuse_method": "flat",
+        "dim": 0,
+        "freenoise": False,
+        "cond_retain_index_list": "",
+        "split_conds_to_windows": False,
+        "latent_retain_index_list": "",
+        "causal_window_fix": False,
+    }
+    for model, sample in ((backbones("SD15"), backbones.sample), (studio.model, studio.sample)):
+        (cut,) = host.call("ContextWindowsManual", model=loop(model), **settings)
+        assert sample(cut, frames=4).isfinite().all()  # one window
+        if schedule == "looped_uniform":
+            assert sample(cut, frames=FRAMES).isfinite().all()
+            continue
+        with pytest.raises(ValueError, match=f"schedule {schedule} of Context Windows"):
+            sample(cut, frames=FRAMES)
+
+
 @pytest.mark.parametrize("name", ["Wan", "Hunyuan", "Cosmos", "Mochi", "LTX"])
 def test_video_models_are_turned(host, video_models, loop, name):
     model, channels = video_models.video_model(name)

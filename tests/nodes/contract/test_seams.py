@@ -331,6 +331,47 @@ def test_areas_in_time(host):
     assert tuple(conds[0]["area"]) == (4, 4, 4, 2, 0, 0)
 
 
+def test_sound_of_models(host):
+    from comfy.ldm.wan.model import HumoWanModel, WanModel_S2V
+    from comfy.ldm.wan.model_wandancer import WanDancerModel
+
+    assert "x.shape[-3] * 4" in inspect.getsource(WanModel_S2V.forward_orig)
+    assert "audio_embed[:, :, :, :num_embeds]" in inspect.getsource(WanModel_S2V.forward_orig)
+    assert "torch.cat([audio_embed, zero_audio_pad], dim=1)" in inspect.getsource(HumoWanModel.forward_orig)
+    assert "interpolate(music_feature" in inspect.getsource(WanDancerModel.forward_orig)
+
+
+def test_starts_of_clips(host):
+    from comfy.ldm.hunyuan_video.model import HunyuanVideo
+    from comfy.ldm.kandinsky5.model import Kandinsky5
+    from comfy.ldm.wan.model import WanModel_S2V
+
+    assert "(0, frame_tokens, 0)" in inspect.getsource(HunyuanVideo.forward_orig)
+    assert ":time_dim_replace.shape[2]] = time_dim_replace" in inspect.getsource(Kandinsky5._forward)
+    assert "self.frame_packer(reference_motion" in inspect.getsource(WanModel_S2V.forward_orig)
+
+
+def test_open_windows(host):
+    import comfy.context_windows as windows
+
+    names = {name for key, name in vars(windows.ContextSchedules).items() if key.isupper()}
+    assert names == {"standard_static", "standard_uniform", "looped_uniform", "batched"}
+    around = {}
+    for name in names:
+        schedule = windows.get_matching_context_schedule(name)
+        fuse = windows.get_matching_fuse_method("flat")
+        handler = windows.IndexListContextHandler(schedule, fuse, context_length=4, context_overlap=2, closed_loop=True)
+        handler._step = 1
+        around[name] = any(w[0] > w[-1] for w in schedule.func(8, handler, {}))
+    assert [name for name in names if around[name]] == [windows.ContextSchedules.UNIFORM_LOOPED]
+
+
+def test_uni3c_name(host):
+    from comfy_extras.nodes_model_patch import WanUni3CCnetPatch
+
+    assert "frames = frames[:target_frames]" in inspect.getsource(WanUni3CCnetPatch.encode_render_video)
+
+
 def test_sound_on_the_model(host):
     from comfy_extras.nodes_wan import WanInfiniteTalkToVideo
 
