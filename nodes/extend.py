@@ -9,7 +9,9 @@ from torch import Tensor
 from ..lumiere_core.clips.video import clip_count
 from ..lumiere_core.diffusion.extend import check_overlap, extend
 from ..lumiere_core.text_files import lines_of
+from .host import live
 from .host.inflate import inflation_of
+from .host.keys import LOOP
 from .sampling import LumiereSampler
 from .text import encoded
 from .widgets import sampling_widgets
@@ -91,9 +93,16 @@ class LumiereExtend(io.ComfyNode):
         sampler_name: str,
         scheduler: str,
     ) -> io.NodeOutput:
+        if model.attachments.get(LOOP):
+            raise ValueError(
+                "this MODEL makes loops (Lumiere Loop), and a clip that goes on is none: each piece would return to its own "
+                "beginning. Connect the MODEL from before Lumiere Loop."
+            )
         first = clips_of(latent["samples"], inflation_of(model))
         check_overlap(first.shape[2], overlap)
         texts = [line.strip() for line in lines_of(prompts) if line.strip()] or [""]
+        if len(texts) > pieces:
+            live.warn(f"{len(texts)} prompts for {pieces} pieces; the last {len(texts) - pieces} are not used.")
         negative = encoded(clip, negative_prompt)
         positive = [encoded(clip, text) for text in texts[:pieces]]
         settings = (steps, cfg, sampler_name, scheduler)
@@ -121,7 +130,7 @@ def clips_of(samples: Tensor, inflation) -> Tensor:
     Raises:
         ValueError: the latent is none of frames, or empty.
     """
-    if samples.ndim != 4:
+    if samples.is_nested or samples.ndim != 4:
         raise ValueError(
             f"the latent has {samples.ndim} axes; frames as a batch are wanted, as Lumiere, AnimateDiff and image models make "
             "them. Video models with latents of whole clips have continuation nodes of their own."

@@ -87,6 +87,11 @@ class LumiereMotionStrength(io.ComfyNode):
                 "this MODEL has no temporal layers whose strength could be set. Put this node after Load Lumiere or Apply "
                 "Lumiere Temporal Layers."
             )
+        if start_percent > end_percent:
+            raise ValueError(
+                f"start_percent is {start_percent:g} and end_percent {end_percent:g}: the strength would act nowhere. Give the "
+                "earlier one first; for a part in the middle that stays as trained use two of these nodes."
+            )
         count = inflation.unet_config.num_levels
         given = {level: levels.get(f"level_{level}", UNSET) for level in range(LEVELS)}
         beyond = [f"level_{level}" for level, value in given.items() if value >= 0 and level >= count]
@@ -95,6 +100,7 @@ class LumiereMotionStrength(io.ComfyNode):
         values = tuple(given[level] if given[level] >= 0 else strength for level in range(count))
         model = model.clone()
         options = model.model_options["transformer_options"]
+        mask = None if mask is None else mask.reshape(-1, *mask.shape[-2:])
         own = MotionStrength(values, mask, start_percent, end_percent)
         options[STRENGTH] = [*options.get(STRENGTH, ()), own]
         return io.NodeOutput(model)

@@ -45,6 +45,10 @@ def extend(
 
 def check_overlap(frames: int, overlap: int) -> None:
     """Raise ValueError unless a piece of some frames has known ones and new ones."""
+    if frames < 2:
+        raise ValueError(
+            "the clip has one frame, and a piece is as long: none would be new. Sample a clip of more frames first."
+        )
     if not 0 < overlap < frames:
         raise ValueError(
             f"overlap is {overlap} and the clip has {frames} frames; 1 to {frames - 1} are wanted, for example a quarter."

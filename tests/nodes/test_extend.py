@@ -81,6 +81,25 @@ def test_a_prompt_for_each_piece(extend, masked):
     assert torch.equal(extend(masked, latent, "snow\nsnow"), same)
 
 
+def test_prompts_that_no_piece_uses_are_said(extend, masked, log):
+    extend(masked, {"samples": frames()}, "snow\nfire", pieces=1)
+    assert "2 prompts for 1 pieces; the last 1 are not used" in log()
+
+
+def test_a_model_of_loops_is_refused(host, extend, masked):
+    (model,) = host.call("LumiereLoop", model=masked)
+    with pytest.raises(ValueError, match="this MODEL makes loops"):
+        extend(model, {"samples": frames()})
+
+
+def test_frames_with_sound_are_refused(extend, masked):
+    import comfy.nested_tensor
+
+    both = comfy.nested_tensor.NestedTensor([torch.ones(1, 128, 2, 4, 4), torch.ones(1, 8, 4, 16)])
+    with pytest.raises(ValueError, match="frames as a batch are wanted"):
+        extend(masked, {"samples": both})
+
+
 def test_colours_of_the_new_frames(extend, masked):
     latent = {"samples": frames() * 0.2 + 0.5}
     wild, tame = (extend(masked, latent, anchor=anchor, pieces=3) for anchor in (0.0, 1.0))
@@ -119,6 +138,7 @@ def test_inflated_image_models(host, backbones, extend):
     [
         (torch.zeros(1, 16, 3, 4, 4), {}, "5 axes.*frames as a batch"),
         (torch.zeros(FRAMES, 3, 16, 16), {}, "latent is empty"),
+        (torch.ones(1, 3, 16, 16), {"overlap": 1}, "the clip has one frame"),
         (torch.ones(FRAMES, 3, 16, 16), {"overlap": FRAMES}, "overlap is 8 and the clip has 8 frames"),
     ],
 )

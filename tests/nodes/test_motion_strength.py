@@ -63,6 +63,20 @@ def test_a_mask_in_space(backbones, moved, strength):
     assert got.isfinite().all() and (got - images).abs().max() > 1e-3
 
 
+def test_masks_of_any_shape(backbones, moved, strength):
+    """Other nodes give them with two or four axes, or in half precision."""
+    mask = torch.zeros(1, 8, 8)
+    mask[..., :4] = 1
+    wanted = backbones.sample(strength(moved[0], 1.0, mask=mask), steps=1)
+    for other in (mask[0], mask[None], mask.half()):
+        assert torch.equal(backbones.sample(strength(moved[0], 1.0, mask=other), steps=1), wanted)
+
+
+def test_a_range_that_ends_before_it_starts_is_refused(moved, strength):
+    with pytest.raises(ValueError, match="start_percent is 0.7 and end_percent 0.3"):
+        strength(moved[0], 0.5, start_percent=0.7, end_percent=0.3)
+
+
 def test_a_mask_of_other_frames_is_refused(backbones, moved, strength):
     with pytest.raises(ValueError, match="has 3 frames, and the clip has 8"):
         backbones.sample(strength(moved[0], 1.0, mask=torch.ones(3, 8, 8)))
