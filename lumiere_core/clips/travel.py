@@ -11,9 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..text_files import LINE_END
+
 SHAPES = ("linear", "smooth", "step")
-_TIME = r"(-?\d+(?:\.\d+)?)\s*(s?)\s*:"
-_BREAK = re.compile(rf"\n|\s/\s+(?={_TIME})")
+_TIME = r"(-?\d+(?:\.\d+)?)\s*(s?)\s*[:：]"  # the colon of Japanese and Chinese keyboards, too
+_BREAK = re.compile(rf"{LINE_END.pattern}|\s/\s+(?={_TIME})")
 _LINE = re.compile(rf"\s*{_TIME}\s*(.*)", re.DOTALL)
 
 

@@ -16,6 +16,8 @@ from lumiere_core.clips.travel import mix_rows, parse_travel, travel_weights
         ("0:", [(0, "")]),
         ("100: later", [(100, "later")]),
         ("1s: a\n2 s:b", [(16, "a"), (32, "b")]),
+        ("40: b\r0: a\r\n50: c", [(0, "a"), (40, "b"), (50, "c")]),
+        ("0：赤いボール / 40： 青いボール", [(0, "赤いボール"), (40, "青いボール")]),
     ],
 )
 def test_lines(text, found):
