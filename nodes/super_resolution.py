@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..lumiere_core.clips.video import check_pixels, clip_count
 from ..lumiere_core.diffusion.multidiffusion import OVERLAP, WEIGHTINGS
-from ..lumiere_core.diffusion.upscale import NOISES, noise_numbers
+from ..lumiere_core.diffusion.upscale import NOISES, check_noise, noise_numbers
 from .host import sampling, upscaler
 from .host.inflate import inflation_of
 from .host.keys import GRAIN
@@ -163,7 +163,8 @@ class LumiereSuperResolution(io.ComfyNode):
                     default=NOISES[0],
                     optional=True,
                     tooltip="With the same noise in all frames, what stands still comes out nearly still. New noise in each frame lets "
-                    "fine texture change from frame to frame.",
+                    "fine texture change from frame to frame; it is for a MODEL without temporal layers, or with layers that were "
+                    "trained with it, and refused for others, such as lumiere-mini-ssr.",
                 ),
                 io.Int.Input(
                     "back_projection",
@@ -204,12 +205,13 @@ class LumiereSuperResolution(io.ComfyNode):
                 raise ValueError(f"{name} holds no prompt. Connect Lumiere Text Encode; an empty text is a prompt too.")
         low = pixels(image).movedim(-1, 1) * 2 - 1
         frames, _, height, width = low.shape
+        inflation = inflation_of(model)
+        per_clip = (inflation.frames_per_clip if inflation else 0) or frames
+        check_noise(noise, inflation and inflation.temporal_config, min(context_length, per_clip))
         model = with_windows(model, Windows(context_length, context_overlap, weighting))
         logging.info(
             f"Lumiere: enlarging {frames} frames from {width}x{height} to {width * scale}x{height * scale} pixels."
         )
-        inflation = inflation_of(model)
-        per_clip = (inflation.frames_per_clip if inflation else 0) or frames
         numbers = noise_numbers(noise, per_clip)
         drawn = ClipNoise.of_clips(seed, clip_count(frames, per_clip), per_clip, numbers)
         values = {"concat_image": low, "noise_augmentation": noise_augmentation, GRAIN: numbers}

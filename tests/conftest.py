@@ -149,13 +149,18 @@ def write_tiny():
     return write
 
 
-def as_ssr(state, metadata, **ssr):
-    """Change what `write_tiny` writes into a super-resolution stage; use with `TINY_SSR`."""
+def as_ssr(state, metadata, fresh_noise=0.0, **ssr):
+    """Change what `write_tiny` writes into a super-resolution stage; use with `TINY_SSR`.
+
+    Args:
+        fresh_noise: of its temporal layers; ssr: of its SSRConfig.
+    """
     import json
 
     config = json.loads(metadata["lumiere.config"])
     config["ssr"] = {"scale": 4, "max_noise": 0.3, "level_channels": 32, **ssr}
     config["schedule"]["prediction"] = "x0"
+    config["temporal"]["fresh_noise"] = fresh_noise
     config["temporal"]["shared_noise"] = 0.0  # that of this stage is an option of its node
     del config["size"]
     metadata["lumiere.config"] = json.dumps(config)
@@ -166,7 +171,7 @@ TINY_SSR = {"in_channels": 6, "adm_in_channels": 64, "patch_size": 4, "disable_s
 
 @pytest.fixture(scope="session")
 def tiny_ssr():
-    """Options of `write_tiny` and `Studio.load` for a very small super-resolution stage; call with changes of its SSRConfig."""
+    """Options of `write_tiny` and `Studio.load` for a very small super-resolution stage; call with what `as_ssr` takes."""
 
     def options(**ssr):
         return {"change": lambda *args: as_ssr(*args, **ssr), **TINY_SSR}

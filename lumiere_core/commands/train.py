@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     parser.add_argument("--init-from", type=Path, help="weights file to start from (not bit-equal)")
     parser.add_argument("--text", type=Path, help="text encoder weights (all stages of the world but text)")
-    parser.add_argument("--image", type=Path, help="image U-Net weights (stages temporal, condition and style)")
+    parser.add_argument(
+        "--image", type=Path, help="image U-Net weights (stages details, temporal, condition and style)"
+    )
     parser.add_argument(
         "--config", type=Path, help="JSON file with unet, temporal, text, schedule; default: lumiere-mini's"
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..clips.video import fold, from_uint8, to_uint8, unfold
+from ..nets.config import TemporalConfig
 from ..nets.ssr import NOISE_STREAM, augment, pooled_with_level, upsample
 from ..nets.text_encoder import Text
 from .back_projection import back_project
@@ -25,6 +26,22 @@ NOISES = ("same in all frames", "new in each frame")
 def noise_numbers(noise: str, frames: int) -> list[int]:
     """Return the frame numbers, for `frame_noise`, whose noise each frame of a clip gets."""
     return [0] * frames if noise == NOISES[0] else list(range(frames))
+
+
+def check_noise(noise: str, layers: TemporalConfig | None, window: int) -> None:
+    """Raise ValueError where temporal layers would see noise that is unlike what they were trained with.
+
+    Args:
+        layers: of the super-resolution stage; None = it has none.
+        window: frames that the network sees at once.
+    """
+    if noise == NOISES[0] or layers is None or window == 1 or layers.kind != "lumiere" or layers.fresh_noise:
+        return
+    raise ValueError(
+        f"noise is {noise!r}, but the temporal layers of this model were trained with the same noise in all frames of a "
+        f"clip; with any other their clip flickers. Choose {NOISES[0]!r}, load layers that were trained with "
+        "--fresh-noise, or set context_length to 1: frames are then enlarged one by one."
+    )
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,7 @@ def upscale(
     _, c, t, h, w = low.shape
     windows = plan_windows(t, request.context_length, request.context_overlap)
     weights = window_weights(len(windows[0]), request.context_overlap, request.weighting)
+    check_noise(request.noise, models.temporal and models.temporal.config, len(windows[0]))
     small, numbers = fold(low), noise_numbers(request.noise, t)
     low = small
     level = torch.full((1,), request.noise_augmentation, device=device)

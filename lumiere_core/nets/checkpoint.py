@@ -2,12 +2,14 @@
 
 Layout: keys carry the prefix of their part (`text.`, `image.`, `temporal.`), and the metadata field
 `lumiere.config` holds a JSON object with the configurations ("text", "unet", "temporal", "schedule"). The
-parts of one model may lie in one file or in several; a bundled model is a set `NAME-*.safetensors`.
+parts of one model may lie in one file or in several; a bundled model is a set `NAME-*.safetensors`. A file of `details.`
+makes the model that it is read with one for twice the size (see `details.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -23,10 +25,12 @@ from torch import Tensor, nn
 
 from ..files import atomic
 from .config import TemporalConfig, TextConfig, UNetConfig
+from .details import with_large_patches
 
 StateDict = dict[str, Tensor]
 WEIGHTS = Path(__file__).parents[1] / "weights"
 PREFIXES = ("text", "image", "temporal")
+DETAILS = "details"  # prefix of what is put onto the image weights of half the size
 SCHEDULE = {"kind", "prediction", "sigma_min", "sigma_max", "steps", "sigma_data", "betas"}  # arguments of `Schedule`
 LARGEST = 1 << 14  # pixels of a trained size
 
@@ -203,26 +207,29 @@ class Parts:
 
 
 def bundled_names(folder: Path = WEIGHTS) -> list[str]:
-    """Return the models that are shipped with the pack: "mini", then its whole fine-tunes, "mini-STYLE"."""
-    styles = sorted(folder.glob("mini-image-*.safetensors"))
-    return ["mini", *(f"mini-{file.stem.removeprefix('mini-image-')}" for file in styles)]
+    """Return the models that are shipped with the pack: "mini", its whole fine-tunes, "mini-STYLE", then "mini-SIZE"."""
+    kinds = ("mini-image-", f"mini-{DETAILS}-")
+    files = [(kind, file) for kind in kinds for file in sorted(folder.glob(f"{kind}*.safetensors"))]
+    return ["mini", *(f"mini-{file.stem.removeprefix(kind)}" for kind, file in files)]
 
 
 def bundled_files(name: str = "mini", folder: Path = WEIGHTS) -> list[Path]:
     """Return the files of a model that is shipped with the pack.
 
     Args:
-        name: "mini", or "mini-STYLE" for a style's image weights with the other parts of mini.
+        name: "mini"; "mini-STYLE" for a style's image weights with the other parts of mini; "mini-SIZE" for mini with
+            the details that make its clips so many pixels high and wide.
 
     Raises:
-        FileNotFoundError: none of them is there, or not the style's.
+        FileNotFoundError: none of them is there, or not the style's or the size's.
     """
-    base, _, style = name.partition("-")
+    base, _, kind = name.partition("-")
     paths = {part: folder / f"{base}-{part}.safetensors" for part in PREFIXES}
-    if style:
-        paths["image"] = folder / f"{base}-image-{style}.safetensors"
+    if kind:
+        part = DETAILS if kind.isdigit() else "image"
+        paths[part] = folder / f"{base}-{part}-{kind}.safetensors"
     files = [path for path in paths.values() if path.is_file()]
-    if not files or (style and paths["image"] not in files):
+    if not files or (kind and paths[part] not in files):
         raise FileNotFoundError(
             f"no files {', '.join(path.name for path in paths.values())} in {folder}. "
             "The pack is incomplete: install it again."
@@ -236,7 +243,7 @@ def load_parts(paths: Path | str | list[Path]) -> Parts:
     Raises:
         ValueError: a file is broken or is no Lumiere checkpoint.
     """
-    parts = Parts()
+    parts, details, larger = Parts(), {}, {}
     for path in [Path(paths)] if isinstance(paths, (str, Path)) else paths:
         state, metadata = load_file(path)
         config = metadata.get("lumiere.config")
@@ -246,15 +253,44 @@ def load_parts(paths: Path | str | list[Path]) -> Parts:
                 f"{sorted(metadata)[:5] or 'no metadata'}; first keys {sorted(state)[:3]}). "
                 "Choose a file written by this pack; an image checkpoint must be inflated instead."
             )
-        parts.config |= _parse_config(config, Path(path).name)
+        has = _parse_config(config, Path(path).name)
+        found = {k.removeprefix(f"{DETAILS}."): v for k, v in state.items() if k.startswith(f"{DETAILS}.")}
+        if found:
+            details, larger = found, has
+        parts.config |= has
         parts.metadata |= metadata
         parts.sha256[Path(path).name] = sha256(path)
         for prefix in PREFIXES:
             found = {k.removeprefix(f"{prefix}."): v for k, v in state.items() if k.startswith(f"{prefix}.")}
             if found:
                 setattr(parts, prefix, found)
+    if details:
+        parts.config |= larger
+        _put_on(parts, details)
     _check_parts(parts)
     return parts
+
+
+def _put_on(parts: Parts, details: StateDict) -> None:
+    """Make parts of a pixel model those for twice the size. `details` is a state dict.
+
+    Raises:
+        ValueError: the image weights are not there, or of patches of another size.
+    """
+    from .unet import UNet
+
+    if parts.image is None:
+        raise ValueError(
+            f"{parts._names()} holds what makes a model one for twice the size, but not the model. Give the file together "
+            "with those of the model that it was trained for."
+        )
+    new = parts.unet_config
+    with torch.device("meta"):
+        old = UNet(dataclasses.replace(new, patch_size=new.patch_size // 2, patch_channels=0, detail_width=0))
+    check_state(old.state_dict(), parts.image, f"image U-Net weights of {parts._names()}")
+    parts.image |= {k if k == "patch_basis" else f"{DETAILS}.{k}": v for k, v in details.items()}
+    if parts.temporal is not None:
+        parts.temporal = with_large_patches(parts.temporal, new.in_channels, new.patch_size)
 
 
 def parts_in(path: Path) -> set[str] | None:

@@ -41,13 +41,14 @@ LIMITS = {
     "scale": (2, 64),
     "level_channels": (2, 1 << 14),
     "max_noise": (0, 100),
+    "fresh_noise": (0, 1),
     "back_projection": (0, 100),
     "heads": (1, 256),
     "table_frames": (1, 4096),
 }
 LEVELS = 12
 # Left out of what is written while they are at their defaults, as in files and caches of earlier versions.
-LATER = {"num_classes": 0, "text_only_levels": (), "back_projection": 0}
+LATER = {"num_classes": 0, "text_only_levels": (), "back_projection": 0, "detail_width": 0, "fresh_noise": 0.0}
 
 
 class _Config:
@@ -117,6 +118,7 @@ class UNetConfig(_Config):
     out_channels: int = 3
     patch_size: int = 1  # p: p x p pixels are moved into channels before the first layer and back after the last
     patch_channels: int = 0  # channels that a patch is brought to by `UNet.patch_basis`; 0 = all of its values
+    detail_width: int = 0  # of the network that answers what a patch holds beside means of 2x2 pixels; 0 = none
     model_channels: int = 64  # width of the finest level
     channel_mult: tuple[int, ...] = (1, 2, 2)  # width of each level over model_channels
     num_res_blocks: tuple[int, ...] = (1, 1, 1)  # residual blocks of each encoder level
@@ -166,6 +168,11 @@ class UNetConfig(_Config):
             raise ValueError(
                 f"patch_channels is {self.patch_channels}; a patch has {self.in_channels * self.patch_size**2} values."
             )
+        if self.detail_width and (self.patch_size % 2 or self.detail_channels < 1):
+            raise ValueError(
+                f"detail_width is {self.detail_width}, but of {self.patch_channels} channels of patches of "
+                f"{self.patch_size}x{self.patch_size} pixels none is left beside the means of 2x2 pixels."
+            )
         if (self.num_heads == -1) == (self.num_head_channels == -1) or 0 in (self.num_heads, self.num_head_channels):
             raise ValueError("give exactly one of num_heads and num_head_channels; the other is -1.")
         if self.num_classes and self.adm_in_channels:
@@ -179,12 +186,18 @@ class UNetConfig(_Config):
     @property
     def first_channels(self) -> int:
         """Channels that the first convolution takes."""
-        return self.patch_channels or self.in_channels * self.patch_size**2
+        own = self.detail_channels if self.detail_width else 0
+        return self.patch_channels - own or self.in_channels * self.patch_size**2
 
     @property
     def last_channels(self) -> int:
         """Channels that the last convolution answers with."""
-        return self.patch_channels or self.out_channels * self.patch_size**2
+        return self.first_channels if self.patch_channels else self.out_channels * self.patch_size**2
+
+    @property
+    def detail_channels(self) -> int:
+        """Channels of a patch beside the means of 2x2 pixels."""
+        return self.patch_channels - self.in_channels * self.patch_size**2 // 4
 
     @property
     def num_levels(self) -> int:
@@ -247,6 +260,7 @@ class TemporalConfig(_Config):
     fps: float = 16.0
     coordinates: bool = False  # the blocks are told places in the clip and in the frame
     shared_noise: float = 0.0  # share of the noise's variance that all frames have in common
+    fresh_noise: float = 0.0  # of super-resolution: share of the trained clips whose noise was new in each frame
     conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)
     repeat_ends: bool = False  # convolutions over time see the first and last frame repeated beyond a clip, not zeros
     heads: int = 8  # of a motion module's attention, at every width

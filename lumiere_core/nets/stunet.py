@@ -96,7 +96,8 @@ class SpaceTimeUNet(nn.Module):
             self.temporal, state, emb, context=context, checkpointing=checkpointing and torch.is_grad_enabled()
         )
 
-        h = self.unet.to_patches(images)
+        patches = self.unet.to_patches(images)
+        h = self.unet.seen(patches)
         skips: list[Tensor] = []
         for index, block in enumerate(self.unet.input_blocks):
             h = call.block(self.plans[f"input_blocks.{index}"], block, h)
@@ -108,7 +109,7 @@ class SpaceTimeUNet(nn.Module):
             h = torch.cat([h, skips.pop()], dim=1)
             size = skips[-1].shape[-2:] if skips else None
             h = call.block(self.plans[f"output_blocks.{index}"], block, h, size)
-        h = self.unet.to_pixels(self.unet.out(h), (height, width))
+        h = self.unet.to_pixels(self.unet.out(h), patches, (height, width))
         return unfold(h, length)[:, :, :t]
 
 

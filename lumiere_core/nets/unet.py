@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .attention import AttentionFunction, scaled_dot_product
 from .config import UNetConfig
+from .details import new_details
 from .unet_layers import Downsample, ResBlock, SpatialTransformer, Upsample, timestep_embedding
 
 
@@ -97,6 +98,7 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             ops.GroupNorm(32, channels), nn.SiLU(), ops.Conv2d(channels, config.last_channels, 3, padding=1)
         )
+        self.details = new_details(config, ops)
 
     def embed(self, timesteps: Tensor, y: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return the (n, 4 * model_channels) embedding of (n,) timesteps and (n, adm) pooled text, or (n,) classes.
@@ -127,7 +129,8 @@ class UNet(nn.Module):
             y: (n, adm_in_channels) pooled text vector; with `num_classes` (n,) whole numbers.
         """
         emb = self.embed(timesteps, y, x.dtype)
-        h = self.to_patches(x)
+        patches = self.to_patches(x)
+        h = self.seen(patches)
         skips: list[Tensor] = []
         for block in self.input_blocks:
             h = run_block(block, h, emb, context)
@@ -136,14 +139,20 @@ class UNet(nn.Module):
         for block in self.output_blocks:
             h = torch.cat([h, skips.pop()], dim=1)
             h = run_block(block, h, emb, context=context, size=skips[-1].shape[-2:] if skips else None)
-        return self.to_pixels(self.out(h), x.shape[-2:])
+        return self.to_pixels(self.out(h), patches, x.shape[-2:])
 
     def to_patches(self, x: Tensor) -> Tensor:
-        """Return what the first convolution takes of (n, c, h, w) images."""
+        """Return (n, c, h, w) images as patches."""
         return patchify(x, self.config.patch_size, self.patch_basis)
 
-    def to_pixels(self, h: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return (n, c, h, w) images of a size from what the last convolution answers."""
+    def seen(self, patches: Tensor) -> Tensor:
+        """Return what the first convolution takes of (n, c, h, w) patches: all but the details."""
+        return patches if self.details is None else patches[:, : self.config.first_channels]
+
+    def to_pixels(self, h: Tensor, patches: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return (n, c, h, w) images of a size from what the last convolution answers to patches."""
+        if self.details is not None:
+            h = self.details(h, patches)
         return unpatchify(h, self.config.patch_size, size, self.patch_basis)
 
 

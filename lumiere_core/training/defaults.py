@@ -20,6 +20,7 @@ _STYLE = {"steps": 400, "batch_size": 8, "learning_rate": 4e-3, "warmup": 20, "e
 STAGES: dict[str, dict[str, dict[str, Any]]] = {
     "text": {"captions": {"learning_rate": 1e-3, "batch_size": 64, "steps": 3000}},
     "image": {"stills": {}},
+    "details": {"stills": {"height": 128, "width": 128, "sigma_shift": 0.3}},
     "temporal": {"clips": {"batch_size": 2, "sigma_shift": 4.0}, "cached-clips": _OWN_CLIPS},
     "ssr": {
         "crops": {"num_frames": 1, "batch_size": 8, "learning_rate": 1e-3, "sigma_shift": 4.0},

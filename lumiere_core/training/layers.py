@@ -50,7 +50,9 @@ def start_layers(
         config = TemporalConfig.from_dict({**asked, **clips})
         if "stride" not in asked and "strides" not in asked:
             config = dataclasses.replace(config, strides=strides_for(options, config.frames_per_clip, unet_config))
-        config = dataclasses.replace(config, conv_cond=conv_cond or config.conv_cond)
+        config = dataclasses.replace(
+            config, conv_cond=conv_cond or config.conv_cond, fresh_noise=options.fresh_noise or config.fresh_noise
+        )
         layers = new_layers(unet_config, config, options.seed)
         tokens = -(-config.frames_per_clip // layers.total_stride)
         logger.info(
@@ -71,6 +73,7 @@ def start_layers(
         coordinates=has.coordinates or (bool(asked.get("coordinates")) and has.condition_channels > 0),
         shared_noise=asked.get("shared_noise", has.shared_noise),
         repeat_ends=asked.get("repeat_ends", has.repeat_ends),
+        fresh_noise=options.fresh_noise or has.fresh_noise,
     )
     layers = new_layers(unet_config, known, options.seed)
     # Zeros, but for the clip position: times zero ramps, a zero would get no gradient at all.

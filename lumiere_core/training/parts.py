@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from ..diffusion.models import Models
 from ..nets.backbones import family_name
-from ..nets.checkpoint import metadata_for, save_file, to_half
+from ..nets.checkpoint import DETAILS, metadata_for, save_file, to_half
 from ..nets.config import TextConfig, UNetConfig
 from ..nets.lora import LowRank
 from ..nets.temporal import TemporalLayers
@@ -122,6 +122,24 @@ class ImagePart(Part):
             config["style"], title = self.style, f"{title}, {self.style['name']}"
         weights = to_half({f"image.{k}": v for k, v in {**self.module.state_dict(), **state}.items()})
         save_file(weights, folder / self.file, metadata_for(title, config, **facts))
+
+
+class DetailsPart(Part):
+    """What makes an image model one for twice the size; all that it was before stays as it is."""
+
+    name, file = "details", "details.safetensors"
+
+    def __init__(self, models: Models, options: TrainOptions) -> None:
+        super().__init__(models.unet.details, models.network(), models, options.device)
+        self.module.requires_grad_(True)
+        self.size = [options.height, options.width]
+
+    def export(self, state: dict[str, Tensor], folder: Path, facts: Facts) -> None:
+        """Write details.safetensors from the state dict: it is read together with the weights before."""
+        unet = self.models.unet
+        config = {"unet": unet.config.to_dict(), "schedule": self.models.schedule.to_dict(), "size": self.size}
+        weights = to_half({f"{DETAILS}.{k}": v for k, v in {**state, "patch_basis": unet.patch_basis}.items()})
+        save_file(weights, folder / self.file, metadata_for("lumiere details", config, **facts))
 
 
 class Styled(nn.Module):

@@ -24,12 +24,13 @@ from ..nets.unet import UNet
 from ..world.styles import STYLES
 from . import previews
 from .backbone import load_backbone
+from .double import DETAIL_WIDTH, doubled
 from .given import Config, Files
 from .layers import own_config, start_layers
 from .memory import predicted_bytes, readable
 from .motion_lora import MotionLoRAPart, layers_of
 from .options import TrainOptions
-from .parts import DeltasPart, ImagePart, Part, TemporalPart, TextPart, UpscalerPart, new_unet
+from .parts import DeltasPart, DetailsPart, ImagePart, Part, TemporalPart, TextPart, UpscalerPart, new_unet
 from .photographs import Photographs
 from .run import ReadingRun, Run
 from .sources.cached import CachedClips, CachedClipsForLoRA
@@ -80,6 +81,21 @@ def image_run(stage: str, files: Files, options: TrainOptions, config: Config) -
     models = Models(text, unet, None, Schedule(**schedule))
     part = ImagePart(models, options)
     return Run(stage, options, WorldStills(options, models.encode), part=part, preview=_sheet(part, options, 1))
+
+
+def details_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
+    """Return the run of what makes an image model one for twice the size; `init_from` holds such details."""
+    text, image = _text_encoder(files.text), _required(files.image, "--image", "train image")
+    if files.init_from is None:
+        parts = doubled(load_parts(image), detail_width=DETAIL_WIDTH)
+    else:
+        parts = load_parts([image, files.init_from])
+    unet = UNet(parts.unet_config)
+    load_into(unet, parts.image, f"image U-Net of {image.name} with details")
+    if unet.details is None:
+        raise ValueError(f"{files.init_from.name} holds no details. Give a file that `train details` wrote.")
+    part = DetailsPart(Models(text, unet, None, Schedule(**parts.schedule)), options)
+    return Run(stage, options, WorldStills(options, part.models.encode), part=part, preview=_sheet(part, options, 1))
 
 
 def temporal_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
@@ -242,6 +258,7 @@ def _encoded_style_run(stage: str, files: Files, options: TrainOptions) -> Run:
 _BUILDERS: dict[str, Callable[[str, Files, TrainOptions, Config], Run]] = {
     "text": text_run,
     "image": image_run,
+    "details": details_run,
     "temporal": temporal_run,
     "ssr": ssr_run,
     "condition": temporal_run,

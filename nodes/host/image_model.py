@@ -6,6 +6,7 @@ The temporal layers are added by `inflate.py`, as to any other U-Net.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import comfy.latent_formats
 import comfy.model_base
@@ -22,6 +23,7 @@ from torch import Tensor
 from ...lumiere_core.diffusion.schedule import Schedule
 from ...lumiere_core.nets.checkpoint import check_state
 from ...lumiere_core.nets.config import UNetConfig
+from ...lumiere_core.nets.details import Details
 from ...lumiere_core.nets.unet import UNet, patchify, unpatchify
 from . import models
 
@@ -46,18 +48,34 @@ class LumiereUNet(UNetModel):
 
     Args:
         pixels: channels of an image, with a basis of the patches; see `UNetConfig.patch_channels`.
+        details: (details, width) of core's network of that name, or None: the U-Net sees all but the details.
     """
 
-    def __init__(self, *args, patch_size: int = 1, pixels: int = 0, **kwargs) -> None:
+    def __init__(
+        self, *args, patch_size: int = 1, pixels: int = 0, details: tuple[int, int] | None = None, **kwargs
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.patch_size = patch_size
         first = kwargs["in_channels"]
-        basis = torch.zeros(first, pixels, patch_size, patch_size, device=kwargs.get("device")) if pixels else None
+        basis = (
+            torch.zeros(
+                first + (details[0] if details else 0), pixels, patch_size, patch_size, device=kwargs.get("device")
+            )
+            if pixels
+            else None
+        )
         self.register_buffer("patch_basis", basis)
+        self.details = None
+        if details:
+            layer = models.made_on(kwargs["operations"].Conv2d, kwargs.get("dtype"), kwargs.get("device"))
+            self.details = Details(first, *details, SimpleNamespace(Conv2d=layer))
 
     def _forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         """(n, 3, h, w) -> (n, 3, h, w); the wrappers run around this, so they see whole pixels."""
-        h = super()._forward(patchify(x, self.patch_size, self.patch_basis), *args, **kwargs)
+        patches = patchify(x, self.patch_size, self.patch_basis)
+        h = super()._forward(patches[:, : self.in_channels], *args, **kwargs)
+        if self.details is not None:
+            h = self.details(h, patches)
         return unpatchify(h, self.patch_size, x.shape[-2:], self.patch_basis)
 
 
@@ -147,7 +165,8 @@ def noise_schedule(config: LumiereModelConfig, schedule: Schedule) -> torch.nn.M
 def unet_arguments(config: UNetConfig) -> dict:
     """Return the keyword arguments of a `LumiereUNet`; all of them plain values, as the host keeps them."""
     pixels = config.in_channels if config.patch_channels else 0
-    return {**config.host_kwargs(), "patch_size": config.patch_size, "pixels": pixels}
+    details = (config.detail_channels, config.detail_width) if config.detail_width else None
+    return {**config.host_kwargs(), "patch_size": config.patch_size, "pixels": pixels, "details": details}
 
 
 def build_image_model(

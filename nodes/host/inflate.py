@@ -184,6 +184,7 @@ def unet_config_of(model: comfy.model_patcher.ModelPatcher) -> UNetConfig:
             "Use a U-Net image model: lumiere-mini, SD1.x, SD2.x, SDXL or the SD x4 upscaler."
         )
     patch, pixels = values.get("patch_size", 1), values.get("pixels", 0)
+    details, width = values.get("details") or (0, 0)
     levels = len(values["channel_mult"])
     blocks = values["num_res_blocks"]
     heads = values.get("num_heads", -1)
@@ -194,7 +195,8 @@ def unet_config_of(model: comfy.model_patcher.ModelPatcher) -> UNetConfig:
         in_channels=pixels or values["in_channels"] // patch**2,
         out_channels=pixels or values.get("out_channels", 4) // patch**2,
         patch_size=patch,
-        patch_channels=values["in_channels"] if pixels else 0,
+        patch_channels=values["in_channels"] + details if pixels else 0,
+        detail_width=width,
         model_channels=values["model_channels"],
         channel_mult=tuple(values["channel_mult"]),
         num_res_blocks=(blocks,) * levels if isinstance(blocks, int) else tuple(blocks),

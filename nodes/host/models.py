@@ -125,10 +125,10 @@ def choose_dtypes(name: str, parameters: int, load_device: torch.device) -> tupl
 def operations(dtype: torch.dtype | None, device: torch.device | str) -> SimpleNamespace:
     """Return the layer classes for core modules: cast to the input's dtype and device at every call."""
     names = ("Linear", "Conv1d", "Conv2d", "GroupNorm", "LayerNorm", "Embedding")
-    return SimpleNamespace(**{name: _made_on(getattr(comfy.ops.manual_cast, name), dtype, device) for name in names})
+    return SimpleNamespace(**{name: made_on(getattr(comfy.ops.manual_cast, name), dtype, device) for name in names})
 
 
-def _made_on(cls: type, dtype: torch.dtype | None, device: torch.device | str) -> type:
+def made_on(cls: type, dtype: torch.dtype | None, device: torch.device | str) -> type:
     """Return a subclass (core derives layers from it) whose weights are made with a dtype on a device."""
 
     class Layer(cls):

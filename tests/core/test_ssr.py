@@ -211,6 +211,18 @@ def test_what_stands_still_comes_out_still(stage):
     assert not (new == new[:1]).all()
 
 
+def test_noise_that_the_layers_never_saw_is_refused(stage, tiny):
+    new = UpscaleRequest(noise=NOISES[1], steps=1, context_length=4)
+    with pytest.raises(ValueError, match="trained with the same noise in all frames.*--fresh-noise"):
+        upscale(stage(), clip(), new)
+    trained = stage()
+    trained.temporal.config = dataclasses.replace(trained.temporal.config, fresh_noise=0.5)
+    for models, request in (trained, new), (stage(), dataclasses.replace(new, context_length=1, context_overlap=0)):
+        assert not torch.equal(
+            upscale(models, clip(), request), upscale(models, clip(), dataclasses.replace(request, noise=NOISES[0]))
+        )
+
+
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"noise_augmentation": 1.5}, {"noise": "none"}])
 def test_requests_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):

@@ -13,6 +13,12 @@ def ssr(studio, tiny_ssr):
     return studio.load("tiny-ssr.safetensors", **tiny_ssr())[0]
 
 
+@pytest.fixture(scope="module")
+def ssr_of_any_noise(studio, tiny_ssr):
+    """MODEL of the same stage, whose layers say that they know noise that is new in each frame."""
+    return studio.load("tiny-fresh.safetensors", frames_per_clip=4, **tiny_ssr(fresh_noise=0.5))[0]
+
+
 @pytest.fixture
 def enlarge(host, studio, ssr):
     def call(image, model=None, **options):
@@ -103,9 +109,17 @@ def test_what_stands_still_comes_out_still(enlarge, sampler_name):
         assert torch.allclose(made, made[:1].expand_as(made), atol=1e-5)
 
 
-def test_each_clip_of_a_batch_gets_its_own_noise(studio, tiny_ssr, enlarge):
+def test_noise_that_the_layers_never_saw_is_refused(ssr_of_any_noise, enlarge):
+    new = {"noise": "new in each frame"}
+    with pytest.raises(ValueError, match="'new in each frame', but the temporal layers.*Choose 'same in all frames'"):
+        enlarge(clip(4), **new)
+    assert torch.equal(enlarge(clip(1), **new), enlarge(clip(1)))
+    assert not torch.allclose(enlarge(clip(4), ssr_of_any_noise, **new), enlarge(clip(4), ssr_of_any_noise), atol=1e-4)
+
+
+def test_each_clip_of_a_batch_gets_its_own_noise(ssr_of_any_noise, enlarge):
     """Also on the small clip: clip k of a batch is the clip of seed + k."""
-    model, _, _ = studio.load("tiny-ssr.safetensors", frames_per_clip=4, **tiny_ssr())
+    model = ssr_of_any_noise
     image = torch.cat([clip(4, seed=1), clip(4, seed=2)])
     for noise in ("same in all frames", "new in each frame"):
         options = {"noise": noise, "noise_augmentation": 0.6, "context_length": 4}
@@ -130,12 +144,13 @@ def test_inputs_are_left_as_they_are(enlarge, studio, ssr):
     assert {k: dict(v) for k, v in ssr.wrappers.items()} == wrappers
 
 
-def test_stock_sampler_with_the_windows_node(host, studio, ssr, enlarge):
+def test_stock_sampler_with_the_windows_node(host, studio, tiny_ssr, enlarge):
     """KSampler on the MODEL, the small clip in the conditioning: what the node does in one step."""
     import node_helpers
 
     image = clip(6)
     values = {"concat_image": image.movedim(-1, 1) * 2 - 1, "noise_augmentation": 0.0}
+    ssr, _, _ = studio.load("tiny-fresh.safetensors", **tiny_ssr(fresh_noise=0.5))
     prompts = [node_helpers.conditioning_set_values(c, values) for c in (studio.positive, studio.negative)]
     (model,) = host.call(
         "LumiereTemporalMultidiffusion",
@@ -154,7 +169,7 @@ def test_stock_sampler_with_the_windows_node(host, studio, ssr, enlarge):
         positive=prompts[0],
         negative=prompts[1],
     )
-    wanted = enlarge(image, noise="new in each frame")
+    wanted = enlarge(image, ssr, noise="new in each frame")
     assert torch.allclose(((samples + 1) / 2).clamp(0, 1).movedim(1, -1), wanted, atol=1e-5)
 
 
