@@ -7,6 +7,7 @@ import dataclasses
 from comfy_api.v0_0_2 import io
 
 from ..lumiere_core.nets.checkpoint import check_state
+from ..lumiere_core.nets.details import without_details
 from ..lumiere_core.nets.interpolate import alphas_by_key, joined_hashes
 from .host.encoders import prediction_of
 from .host.inflate import inflation_of, unet_config_of
@@ -69,8 +70,8 @@ class LumiereStyleInterpolate(io.ComfyNode):
             chosen.pop()
         refuse_predictions(model, style_model)
         own, style = (m.model_state_dict(PREFIX) for m in (model, style_model))
-        check_state(own, style, "the weights of style_model")
-        patches = style_model.get_key_patches(PREFIX)
+        check_state(*(without_details(state, PREFIX) for state in (own, style)), "the weights of style_model")
+        patches = without_details(style_model.get_key_patches(PREFIX), PREFIX)
         # Levels ask for a U-Net; one alpha serves any architecture.
         config = unet_config_of(model) if chosen else None
         plain = [key.removeprefix(PREFIX) for key in patches]

@@ -24,15 +24,14 @@ def main(options: argparse.Namespace) -> int:
     from ..diffusion.models import weight_files
     from ..files import check_target, refuse_input
     from ..nets.checkpoint import PREFIXES, load_parts, metadata_for, save_file
-    from ..training.double import COMPONENTS, SCENES, doubled
+    from ..training.double import SCENES, doubled
 
     files = weight_files(options.weights)
     for part in PREFIXES:  # before the work, not after
         check_target(options.output / f"{part}.safetensors")
         refuse_input(options.output / f"{part}.safetensors", files)
     before = load_parts(files)
-    components = COMPONENTS if options.components is None else options.components
-    after = doubled(before, components, scenes=options.scenes or SCENES)
+    after = doubled(before, options.components, scenes=options.scenes or SCENES)
     sections = {"text": ("text",), "image": ("unet", "schedule", "size"), "temporal": ("unet", "temporal")}
     for part in PREFIXES:
         state = getattr(after, part)

@@ -56,6 +56,12 @@ def new_details(config: UNetConfig, operations: Any = nn) -> Details | None:
     return Details(config.first_channels, config.detail_channels, config.detail_width, operations)
 
 
+def without_details(state: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a state dict without what only a model of twice the size has: styles of the one before fit it so."""
+    own = f"{prefix}patch_basis", f"{prefix}details."
+    return {key: value for key, value in state.items() if not key.startswith(own)}
+
+
 def means_of_pixels(channels: int, patch_size: int) -> Tensor:
     """Return (c p p / 4, c p p), the rows that average 2x2 pixels, in the order of a patch of half the size."""
     half = patch_size // 2

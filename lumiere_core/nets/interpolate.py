@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .checkpoint import WEIGHTS, Parts, StateDict, check_state, check_values, load_file, load_parts, sha256
 from .config import UNetConfig
+from .details import without_details
 from .lora import PREFIX, apply
 from .unet import block_names
 
@@ -71,7 +72,8 @@ def interpolate(
     """Return alpha * style + (1 - alpha) * original, in float32 and rounded to the original's dtypes once.
 
     Args:
-        original, style: weights of two image U-Nets of one architecture (LDM keys, no prefix).
+        original, style: weights of two image U-Nets of one architecture (LDM keys, no prefix). What makes the original
+            one for twice the size stays as it is.
         alpha: 0 is the original, 1 the style.
         levels: alpha of each U-Net level, finest first; None or a missing one takes `alpha`, as do the
             embeddings of time and text, which belong to no level.
@@ -80,11 +82,11 @@ def interpolate(
     Raises:
         ValueError: the architectures differ (the first key is named), or an alpha is outside [0, 1].
     """
-    check_state(original, style, "the weights of the style")
+    check_state(without_details(original), without_details(style), "the weights of the style")
     share = alphas_by_key(list(original), alpha, levels, config)
     mixed = {}
     for key, value in original.items():
-        if not value.is_floating_point():
+        if not value.is_floating_point() or key not in style:
             mixed[key] = value
             continue
         weight = share[key]

@@ -22,7 +22,7 @@ SCENES = 2048  # of the training split; a frame of each says which components le
 
 def doubled(
     parts: Parts,
-    components: int = COMPONENTS,
+    components: int | None = None,
     frames: Tensor | None = None,
     scenes: int = SCENES,
     detail_width: int = 0,
@@ -30,7 +30,7 @@ def doubled(
     """Return the image model, and temporal layers if there are any, for twice the size.
 
     Args:
-        components: channels beside the means.
+        components: channels beside the means; None = COMPONENTS, or what there is.
         frames: (n, c, 2 h, 2 w) pictures that the components are found on; None = of the world.
         scenes: of the world, a picture each.
         detail_width: of a network that answers the components, which begins at zero; 0 = none.
@@ -43,6 +43,7 @@ def doubled(
     if old.patch_channels:
         raise ValueError("these weights were doubled before; double a model whose patches are plain pixels.")
     most = old.in_channels * (2 * old.patch_size) ** 2 * 3 // 4  # what the means leave of a patch
+    components = min(COMPONENTS, most) if components is None else components
     if not 0 <= components <= most:
         raise ValueError(f"{components} components are wanted; a patch of this model leaves {most} beside the means.")
     height, width = (2 * side for side in parts.config.get("size", (64, 64)))

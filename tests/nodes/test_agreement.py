@@ -47,6 +47,7 @@ MINI = {
 }
 
 BASIS = {**MINI, "patch_size": 4, "patch_channels": 20}
+DETAILS = {**BASIS, "detail_width": 8}
 
 # The SD x4 upscaler's: a class for the noise level, self-attention at the coarsest level and in the middle alone.
 X4 = {
@@ -83,7 +84,9 @@ def inputs(config, images=4, size=16):
     }
 
 
-@pytest.mark.parametrize("shape", [SD15, SDXL, MINI, BASIS, X4], ids=["sd15", "sdxl", "mini", "basis", "x4"])
+@pytest.mark.parametrize(
+    "shape", [SD15, SDXL, MINI, BASIS, DETAILS, X4], ids=["sd15", "sdxl", "mini", "basis", "details", "x4"]
+)
 def test_image_u_net_equals_the_host_s(host, shape):
     import comfy.ops
 
