@@ -28,12 +28,14 @@ class Verb:
         name: class of an evaluation with stored lines (`evaluation.stored`). "" where the module has `add_arguments`
             and `main` of its own.
         flags: what the class reads, besides the flags of every evaluation with stored lines.
+        more: flags of further runs that have a table, besides plain ones.
     """
 
     text: str
     module: str
     name: str = ""
     flags: tuple[Callable[[argparse.ArgumentParser], object], ...] = ()
+    more: tuple[tuple[str, ...], ...] = ()
 
 
 def stored_flags(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +99,13 @@ def train_flag(parser: argparse.ArgumentParser) -> None:
 
 
 VERBS = {
-    "mini": Verb("held-out prompts of the world", "mini", "Mini", (sampling_flags, clips_flag, split_flag)),
+    "mini": Verb(
+        "held-out prompts of the world",
+        "mini",
+        "Mini",
+        (sampling_flags, clips_flag, split_flag),
+        more=(("--weights", "lumiere-mini-128", "--split", "tuning"),),
+    ),
     "oracle": Verb("the judge of the other verbs, on real clips", "oracle_check", "OracleCheck", (train_flag,)),
     "conditioning": Verb(
         "clips of which a part is given", "conditioning", "Conditioning", (sampling_flags, split_flag)
@@ -179,7 +187,7 @@ def main(options: argparse.Namespace) -> int:
 def results_page() -> str:
     """Return docs/results.md as the stored lines of the shipped weights make it, the reporting split first."""
     from ..evaluation import report
-    from ..evaluation.stored import results_name
+    from ..evaluation.stored import lines_of
 
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -187,12 +195,13 @@ def results_page() -> str:
     for name, verb in VERBS.items():
         if not verb.name:
             continue
-        for extra in ([], ["--split", "tuning"]) if split_flag in verb.flags else ([],):
+        splits = ((), ("--split", "tuning")) if split_flag in verb.flags else ((),)
+        for extra in (*splits, *verb.more):
             options = parser.parse_args([name, *extra])
             options.clips = None
             evaluation = getattr(_module(verb), verb.name)(options)
             command = " ".join(["python -m lumiere_core evaluate", name, *extra])
-            rows.append((command, evaluation, results_name(name, getattr(options, "split", ""))))
+            rows.append((command, evaluation, lines_of(options)))
     return report.results_page(rows)
 
 

@@ -33,7 +33,8 @@ class Mini:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.clips, self.split = ClipMaker(options), options.split
-        self.title = f"lumiere-mini on held-out prompts of the procedural world, {self.split} split"
+        name = options.weights if str(options.weights).startswith("lumiere-mini") else "lumiere-mini"
+        self.title = f"{name} on held-out prompts of the procedural world, {self.split} split"
         self.notes = NOTES[self.split]
         self.run = {**self.clips.run, "oracle": oracle_version()}
 

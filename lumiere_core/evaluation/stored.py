@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def run_stored(evaluation, options: argparse.Namespace) -> int:
     Args:
         options: what, all, split, check, limit, minutes, part, only, results; and clips, where there is such an option.
     """
-    store = Store(options.results or RESULTS / results_name(options.what, getattr(options, "split", "")))
+    store = Store(options.results or RESULTS / lines_of(options))
     cases = evaluation.cases()
     if options.all:
         run_missing(evaluation, store, cases, options)
@@ -67,9 +68,11 @@ def run_stored(evaluation, options: argparse.Namespace) -> int:
     return 0 if print_table(title, bars, sys.stdout.write) else 1
 
 
-def results_name(what: str, split: str = "") -> str:
-    """Return the file of a verb's lines; those of the tuning split are in one of their own."""
-    return f"{what.replace('-', '_')}{'_tuning' if split == 'tuning' else ''}.jsonl"
+def lines_of(options: argparse.Namespace) -> str:
+    """Return the file of a verb's lines; those of the tuning split and of another size are in files of their own."""
+    tuning = "_tuning" if getattr(options, "split", "") == "tuning" else ""
+    size = re.fullmatch(r"lumiere-mini-(\d+)", str(getattr(options, "weights", "")))
+    return f"{options.what.replace('-', '_')}{tuning}{f'_{size[1]}' if size else ''}.jsonl"
 
 
 def _is_whole(record: Record) -> bool:

@@ -40,7 +40,8 @@ def test_the_measured_page_is_what_the_stored_figures_make(monkeypatch):
 def test_stored_lines_are_of_the_shipped_weights(path):
     shipped = {file.name: sha256(file) for file in (ROOT / "lumiere_core" / "weights").rglob("*.safetensors")}
     bundles = {
-        fingerprint({f.name: sha256(f) for f in weight_files(name)}) for name in ("lumiere-mini", "lumiere-mini-ssr")
+        fingerprint({f.name: sha256(f) for f in weight_files(name)})
+        for name in ("lumiere-mini", "lumiere-mini-128", "lumiere-mini-ssr")
     }
     lines = JsonLines(path).read()
     assert lines, f"{path.name} holds no line: delete it"
