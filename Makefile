@@ -33,7 +33,7 @@ help: ## Show the verbs
 setup: ## Make .venv, .host/ComfyUI and .host/base (every other verb does it too)
 	@$(PYTHON) .ci/setup.py
 
-demo: setup ## Text to video on the real host; PROMPT="a red ball bouncing on grass" SEED=7 OUT=clip.mp4, HD=1 for 256x256
+demo: setup ## Text to video on the real host; PROMPT="a red ball bouncing on grass" SEED=7 OUT=clip.mp4, HD=1 for 512x512
 	@$(VENV_PYTHON) nodes/headless/demo.py
 
 # Two processes, each with a host of its own; the tests of a file stay together. WORKERS=0 for one process.

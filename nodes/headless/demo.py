@@ -326,7 +326,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--hd",
         action="store_true",
         default=environment("HD", "") not in ("", "0"),
-        help="4 times larger, by the super-resolution stage",
+        help="512x512 pixels, by the super-resolution stage",
     )
     parser.add_argument("--workflow", type=Path, help="an API-format workflow; default: the pack's")
     parser.add_argument("--base", type=Path, default=BASE, help="the host's models and outputs")

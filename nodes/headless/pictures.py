@@ -2,7 +2,7 @@
 
     python nodes/headless/pictures.py [NAME …]
 
-Writes the picture that the template browser shows, which plays the clip; for text_to_video also
+Writes the picture that the template browser shows, which plays the clip; for text_to_video_hd also
 workflows/pictures/demo.png, the README's; for train_on_one_clip the samples of its training run, in the help page of
 Lumiere Train Temporal. NAME is a template's title, such as text_to_video.
 """
@@ -40,7 +40,7 @@ def draw(host: HeadlessHost, name: str) -> None:
             _draw_training(media, BASE / "output" / "lumiere" / RUN / "samples")
             return
         frames, _, _ = media.read_video(clip)
-    if name == "text_to_video":
+    if name == "text_to_video_hd":
         row = media.contact_sheet(_small(frames, media.evenly_spaced(len(frames), 16), 128), 8)
         media.save_image(row, workflows / "pictures" / "demo.png")
     shown = _small(frames, media.evenly_spaced(len(frames), FRAMES), SIDE)

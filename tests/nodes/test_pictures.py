@@ -40,10 +40,10 @@ def test_a_template_s_picture_plays_its_clip(pictures, tmp_path):
 
     levels = np.linspace(20, 230, 80).astype(np.uint8)
     clip = tmp_path / "clip.mp4"
-    media.write_mp4(clip, np.broadcast_to(levels[:, None, None, None], (80, 256, 256, 3)).copy())
-    pictures.draw(Host(tmp_path / "base", clip), "text_to_video")
+    media.write_mp4(clip, np.broadcast_to(levels[:, None, None, None], (80, 512, 512, 3)).copy())
+    pictures.draw(Host(tmp_path / "base", clip), "text_to_video_hd")
     (path,) = (tmp_path / "pack" / "workflows").glob("*.jpg")
-    assert path.stem.endswith("Text to Video")
+    assert path.stem.endswith("Text to Video HD")
     with Image.open(path) as picture:
         assert (picture.format, picture.size) == ("WEBP", (pictures.SIDE,) * 2)
         assert 10 < picture.n_frames <= pictures.FRAMES  # the encoder joins frames that look alike
