@@ -41,7 +41,7 @@ def draw(host: HeadlessHost, name: str) -> None:
             return
         frames, _, _ = media.read_video(clip)
     if name == "text_to_video_hd":
-        row = media.contact_sheet(_small(frames, media.evenly_spaced(len(frames), 16), 128), 8)
+        row = media.contact_sheet(_small(frames, media.evenly_spaced(len(frames), 8), 128), 8)
         media.save_image(row, workflows / "pictures" / "demo.png")
     shown = _small(frames, media.evenly_spaced(len(frames), FRAMES), SIDE)
     _save_moving(shown, workflows / f"{short_names()[name]}.jpg", len(frames) * 62 // len(shown))

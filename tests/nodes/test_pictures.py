@@ -57,7 +57,7 @@ def test_a_template_s_picture_plays_its_clip(pictures, tmp_path):
     assert played == pytest.approx(5000, abs=100)  # milliseconds
     assert not any((tmp_path / "base" / "output").iterdir())
     with Image.open(tmp_path / "pack" / "workflows" / "pictures" / "demo.png") as picture:
-        assert picture.size == (1038, 258)
+        assert picture.size == (1038, 128)
 
 
 def test_a_training_template_shows_its_samples(pictures, tmp_path):
