@@ -28,6 +28,7 @@ def main(options: argparse.Namespace) -> int:
     from ..measures.beside import side_by_side
     from .runs import PROMPTS, jobs_of, load_graph, mean_figures, read_prompts, run_workflow, write_results
     from .study.page import write_page
+    from .study.verb import show_pairs
     from .video_set import frames_of
 
     for workflow in options.workflows:
@@ -56,7 +57,7 @@ def main(options: argparse.Namespace) -> int:
     write_text(options.output / "compare.txt", text)
     page = options.output / "study"
     if len(names) > 1:
-        write_page(folders[0], folders[1], page, labels=tuple(labels))
+        write_page(folders[0], folders[1], page, labels=tuple(labels), on_pair=show_pairs)
         sys.stdout.write(f"a page for raters: {page / 'index.html'}; its key: {page}.key.json\n")
     return 0
 

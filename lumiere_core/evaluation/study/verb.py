@@ -45,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
         wait=options.wait,
         side=options.side,
         container=options.container,
-        on_pair=lambda done, total: sys.stderr.write(f"\rpairs: {done}/{total}" + "\n" * (done == total)),
+        on_pair=show_pairs,
     )
     compared = sum(pair["kind"] == "compared" for pair in key["pairs"].values())
     sys.stdout.write(
@@ -53,6 +53,10 @@ def main(options: argparse.Namespace) -> int:
         f"{options.output.name}.key.json.\n"
     )
     return 0
+
+
+def show_pairs(done: int, total: int) -> None:
+    sys.stderr.write(f"\rpairs of the page for raters: {done}/{total}" + "\n" * (done == total))
 
 
 def _analyse(options: argparse.Namespace) -> int:
