@@ -67,7 +67,7 @@ def device_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def weights_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", default="lumiere-mini", help="file, folder, or lumiere-mini")
+    parser.add_argument("--weights", default="lumiere-mini", help="file, folder, lumiere-mini or lumiere-mini-128")
 
 
 def sampling_flags(parser: argparse.ArgumentParser) -> None:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fps", type=float, default=16.0)
     parser.add_argument("--scale", type=int, default=4, help="nearest-neighbour enlargement")
-    parser.add_argument("--weights", default="lumiere-mini", help="file, folder, or lumiere-mini")
+    parser.add_argument("--weights", default="lumiere-mini", help="file, folder, lumiere-mini or lumiere-mini-128")
     parser.add_argument("--style", help="a style of the pack, or a file: a LoRA or an image model")
     parser.add_argument("--alpha", type=float, default=0.7, help="of --style: 0 = none, 1 = all of it")
     parser.add_argument("--device", default="cpu")
