@@ -113,7 +113,7 @@ def tiny_model(seed=0, conv_cond=False, **unet):
     for part, module in modules.items():
         for key, value in module.state_dict().items():
             noise = torch.randn(value.shape, generator=generator)
-            if "norm" in key.split(".")[-2] and key.endswith("weight"):
+            if "norm" in key.rpartition(".")[0].rpartition(".")[2] and key.endswith("weight"):
                 value = 1 + noise * 0.1
             elif value.ndim < 2:
                 value = noise * 0.05

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,6 +117,27 @@ def test_the_command_writes_figures_and_their_table(gpu, tmp_path, monkeypatch):
     assert "gpu.matrix_peak" in (tmp_path / "bench.md").read_text()
     assert list(json.loads((tmp_path / "bench.json").read_text())["tasks"]) == ["peak"]
     assert gpu.gpu.main(["bench", "--small", "--output", str(tmp_path / "b"), "--device", "cpu", "--minutes", "0"]) == 1
+
+
+@pytest.mark.parametrize("plan", ["bench", "nodes"])
+def test_the_script_finds_its_own_modules(plan, tmp_path):
+    """Run by its path, as `make gpu` does: the repository has a folder `nodes`, and the host a module."""
+    script = ROOT / "tests" / "gpu" / "gpu.py"
+    command = [
+        sys.executable,
+        str(script),
+        plan,
+        "--small",
+        "--device",
+        "cpu",
+        "--minutes",
+        "0",
+        "--output",
+        str(tmp_path),
+    ]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.returncode == 1 and "# no time was left for: " in result.stdout, result.stderr
+    assert (tmp_path / f"{plan}.md").is_file()
 
 
 def test_training_runs_every_stage_and_puts_down_what_it_learnt(gpu, tmp_path, capsys, monkeypatch):

@@ -38,10 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         waiting = plan.run(bench.Bench(device, options.small).tasks(), kept, deadline)
     else:
-        import nodes
+        import on_host
 
         with tempfile.TemporaryDirectory() as folder:
-            waiting = plan.run(nodes.tasks(Path(folder), options.small, deadline.left), kept, deadline)
+            waiting = plan.run(on_host.tasks(Path(folder), options.small, deadline.left), kept, deadline)
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / f"{options.plan}.md").write_text(plan.table(kept), encoding="utf-8")
     failed = [figure.name for figure in kept.figures() if figure.value is None]

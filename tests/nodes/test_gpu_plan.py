@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 pytestmark = pytest.mark.host
-FILE = Path(__file__).resolve().parents[1] / "gpu" / "nodes.py"
+FILE = Path(__file__).resolve().parents[1] / "gpu" / "on_host.py"
 
 
 @pytest.fixture

@@ -180,3 +180,15 @@ def test_stable_diffusion_before_and_after_inflation(host, studio, inflate, back
     assert torch.equal(one, studio.sample(after, latent=clip, **options))
     plain = inflate.inflate(first, state, config)
     assert not torch.allclose(one, studio.sample(plain, latent=clip, **options), atol=1e-3)
+
+
+def test_a_style_of_half_the_size_leaves_the_details(host, studio, style):
+    model, _, _ = studio.load("details.safetensors", patch_size=4, patch_channels=16, detail_width=8)
+    plain = studio.sample(model)
+    before, other = ({k: v.clone() for k, v in m.model.state_dict().items()} for m in (model, style))
+    mixed = mix(host, model, style, 1.0)
+    assert not torch.allclose(studio.sample(mixed), plain, atol=1e-2)
+    got = mixed.model.state_dict()
+    assert torch.allclose(got[KEY], other[KEY], atol=1e-6)
+    own = [key for key in got if key not in other]
+    assert len(own) == 7 and all(torch.equal(got[key], before[key]) for key in own)

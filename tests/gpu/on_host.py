@@ -4,7 +4,7 @@ One process for each way of the host to use memory (`MODES`), since its options 
 of SD1.5's size with random weights, inflated, 512x512, 16 frames in one piece and 80 in windows of 16; in the first
 one every template at its own size, too.
 
-    python tests/gpu/nodes.py MODE FOLDER [small]        one mode; prints a JSON list of figures
+    python tests/gpu/on_host.py MODE FOLDER [small]        one mode; prints a JSON list of figures
 """
 
 from __future__ import annotations
