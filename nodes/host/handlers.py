@@ -143,7 +143,7 @@ class Clips:
                 f"called outside of a sampler. Put them into transformer_options[{LAYERS!r}]."
             )
         if rows.rows.numel() < rows.total:
-            features.refuse_in_windows(options, None, rows.total)
+            features.refuse_in_windows(options)
         if layers.total_stride > 1:
             features.refuse_at_levels(options)
         strength = strength_of_call(options, rows, x)

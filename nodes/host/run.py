@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...lumiere_core.clips.masks import is_known
 from ...lumiere_core.clips.video import clip_count
-from . import live
+from . import features, live
 from .keys import NEEDS_CONDITION, RUN, WINDOWS
 from .preview import preview_image
 from .sampling import refuse_axes
@@ -62,6 +62,9 @@ class WatchRun:
     ):
         guider = executor.class_obj
         refuse_axes(guider.model_patcher, noise.shape)
+        if getattr(guider.model_options.get("context_handler"), "context_length", len(noise)) < len(noise):
+            around = guider.model_options.get("model_function_wrapper")
+            features.refuse_in_windows(guider.model_options.get("transformer_options", {}), around, len(noise))
         frames = self.frames_per_clip or noise.shape[0]
         clip_count(noise.shape[0], frames)
         latent_format = guider.model_patcher.model.latent_format

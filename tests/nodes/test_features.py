@@ -97,24 +97,34 @@ def test_self_attention_guidance_in_windows_is_refused(host, pair, key_frames, w
             key_frames(windows(model), frames=8)
 
 
+@pytest.fixture(scope="module")
+def hosts_windows(host):
+    """A function (MODEL, schedule) -> MODEL with the host's windows of four frames."""
+
+    def cut(model, schedule="standard_static"):
+        settings = {
+            "context_length": 4,
+            "context_overlap": 2,
+            "context_schedule": schedule,
+            "context_stride": 1,
+            "closed_loop": False,
+            "fuse_method": "flat",
+            "dim": 0,
+            "freenoise": False,
+            "cond_retain_index_list": "",
+            "split_conds_to_windows": False,
+            "latent_retain_index_list": "",
+            "causal_window_fix": False,
+        }
+        return host.call("ContextWindowsManual", model=model, **settings)[0]
+
+    return cut
+
+
 @pytest.mark.parametrize("schedule", ["standard_static", "looped_uniform"])
-def test_self_attention_guidance_in_the_hosts_windows_is_refused(host, pair, key_frames, schedule):
+def test_self_attention_guidance_in_the_hosts_windows_is_refused(host, pair, key_frames, hosts_windows, schedule):
     (model,) = host.call("SelfAttentionGuidance", model=pair()[1], **EXACT["SelfAttentionGuidance"])
-    settings = {
-        "context_length": 4,
-        "context_overlap": 2,
-        "context_schedule": schedule,
-        "context_stride": 1,
-        "closed_loop": False,
-        "fuse_method": "flat",
-        "dim": 0,
-        "freenoise": False,
-        "cond_retain_index_list": "",
-        "split_conds_to_windows": False,
-        "latent_retain_index_list": "",
-        "causal_window_fix": False,
-    }
-    (cut,) = host.call("ContextWindowsManual", model=model, **settings)
+    cut = hosts_windows(model, schedule)
     with pytest.raises(ValueError, match="Self-Attention Guidance keeps the attention of one call"):
         key_frames(cut, frames=8)
     assert key_frames(cut, frames=4)[0].isfinite().all()  # one window
@@ -211,7 +221,9 @@ PLACES = {  # patches that close over a row for each frame and read nothing of w
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("frames", [5, 8])
-def test_patches_that_keep_a_row_for_each_frame_reach_every_level(pair, key_frames, windows, place, frames):
+def test_patches_that_keep_a_row_for_each_frame_reach_every_level(
+    pair, key_frames, windows, hosts_windows, place, frames
+):
     """In windows, which they know nothing of either, they are refused by name."""
     models = pair()
     for model in models:
@@ -219,9 +231,26 @@ def test_patches_that_keep_a_row_for_each_frame_reach_every_level(pair, key_fram
     image, clip = key_frames(*models, frames=frames)
     assert torch.allclose(image, clip, atol=1e-3)
     assert not torch.allclose(image, key_frames(pair()[0], frames=frames)[0], atol=1e-2)
-    for model in models:
+    for model in (*map(windows, models), hosts_windows(models[1])):
         with pytest.raises(ValueError, match="puts frames of the whole clip into each call"):
-            key_frames(windows(model), frames=frames)
+            key_frames(model, frames=frames)
+
+
+def test_what_an_earlier_call_left_is_not_refused(pair, key_frames, windows, hosts_windows):
+    """A wrapper of an inflated MODEL that remembers: two prompts of a window are as many rows as the clip."""
+    from comfy.patcher_extension import WrappersMP
+
+    def remembering(kept):
+        def remember(executor, x, *args, **named):
+            kept.append(x)
+            return executor(x, *args, **named)
+
+        return remember
+
+    for cut in (windows, hosts_windows):
+        kept, model = [], pair()[1]
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", remembering(kept))
+        assert key_frames(cut(model), frames=8, steps=2)[0].isfinite().all() and len(kept[0]) == 8
 
 
 def test_patches_of_blocks_are_told_the_rows_of_their_level(backbones, pair, windows):
