@@ -52,8 +52,8 @@ class LumiereLoader(io.ComfyNode):
                 io.Combo.Input(
                     "checkpoint",
                     options=loadable("image"),
-                    tooltip=f"{models.BUNDLED} (64x64 pixels), {models.BUNDLED}-128 (the same with details of 128x128 pixels, as "
-                    f"fast) and {models.BUNDLED_SSR} (super-resolution, x4) are part of the pack; the others lie in "
+                    tooltip=f"{models.BUNDLED} (64x64 pixels), {models.BUNDLED}-128 (the same with details of 128x128 pixels, in "
+                    f"1.2 times the time) and {models.BUNDLED_SSR} (super-resolution, x4) are part of the pack; the others lie in "
                     "models/lumiere.",
                 ),
                 io.Combo.Input(

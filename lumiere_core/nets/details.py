@@ -1,4 +1,4 @@
-"""Twice the height and width for a pixel model whose patches are plain pixels, at the same cost.
+"""Twice the height and width for a pixel model whose patches are plain pixels, on as many places of its features.
 
 A patch becomes twice as high and wide. Its channels are the means of 2x2 pixels, which the old weights know as their
 pixels, and the leading principal components of what the means leave out: the details. Either the first and last
