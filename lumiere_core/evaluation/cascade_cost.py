@@ -30,19 +30,19 @@ def forward_flops(models: Models, frames: int, side: int, known: bool = False) -
 
 
 def training_facts(folder: Path, batch_size: int) -> Record:
-    """Return clips, minutes and the mean loss of the last tenth of the steps of a run.
+    """Return clips, minutes of processor time and the mean loss of the last tenth of the steps of a run.
 
     Args:
         folder: of the run.
         batch_size: clips of a step.
     """
     lines = JsonLines(folder / "log.jsonl").read()
-    seconds = [float(line["seconds"]) for line in lines]
+    seconds = [float(line["core_seconds"]) for line in lines]
     # A run that was resumed counts its seconds anew.
     ends = [now for now, later in zip(seconds, [*seconds[1:], 0.0], strict=True) if later < now]
     tail = lines[-max(1, len(lines) // 10) :]
     return {
         "clips": len(lines) * batch_size,
-        "minutes": round(sum(ends) / 60, 2),
+        "core_minutes": round(sum(ends) / 60, 2),
         "loss": round(sum(float(line["loss"]) for line in tail) / len(tail), 5),
     }

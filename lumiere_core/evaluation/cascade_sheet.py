@@ -15,7 +15,8 @@ from .rhythm import AXES
 if TYPE_CHECKING:
     from PIL import Image
 
-ENLARGED, COLOURS = 2, 48
+COLOURS = 48
+WIDE, HIGH = 2, 64  # pixels of a frame on the picture, and of a slice
 LABEL, TOP, GAP = 40, 18, 4  # pixels
 
 
@@ -28,8 +29,7 @@ def courses_sheet(rows: list[tuple[str, str, dict[str, Tensor]]]) -> Image.Image
     from PIL import Image, ImageDraw
 
     first = rows[0][2]
-    frames, side = next(iter(first.values())).shape[:2]
-    width, height = ENLARGED * frames, ENLARGED * side
+    width, height = WIDE * len(next(iter(first.values()))), HIGH
     picture = Image.new("RGB", (LABEL + len(first) * (width + GAP), TOP + len(rows) * (height + GAP)), "white")
     draw = ImageDraw.Draw(picture)
     draw.text((2, 3), "period", fill="black")

@@ -81,13 +81,3 @@ def places_of(frames: Tensor, motion: str) -> np.ndarray | None:
     places = along @ (np.arange(side) + 0.5) / np.maximum(along.sum(1), 1e-6) / side
     index = np.arange(len(frames))
     return np.interp(index, index[seen], places[seen])
-
-
-def apparent_period(places: np.ndarray, every: int) -> float:
-    """Return the period, in frames, that key frames show to whoever expects none faster than they can tell.
-
-    Args:
-        places: (t,) of a whole clip, of which every so many frames are looked at.
-    """
-    fit = fit_period(places[::every], SLOWEST * every, 80 / 2, harmonics=1)
-    return 0.0 if fit is None else every / fit.frequency

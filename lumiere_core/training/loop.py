@@ -107,7 +107,8 @@ def _train(
         if team.first:
             log.write_tables(run.name)
 
-    started = saved = time.monotonic()
+    started, worked = time.monotonic(), time.process_time()
+    saved = started
     deadline = started + 60 * options.minutes if options.minutes is not None else float("inf")
     bar = tqdm(total=options.steps, initial=step, disable=not (progress and team.first), unit="step")
     with Board(folder if team.first else None) as board, Interrupt() as interrupt:
@@ -127,6 +128,7 @@ def _train(
                 "gradient_norm": round(norm, 4),
                 "learning_rate": rate,
                 "seconds": round(time.monotonic() - started, 2),
+                "core_seconds": round(time.process_time() - worked, 2),
             }
             if team.first:
                 log.append(record)

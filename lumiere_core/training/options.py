@@ -17,7 +17,7 @@ from typing import Any
 from ..nets.config import LORA_LAYERS
 
 PRECISIONS = ("float32", "bfloat16")
-SCENES = ("all", "rhythms")
+SCENES = ("all", "rhythms", "tempi")
 AUTO = "auto"
 
 # Where batches come from; `training.sources` has a class for each.
@@ -162,7 +162,8 @@ class TrainOptions:
     fps: float = option(16.0, "of the world's clips", "frames a second", ("clips", "crops"), least=0.01, most=1000)
     scenes: str = option(
         "all",
-        "of the world: all of them, or only bounces and swings in front of black whose rhythm no word tells (rhythms)",
+        "of the world: all of them, or only bounces and swings in front of black whose rhythm no word tells (rhythms), or bounces "
+        "in one of four tempi (tempi)",
         "",
         WORLD,
         choices=SCENES,

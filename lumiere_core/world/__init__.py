@@ -10,7 +10,7 @@ from .families import FAMILIES
 from .families.shapes import MOTIONS, SHAPES
 from .palette import COLOURS, colour_mask
 from .render import render_clip, render_frames
-from .rhythms import rhythm_scene
+from .rhythms import rhythm_scene, tempo_scene
 from .scene import Scene, attribute_labels, is_held_out, recaption, sample_scene, scene_from_caption
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "rhythm_scene",
     "sample_scene",
     "scene_from_caption",
+    "tempo_scene",
 ]

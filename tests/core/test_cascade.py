@@ -16,15 +16,15 @@ from lumiere_core.diffusion.generate import Request
 from lumiere_core.diffusion.models import Models
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.evaluation import cascade
-from lumiere_core.evaluation.rhythm import apparent_period, places_of, rhythm_in, rhythm_of
+from lumiere_core.evaluation.rhythm import places_of, rhythm_in, rhythm_of
 from lumiere_core.evaluation.rhythm_limits import ideal_places
 from lumiere_core.training.given import options_for
 from lumiere_core.training.options import TrainOptions
 from lumiere_core.training.recipes import Kitchen, load_recipe
 from lumiere_core.training.sources.scenes import scenes_of
 from lumiere_core.training.sources.worlds import WorldClips
-from lumiere_core.world import render_clip, rhythm_scene
-from lumiere_core.world.rhythms import courses
+from lumiere_core.world import render_clip, rhythm_scene, tempo_scene
+from lumiere_core.world.rhythms import TEMPI, courses
 
 
 def clip_of(scene, frames=80, side=32, **changes):
@@ -83,14 +83,28 @@ def test_a_rhythm_that_changes_stops_or_never_was_is_not_kept(scenes, motion):
     assert places_of(spoilt["nothing"], motion) is None
 
 
-@pytest.mark.parametrize(("period", "shown"), [(32.0, 32.0), (20.0, 20.0), (10.0, 40.0), (9.0, 72 / 1.0)])
-def test_key_frames_show_fast_rhythms_as_slow_ones(scenes, period, shown):
-    """Of 80 frames every eighth: what repeats after 10 frames looks as if it took 40 (1/8 - 1/10 = 1/40)."""
-    places = np.sin(2 * np.pi * np.arange(80) / period)
-    if shown > 80 / 1.6:  # slower than is looked for: at the slow end
-        assert apparent_period(places, 8) > 2 * period
-    else:
-        assert apparent_period(places, 8) == pytest.approx(shown, rel=0.05)
+def test_key_frames_tell_some_tempi_apart_and_others_not():
+    """Every eighth frame of 80: three bounces and seven are the same pictures, five and nine are like no other."""
+    clips = {n: clip_of(tempo_scene(4, n), frames=81, side=16) for n in TEMPI}
+    for tempo, clip in clips.items():
+        others = [other for n, other in clips.items() if n != tempo]
+        apart = min((clip[::8].float() - other[::8].float()).abs().max() for other in others) > 32
+        assert apart == cascade.told_apart(tempo)
+        assert rhythm_of(clip[:80], "bouncing").kept
+    assert [cascade.told_apart(tempo) for tempo in TEMPI] == [False, True, False, True]
+
+
+def test_no_word_tells_a_tempo():
+    scenes = [tempo_scene(seed) for seed in range(60)]
+    assert {scene.parameters["periods"] for scene in scenes} == set(TEMPI)
+    by_words = {}
+    for scene in scenes:
+        assert scene.attributes["motion"] == "bouncing" and scene.parameters["phase"] == 0.5
+        by_words.setdefault((scene.attributes["colour"], scene.attributes["shape"]), set()).add(
+            scene.parameters["periods"]
+        )
+    assert min(map(len, by_words.values())) > 1
+    assert scenes_of(TrainOptions(scenes="tempi", seed=3), range(2)) == [tempo_scene(3 * 10**9 + n) for n in range(2)]
 
 
 def test_a_plan_says_which_frames_are_key_frames():
@@ -197,7 +211,13 @@ def test_the_verb_makes_its_lines_its_table_and_its_picture(trained, tmp_path, m
     assert line["rhythms"]["real"]["off"] == 0 and set(line["sha256"]) == {"image", *cascade.STAGES}
     assert line["tflops"]["cascade, equal compute"] <= max(line["tflops"]["stunet"], line["tflops"]["cascade"])
     table = capsys.readouterr().out
-    for text in ("stunet: rhythm kept", "perfect windows, periods of", "cost of a clip", "tsr: training"):
+    for text in (
+        "stunet: rhythm kept",
+        "perfect windows, periods of",
+        "key frames that fit two tempi",
+        "cost of a clip",
+        "tsr: training",
+    ):
         assert text in table
     assert (tmp_path / "cascade.png").stat().st_size < 60_000
     # The table alone needs no trained models; a check of stored lines says what it lacks.

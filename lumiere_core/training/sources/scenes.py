@@ -18,13 +18,14 @@ from ..options import TrainOptions, listed
 
 MOST = 6  # processes
 APART = 10**9  # scenes between those of two seeds
+NARROW = {"rhythms": world.rhythm_scene, "tempi": world.tempo_scene}
 
 
 def scenes_of(options: TrainOptions, samples: Sequence[int]) -> list[world.Scene]:
     """Return the training scenes of samples; held-out scenes never occur."""
     seeds = [options.seed * APART + sample for sample in samples]
-    if options.scenes == "rhythms":
-        return [world.rhythm_scene(seed) for seed in seeds]
+    if options.scenes != "all":
+        return [NARROW[options.scenes](seed) for seed in seeds]
     if not options.moving_share:
         return [world.sample_scene(seed, split="train") for seed in seeds]
     chance = Draws(options.seed, samples, SCENE).uniform()[:, 0].tolist()

@@ -19,7 +19,7 @@ def test_what_a_run_leaves_behind(trainer, tmp_path):
     assert files == {"state.safetensors", "text.safetensors", "log.jsonl", "log.csv", "loss.png"}
     records = Log(tmp_path / "run").read()
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
-    assert set(records[0]) == {"step", "loss", "gradient_norm", "learning_rate", "seconds"}
+    assert set(records[0]) == {"step", "loss", "gradient_norm", "learning_rate", "seconds", "core_seconds"}
     weights, facts = load_file(tmp_path / "run" / "text.safetensors")
     assert all(value.dtype == torch.float16 for value in weights.values())
     assert facts["lumiere.step"] == "6" and json.loads(facts["lumiere.options"])["batch_size"] == 2
