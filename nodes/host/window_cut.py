@@ -191,6 +191,8 @@ class OneWindow:
         whole = self.whole
         if key in window_parts.STARTS:
             return window_parts.starts_of(key, entry, self.numbers.tolist())
+        if key in window_parts.AFTER_FIRST and isinstance(whole.model, comfy.model_base.WAN22_Animate):
+            window_parts.check_beginning(key, self.numbers.tolist())
         if key == window_parts.KEY and torch.is_tensor(entry.cond):
             sound = window_parts.sound_of(whole.model, entry.cond, self.numbers, whole.frames)
             if sound is not None:

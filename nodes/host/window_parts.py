@@ -15,6 +15,8 @@ from ...lumiere_core.clips.video import take_frames
 
 # Frames that the clip begins with, which the network writes over its first ones or puts before them.
 STARTS = ("time_dim_replace", "guiding_frame_index", "reference_motion")
+# Of Wan Animate: counted from the clip's second latent frame, for the first is a picture of reference.
+AFTER_FIRST = ("pose_latents", "face_pixel_values")
 # Pictures beside the clip, which may be as many as it has frames.
 REFERENCES = ("time_dim_concat", "reference_latent", "ref_latent")
 # Of the host's model classes with sound: its axis of time, and how many of its rows belong to a latent frame; 0 = all of
@@ -31,17 +33,22 @@ def starts_of(key: str, entry: Any, numbers: list[int]) -> Any:
     Raises:
         ValueError: the clip's first frame is not the first that the network sees.
     """
+    check_beginning(key, numbers)
     if 0 not in numbers:
         return None
-    if numbers[0] != 0:
-        raise ValueError(
-            f"the prompt brings frames that the clip begins with ({key}, of HunyuanImageToVideo, Kandinsky5ImageToVideo or "
-            "WanSoundImageToVideo), and a loop has no beginning. Remove the loop, or the start image."
-        )
     if key != "time_dim_replace":
         return entry
     alike = next((i for i, number in enumerate(numbers) if number != i), len(numbers))
     return entry._copy_with(entry.cond[:, :, :alike])
+
+
+def check_beginning(key: str, numbers: list[int]) -> None:
+    """Raise ValueError where a clip's first frame is in a window and not the first that the network sees; see `starts_of`."""
+    if 0 in numbers[1:]:
+        raise ValueError(
+            f"the prompt brings what the clip begins with ({key}, of HunyuanImageToVideo, Kandinsky5ImageToVideo, "
+            "WanAnimateToVideo or WanSoundImageToVideo), and a loop has no beginning. Remove the loop, or the start image."
+        )
 
 
 def sound_of(model: Any, sound: Tensor, numbers: Tensor, frames: int) -> Tensor | None:

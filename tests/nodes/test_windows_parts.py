@@ -379,6 +379,22 @@ def test_frames_that_a_clip_begins_with(host):
         parts.starts_of("time_dim_replace", start, [6, 7, 0, 1])
 
 
+def test_poses_of_wan_animate_in_loops_are_refused(host):
+    """They are counted from the second frame, for the first is a picture of reference."""
+    import comfy.conds
+    import comfy.model_base
+
+    cut = host.module("nodes.host.window_cut")
+    model = comfy.model_base.WAN22_Animate.__new__(comfy.model_base.WAN22_Animate)
+    torch.nn.Module.__init__(model)
+    object.__setattr__(model, "latent_format", type("Format", (), {"temporal_downscale_ratio": 4}))
+    conds = [[{"model_conds": {"pose_latents": comfy.conds.CONDRegular(torch.zeros(1, 4, FRAMES - 1, 2, 2))}}]]
+    clip = cut.WholeClip(model, conds, torch.zeros(1, 4, FRAMES, 2, 2), 2, OVERLAP)
+    with pytest.raises(ValueError, match="pose_latents.*a loop has no beginning"):
+        clip.cut((6, 7, 0, 1), None).conds()
+    assert clip.cut((0, 1, 2, 3), None).conds()[0][0]["model_conds"]["pose_latents"].cond.shape[2] == 3
+
+
 def test_the_start_image_of_hunyuan_is_the_first_window_s(models, ours):
     """A network that is told of it calls its first frame known (token replacement)."""
     from comfy.patcher_extension import WrappersMP
