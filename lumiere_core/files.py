@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ from typing import Any
 
 Record = dict[str, Any]
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of what one user may fill
 LONGEST_NAME = 255  # bytes of a file name, on every usual file system
 # Names that Windows gives to devices, whatever the suffix.
 RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"}
@@ -39,7 +41,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     next to it goes too; what killed processes left is removed first. The file is on the disk before it gets its name.
 
     Raises:
-        OSError: the folder cannot be made or written to. Nothing new is left behind.
+        OSError: the folder cannot be made or written to, or the disk is full. Nothing new is left behind.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,13 +49,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
         _swept.add(path.parent.absolute())
         sweep(path.parent)
     folder = path.parent / f".part-{_machine()}-{os.getpid()}-{next(_numbers)}"
-    folder.mkdir()
     partial = folder / f"file{path.suffix[-16:]}"
     try:
+        folder.mkdir()
         yield partial
         _to_disk(partial)
         os.replace(partial, path)
         _to_disk(path.parent)
+    except OSError as error:
+        _name_full(error, path)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -171,6 +176,13 @@ def refuse_input(path: Path, inputs: Iterable[Path]) -> None:
             raise ValueError(f"{path} is read, so it cannot be what is written. Choose another --output.")
 
 
+def _name_full(error: OSError, path: Path) -> None:
+    """Raise the error of a full disk with the file that was written, which the system does not say."""
+    if error.errno in FULL:
+        words = f"{os.strerror(error.errno)}; make room there, or choose another place"
+        raise OSError(error.errno, words, str(path)) from error
+
+
 class _Enough(Exception):
     """Ends an `atomic` block without a file."""
 
@@ -224,11 +236,16 @@ class JsonLines:
         line = _line(record)
         if self._cut_short():
             line = "\n" + line
+        data = line.encode()
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(handle, line.encode())
+            if os.write(handle, data) < len(data):  # as much as fits is no error to the system
+                raise OSError(errno.ENOSPC, "")
             if durable:
                 os.fsync(handle)
+        except OSError as error:
+            _name_full(error, self.path)
+            raise
         finally:
             os.close(handle)
 

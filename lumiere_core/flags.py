@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 MOST_THREADS = 1024
 MOST_SEED = 2**64 - 1
+LEAST_FPS, MOST_FPS = 0.01, 1000.0
+MOST_FRAMES, MOST_STEPS, MOST_SCALE = 4096, 10_000, 64
+MOST_SIDE = 16_384  # pixels; H.264 has no more
 MANY = 10**9  # clips, minutes: more than anybody waits for
 
 

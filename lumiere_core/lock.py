@@ -32,7 +32,7 @@ def only_writer(folder: str | Path, what: str) -> Iterator[None]:
         what: names the work in the message to others, such as "prepare".
 
     Raises:
-        ValueError: another process, or another part of this one, is writing there.
+        ValueError: another process, or another part of this one, is writing there; or the lock is no file.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,8 +44,9 @@ def only_writer(folder: str | Path, what: str) -> Iterator[None]:
             "what": what,
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        os.ftruncate(handle, 0)
-        os.write(handle, json.dumps(facts).encode())
+        with contextlib.suppress(OSError):  # a full disk; the lock holds without words
+            os.ftruncate(handle, 0)
+            os.write(handle, json.dumps(facts).encode())
         sweep(folder, alone=True)
         yield
     finally:
@@ -54,6 +55,8 @@ def only_writer(folder: str | Path, what: str) -> Iterator[None]:
 
 def _acquire(path: Path) -> int:
     while True:
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # what a link leads to must not be emptied
+            raise ValueError(f"{path} is a link or no file; the lock of a folder is a file of its own. Remove it.")
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock(handle)

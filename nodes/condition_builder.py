@@ -17,6 +17,7 @@ from .host import device, live, preview
 BLANK = 0.5  # the grey that stands for nothing, here as in the host's own video nodes
 LONGEST = 4096  # frames
 WIDEST = 4096  # pixels
+NUMBERS = 3 * 4  # of a pixel: colours and mask, at once as placed, as condition and as output
 NONE = (0, 0, 0, 0)
 
 
@@ -172,6 +173,7 @@ class LumiereConditionBuilder(io.ComfyNode):
         for name in ("images", "end_image"):
             if given.get(name) is not None:
                 check_pixels(given[name], name)
+        device.check_room(max(length, len(given["images"])), height, width, NUMBERS)
         frame = Frame(height, width, resize, grow=grow, feather=feather)
         condition = BUILDERS[task["task"]](frame, length, **given)
         mask = 1 - condition.known[0, 0]  # the paper's masks are 1 where the clip is known, the host's where it is not
@@ -379,6 +381,7 @@ def at_rate(video: Tensor, region: Tensor | None, source_fps: float, fps: float)
     if source_fps == 0:
         return video, region
     numbers = framing.frames_at(len(video), source_fps, fps).to(video.device)
+    device.check_room(len(numbers), *video.shape[1:3], NUMBERS)
     if region is not None and len(region) > 1:
         region = region[numbers]
     return video[numbers], region

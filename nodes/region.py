@@ -6,7 +6,9 @@ from comfy_api.v0_0_2 import io
 
 from ..lumiere_core.clips import region as regions
 from ..lumiere_core.clips.video import check_pixels
-from .host import live
+from .host import device, live
+
+NUMBERS = 2  # of a pixel: the masks, and in bytes what is drawn and what is covered
 
 
 class LumiereRegion(io.ComfyNode):
@@ -49,6 +51,7 @@ class LumiereRegion(io.ComfyNode):
         if images is not None:
             check_pixels(images)
             length, height, width = images.shape[:3]
-        masks = regions.masks(regions.parse(region), length, height, width)
+        device.check_room(length, height, width, NUMBERS)
+        masks = regions.masks(regions.parse(region), length, height, width, device.stop_if_interrupted)
         shown = {"lumiere_sheet": (live.sheet_of(images),)} if images is not None and live.watched() else None
         return io.NodeOutput(masks, ui=shown)

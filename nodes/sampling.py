@@ -129,6 +129,7 @@ class LumiereSampler(io.ComfyNode):
         denoise: float,
         dynamic_threshold: float,
     ) -> io.NodeOutput:
+        check_prompts(positive, negative, cfg)
         samples = sampling.fitted_samples(model, latent_image)
         out = {k: v for k, v in latent_image.items() if not k.startswith("downscale_ratio")}
         sigmas = sampling.sigmas_of(model, steps, sampler_name, scheduler=scheduler, denoise=denoise)
@@ -157,6 +158,13 @@ class LumiereSampler(io.ComfyNode):
             noise_mask=latent_image.get("noise_mask"),
         )
         return io.NodeOutput({**out, "samples": result})
+
+
+def check_prompts(positive: list, negative: list, cfg: float) -> None:
+    """Raise ValueError if a CONDITIONING that counts holds no prompt: the host would take zeros for the answer."""
+    for name, prompt in (("positive", positive), ("negative", negative)):
+        if not prompt and (name == "positive" or cfg != 1.0):
+            raise ValueError(f"{name} holds no prompt. Connect Lumiere Text Encode; an empty text is a prompt too.")
 
 
 def with_dynamic_threshold(model, percentile: float, frames: int):

@@ -17,6 +17,7 @@ from .host.keys import GRAIN
 from .host.loop import with_loop
 from .host.noise import ClipNoise
 from .host.windows import Windows, with_windows
+from .sampling import check_prompts
 from .widgets import sampling_widgets
 
 CONTEXT_LENGTH = 16
@@ -200,9 +201,7 @@ class LumiereSuperResolution(io.ComfyNode):
         back_projection: int = upscaler.OF_MODEL,
     ) -> io.NodeOutput:
         scale = upscaler.scale_of(model, vae)
-        for name, prompt in (("positive", positive), ("negative", negative)):
-            if not prompt and (name == "positive" or cfg != 1.0):
-                raise ValueError(f"{name} holds no prompt. Connect Lumiere Text Encode; an empty text is a prompt too.")
+        check_prompts(positive, negative, cfg)
         low = pixels(image).movedim(-1, 1) * 2 - 1
         frames, _, height, width = low.shape
         inflation = inflation_of(model)

@@ -11,7 +11,7 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core.clips.travel import SHAPES, mix_rows, parse_travel, travel_weights
-from .host import live
+from .host import device, live
 
 MOST = 100_000  # characters of a prompt: text encoders read some hundreds
 LONGEST = 1024  # tokens of a prompt that is repeated to the length of another
@@ -126,10 +126,16 @@ class LumierePromptTravel(io.ComfyNode):
                 "change over time. Use a MODEL whose frames lie in the batch, such as an inflated image model, or sample "
                 "the parts one after the other."
             )
+        if len(prompts) > MOST:
+            raise ValueError(f"the prompts have {len(prompts):,} characters together; at most {MOST:,} are taken.")
         frames, texts = zip(*parse_travel(prompts, length, fps), strict=True)
         weights = travel_weights(frames, length, interpolation)
         # With scheduled hooks a prompt has several entries, for all prompts of a CLIP the same.
-        schedules = zip(*(encoded(clip, text) for text in texts), strict=True)
+        entries = []
+        for text in texts:
+            device.stop_if_interrupted()
+            entries.append(encoded(clip, text))
+        schedules = zip(*entries, strict=True)
         shown = {"lumiere_prompts": (plan(frames, texts, weights),)} if live.watched() else None
         return io.NodeOutput([mixed(entries, weights) for entries in schedules], ui=shown)
 

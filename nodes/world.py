@@ -9,7 +9,7 @@ from ..lumiere_core import world
 from ..lumiere_core.clips.video import to_uint8
 from .host import device, live, preview
 
-COPIES = 3  # of a clip and its mask at once: parts, their sum, levels
+NUMBERS = 3 * 4  # of a pixel: colours and mask, at once in parts, their sum and levels
 
 
 class LumiereWorldClip(io.ComfyNode):
@@ -62,12 +62,7 @@ class LumiereWorldClip(io.ComfyNode):
     @classmethod
     def execute(cls, prompt: str, seed: int, width: int, height: int, length: int, fps: float) -> io.NodeOutput:
         scene = world.scene_from_caption(prompt, seed)
-        wanted, free = 4 * 4 * COPIES * length * height * width, device.free_memory()
-        if wanted > free:
-            raise ValueError(
-                f"{length} frames of {width}x{height} pixels need about {wanted / 2**30:.0f} GiB while they are drawn; "
-                f"{free / 2**30:.0f} GiB are free. Lower length, width or height."
-            )
+        device.check_room(length, height, width, NUMBERS)
         clip, cover = world.render_clip(
             scene, length, fps, height=height, width=width, masks=True, on_part=device.stop_if_interrupted
         )

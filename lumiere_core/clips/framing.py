@@ -14,6 +14,7 @@ from torch import Tensor
 from .masks import covered
 
 POLICIES = ("crop", "pad", "stretch")
+LONGEST = 1 << 16  # frames, and pixels of a side before it is cropped
 
 
 def fit(
@@ -31,7 +32,7 @@ def fit(
         (n, c, height, width), and the borders (left, top, right, bottom) in pixels that hold no picture.
 
     Raises:
-        ValueError: the policy is unknown.
+        ValueError: the policy is unknown, or the images are lines that cannot be cropped.
     """
     if policy not in POLICIES:
         raise ValueError(f"got {policy!r}; one of {POLICIES} is wanted.")
@@ -41,7 +42,12 @@ def fit(
         return scaled(images, height, width), (0, 0, 0, 0)
     choose = max if policy == "crop" else min
     scale = choose(height / h, width / w)
-    images = scaled(images, max(1, round(h * scale)), max(1, round(w * scale)))
+    size = max(1, round(h * scale)), max(1, round(w * scale))
+    if max(size) > LONGEST:
+        raise ValueError(
+            f"pictures of {w}x{h} pixels are too narrow to fill {width}x{height}. Crop them first, or choose pad or stretch."
+        )
+    images = scaled(images, *size)
     h, w = images.shape[-2:]
     if policy == "crop":
         top, left = max(0, (h - height) // 2), max(0, (w - width) // 2)
@@ -121,12 +127,17 @@ def frames_at(count: int, source_fps: float, fps: float) -> Tensor:
         count: frames of the source.
 
     Raises:
-        ValueError: a frame rate is not positive.
+        ValueError: a frame rate is not positive, or the clip would be longer than any that is made.
     """
     if source_fps <= 0 or fps <= 0:
         raise ValueError(f"the frame rates are {source_fps} and {fps}; both must be above 0.")
-    length = max(1, round(count / source_fps * fps))
-    times = torch.arange(length, dtype=torch.float64) / fps
+    length = count / source_fps * fps
+    if not length <= LONGEST:
+        raise ValueError(
+            f"{count} frames at {source_fps:g} a second become {length:.3g} at {fps:g}; at most {LONGEST:,} are taken. "
+            "Correct the frame rates."
+        )
+    times = torch.arange(max(1, round(length)), dtype=torch.float64) / fps
     return (times * source_fps + 1e-6).long().clamp(max=count - 1)
 
 

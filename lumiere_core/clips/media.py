@@ -10,13 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from ..files import atomic
+from ..flags import LEAST_FPS, MOST_FPS, MOST_SIDE
 from ..text_files import shown
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Frames = Tensor | np.ndarray
-LEAST_FPS, MOST_FPS = 0.01, 1000.0
 
 
 def write_mp4(
@@ -55,6 +55,8 @@ def check_mp4(height: int, width: int, fps: float) -> None:
     """Raise ValueError unless H.264 can hold frames of this size at this rate."""
     if height % 2 or width % 2:
         raise ValueError(f"frames are {width}x{height} pixels; H.264 needs even sizes. Use an even scale, or pad.")
+    if max(height, width) > MOST_SIDE:
+        raise ValueError(f"frames are {width}x{height} pixels; H.264 has at most {MOST_SIDE:,} to a side.")
     if not LEAST_FPS <= fps <= MOST_FPS:  # not NaN either
         raise ValueError(f"fps is {fps}; a number from {LEAST_FPS} to {MOST_FPS:g} is wanted.")
 
@@ -63,7 +65,7 @@ def read_video(path: str | Path) -> tuple[np.ndarray, Fraction, dict[str, str]]:
     """Return (frames, frames a second, container metadata) of a video file."""
     import av
 
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.video[0]
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         return np.stack(frames), stream.average_rate, dict(container.metadata)

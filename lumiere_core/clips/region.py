@@ -9,6 +9,7 @@ its box.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor
 
 KINDS = ("box", "ellipse", "lasso")
 PLACE = ("x", "y", "w", "h")
-MOST = 64  # shapes, and thousands of points of one: a text from elsewhere must not take all memory
+MOST, MOST_POINTS = 64, 4096  # shapes, and points of one: a text from elsewhere must not take hours
+MOST_FRAMES = 10**9
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def parse(text: str) -> list[Shape]:
         return []
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers of 10,000 digits and brackets in brackets too
         raise ValueError(
             f"the region is no JSON ({error}). Draw it in the node, or paste what the node wrote."
         ) from None
@@ -70,31 +72,41 @@ def _shape(number: int, shape: Any) -> Shape:
     try:
         places = {int(key["frame"]): [float(key[name]) for name in PLACE] for key in keys}
         points = [[float(x), float(y)] for x, y in shape.get("points", ())]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{where} has a key or a point that is none ({error}); frame, x, y, w, h are wanted."
         ) from None
     frames = tuple(sorted(places))
     boxes = torch.tensor([places[frame] for frame in frames], dtype=torch.float64)
     outline = torch.tensor(points, dtype=torch.float64)
-    if not (torch.isfinite(boxes).all() and torch.isfinite(outline).all()) or frames[0] < 0:
-        raise ValueError(f"{where} has a place that is no number, or a frame before 0.")
+    finite = torch.isfinite(boxes).all() and torch.isfinite(outline).all()
+    if not finite or frames[0] < 0 or frames[-1] > MOST_FRAMES:
+        raise ValueError(f"{where} has a place that is no number, or a frame before 0 or after {MOST_FRAMES:,}.")
     if shape["kind"] != "lasso":
         return Shape(shape["kind"], frames, boxes)
-    if not 3 <= len(points) <= MOST * 1000:
-        raise ValueError(f"{where}, a lasso, has {len(points)} points; at least 3 are wanted.")
+    if not 3 <= len(points) <= MOST_POINTS:
+        raise ValueError(f"{where}, a lasso, has {len(points)} points; at least 3 are wanted, at most {MOST_POINTS:,}.")
     return Shape("lasso", frames, boxes, outline)
 
 
-def masks(shapes: list[Shape], frames: int, height: int, width: int) -> Tensor:
-    """Return (frames, height, width) float32: 1 where the middle of a pixel lies in a shape."""
+def masks(
+    shapes: list[Shape], frames: int, height: int, width: int, on_place: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Return (frames, height, width) float32: 1 where the middle of a pixel lies in a shape.
+
+    Args:
+        on_place: called before a shape is drawn at each of its places; it may raise to stop.
+    """
     covered = torch.zeros(frames, height, width, dtype=torch.bool)
     y = (torch.arange(height, dtype=torch.float64) + 0.5) / height
     x = (torch.arange(width, dtype=torch.float64) + 0.5) / width
     for shape in shapes:
         boxes, repeated = torch.unique_consecutive(shape.boxes_at(frames), return_inverse=True, dim=0)
-        drawn = torch.stack([_inside(shape, box, y, x) for box in boxes])
-        covered |= drawn[repeated]
+        drawn = []
+        for box in boxes:
+            on_place()
+            drawn.append(_inside(shape, box, y, x))
+        covered |= torch.stack(drawn)[repeated]
     return covered.to(torch.float32)
 
 

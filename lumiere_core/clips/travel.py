@@ -14,6 +14,7 @@ from torch import Tensor
 from ..text_files import LINE_END
 
 SHAPES = ("linear", "smooth", "step")
+LAST = 10**9  # frame that a prompt may stand at
 _TIME = r"(-?\d+(?:\.\d+)?)\s*(s?)\s*[:：]"  # the colon of Japanese and Chinese keyboards, too
 _BREAK = re.compile(rf"{LINE_END.pattern}|\s/\s+(?={_TIME})")
 _LINE = re.compile(rf"\s*{_TIME}\s*(.*)", re.DOTALL)
@@ -31,7 +32,7 @@ def parse_travel(text: str, length: int, fps: float) -> list[tuple[float, str]]:
         (frame, prompt) in the order of the frames, which need not be whole and may lie after the clip's end.
 
     Raises:
-        ValueError: a line has no time, a time lies before the clip or occurs twice, or there is no line.
+        ValueError: a line has no time, a time lies before any clip or after it or occurs twice, or there is no line.
     """
     found: dict[float, str] = {}
     for line in _lines(text):
@@ -46,6 +47,8 @@ def parse_travel(text: str, length: int, fps: float) -> list[tuple[float, str]]:
         frame = frame + length if number.startswith("-") and not unit else frame
         if frame < 0:
             raise ValueError(f"the time {number}{unit} lies before the clip of {length} frames. Count from 0.")
+        if frame > LAST:
+            raise ValueError(f"the time {number[:20]}{unit} lies after any clip's end, frame {LAST:,}.")
         if frame in found:
             raise ValueError(f"there are two prompts for frame {frame:g}. Give each a time of its own.")
         found[frame] = prompt

@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..flags import MOST_SIDE, whole
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", type=Path, help="folder of pictures with .txt captions")
     parser.add_argument("--checkpoint", required=True, help="an SD1.x, SD2.x or SDXL checkpoint with VAE and text")
     parser.add_argument("--output", required=True, type=Path, help="safetensors file")
-    parser.add_argument("--height", type=int, default=512, help="pixels of a crop")
-    parser.add_argument("--width", type=int, default=512, help="pixels of a crop")
+    parser.add_argument("--height", type=whole(1, MOST_SIDE), default=512, help="pixels of a crop")
+    parser.add_argument("--width", type=whole(1, MOST_SIDE), default=512, help="pixels of a crop")
     parser.add_argument("--words", default="", help="how captions name the style")
 
 

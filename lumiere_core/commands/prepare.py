@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..flags import LEAST_FPS, MOST_FPS, MOST_FRAMES, MOST_SIDE, real, whole
 from ..host_process import run_verb
 from ..text_files import shown
 
@@ -21,16 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the model that is to be trained: lumiere-mini, a Lumiere file, or an SD1.x, SD2.x, SDXL or SD x4 upscaler checkpoint",
     )
     parser.add_argument("--output", required=True, type=Path, help="folder of the cache")
-    parser.add_argument("--fps", type=float, default=16.0, help="frames a second of the clips")
-    parser.add_argument("--frames", type=int, default=16, help="frames of a clip")
+    parser.add_argument("--fps", type=real(LEAST_FPS, MOST_FPS), default=16.0, help="frames a second of the clips")
+    parser.add_argument("--frames", type=whole(1, MOST_FRAMES), default=16, help="frames of a clip")
     parser.add_argument(
         "--size",
-        type=int,
+        type=whole(1, MOST_SIDE),
         help="clips have about size x size pixels, in their own aspect ratio; default: 64 for lumiere-mini, else 512",
     )
     parser.add_argument(
         "--conditions",
-        type=int,
+        type=whole(0, 64),
         default=0,
         metavar="N",
         help="for `train condition` on a model with a VAE: store N copies of each clip of which a part was greyed before it "
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--caption", help="text for videos without one; else they are left out")
     parser.add_argument(
         "--shards",
-        type=float,
+        type=real(0, 65_536),
         default=0.0,
         metavar="MB",
         help="put the clips into WebDataset tar files of about this size, to stream them",

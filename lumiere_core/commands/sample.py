@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..flags import LEAST_FPS, MOST_FPS, MOST_FRAMES, MOST_SCALE, MOST_SEED, MOST_SIDE, MOST_STEPS, real, whole
 from ..text_files import shown
 
 if TYPE_CHECKING:
@@ -26,22 +27,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--prompts", type=Path, help="text file, one prompt a line")
     parser.add_argument("--output", required=True, type=Path, help="clip.mp4, or a folder (--prompts)")
     parser.add_argument("--negative", default="", help="what the clip must not show")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--frames", type=int, default=80)
-    parser.add_argument("--height", type=int, help="pixels; default: the trained size")
-    parser.add_argument("--width", type=int, help="pixels; default: the trained size")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--cfg", type=float, default=3.0, help="guidance scale; 1 = none")
+    parser.add_argument("--seed", type=whole(-MOST_SEED, MOST_SEED), default=0)
+    parser.add_argument("--frames", type=whole(1, MOST_FRAMES), default=80)
+    parser.add_argument("--height", type=whole(1, MOST_SIDE), help="pixels; default: the trained size")
+    parser.add_argument("--width", type=whole(1, MOST_SIDE), help="pixels; default: the trained size")
+    parser.add_argument("--steps", type=whole(1, MOST_STEPS), default=20)
+    parser.add_argument("--cfg", type=real(0, 100), default=3.0, help="guidance scale; 1 = none")
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
     parser.add_argument(
-        "--threshold", type=float, default=0.0, help="percentile of dynamic thresholding, for example 0.995; 0 = none"
+        "--threshold",
+        type=real(0, 1),
+        default=0.0,
+        help="percentile of dynamic thresholding, for example 0.995; 0 = none",
     )
-    parser.add_argument("--fps", type=float, default=16.0)
-    parser.add_argument("--scale", type=int, default=4, help="nearest-neighbour enlargement")
+    parser.add_argument("--fps", type=real(LEAST_FPS, MOST_FPS), default=16.0)
+    parser.add_argument("--scale", type=whole(1, MOST_SCALE), default=4, help="nearest-neighbour enlargement")
     parser.add_argument("--weights", default="lumiere-mini", help="file, folder, lumiere-mini or lumiere-mini-128")
     parser.add_argument("--style", help="a style of the pack, or a file: a LoRA or an image model")
-    parser.add_argument("--alpha", type=float, default=0.7, help="of --style: 0 = none, 1 = all of it")
+    parser.add_argument("--alpha", type=real(0, 1), default=0.7, help="of --style: 0 = none, 1 = all of it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sheet", action="store_true", help="also write NAME.png, a contact sheet")
 
@@ -65,8 +69,6 @@ def main(options: argparse.Namespace) -> int:
             check_target(path.with_suffix(".png"))
     check_device(options.device)
     wanted()  # a certificate that is not there is said now
-    if options.scale < 1:
-        raise ValueError(f"--scale is {options.scale}; a whole number of at least 1 is wanted.")
     models, parts = load_models(options.weights, options.device)
     if options.style:
         from ..nets.checkpoint import load_into

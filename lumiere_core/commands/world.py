@@ -7,24 +7,25 @@ import re
 import sys
 from pathlib import Path
 
+from ..flags import LEAST_FPS, MOST_FPS, MOST_FRAMES, MOST_SCALE, MOST_SEED, real, whole
 from ..text_files import shown
 
 SHEET_COLUMNS = 8  # frames of one scene, a row each
-MOST_FRAMES, MOST_SIZE = 4096, 4096
+MOST_SIZE = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--caption", help="what to draw; default: the scene of the seed")
     parser.add_argument("--family", help="kind of scene when there is no caption")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--frames", type=int, default=80)
-    parser.add_argument("--fps", type=float, default=16.0)
+    parser.add_argument("--seed", type=whole(-MOST_SEED, MOST_SEED), default=0)
+    parser.add_argument("--frames", type=whole(1, MOST_FRAMES), default=80)
+    parser.add_argument("--fps", type=real(LEAST_FPS, MOST_FPS), default=16.0)
     parser.add_argument("--size", default="64", help="pixels: 64, or WIDTHxHEIGHT such as 96x64")
-    parser.add_argument("--scale", type=int, default=4, help="nearest-neighbour enlargement")
+    parser.add_argument("--scale", type=whole(1, MOST_SCALE), default=4, help="nearest-neighbour enlargement")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="clip.mp4")
     parser.add_argument("--sheet", type=Path, help="sheet.png: frames of many scenes, a row each")
-    parser.add_argument("--count", type=int, default=16, help="scenes on the sheet")
+    parser.add_argument("--count", type=whole(1, MOST_FRAMES), default=16, help="scenes on the sheet")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -36,11 +37,8 @@ def main(options: argparse.Namespace) -> int:
         raise ValueError("got neither --output nor --sheet; name a file to draw to, or both")
     width, height = parse_size(options.size)
     options.caption = None if options.caption is None else shown(options.caption)
-    if options.frames > MOST_FRAMES or options.count > MOST_FRAMES or max(width, height) > MOST_SIZE:
-        raise ValueError(
-            f"got {options.frames} frames, {options.count} scenes and {width}x{height} pixels; at most {MOST_FRAMES} "
-            f"frames and scenes, and {MOST_SIZE} pixels to a side, are drawn."
-        )
+    if max(width, height) > MOST_SIZE:
+        raise ValueError(f"got {width}x{height} pixels; at most {MOST_SIZE} to a side are drawn.")
     for path in filter(None, (options.output, options.sheet)):  # before the work, not after
         check_target(path)
     check_mp4(height * options.scale, width * options.scale, options.fps)
@@ -80,8 +78,6 @@ def _frames(scene, options: argparse.Namespace, height: int, width: int, picked:
     from ..clips.media import evenly_spaced
     from ..world.render import render_frames, to_uint8
 
-    if options.frames < 1:
-        raise ValueError(f"got {options.frames} frames, want at least 1")
     numbers = range(options.frames) if picked is None else evenly_spaced(options.frames, picked)
     times = [number / options.fps for number in numbers]
     return to_uint8(render_frames([scene] * len(times), times, height, width=width, device=options.device)).numpy()

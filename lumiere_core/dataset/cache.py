@@ -44,6 +44,7 @@ from .place import Damaged, Place, inside
 
 DATASET, INDEX = "dataset.json", "index.jsonl"
 MOST_DATASET, MOST_INDEX = 64 * 2**20, 2**30  # bytes
+KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DIGEST = "digest"  # metadata field of a clip: see `digest`
 Masks = Callable[[int, tuple[int, int, int]], Tensor]  # (seed, (t, height, width)) -> bool, True = known
 
@@ -266,6 +267,8 @@ def parse_tensors(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, 
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
         raise Damaged(f"{name} is no whole safetensors file ({error})") from error
+    if odd := [f"{k} ({str(v.dtype).removeprefix('torch.')})" for k, v in tensors.items() if v.dtype not in KINDS]:
+        raise Damaged(f"{name} holds numbers of a kind that no cache has: {', '.join(odd[:3])}")
     # Caches of earlier versions have no hash.
     if metadata.get(DIGEST, None) not in (None, digest(tensors)):
         raise Damaged(f"{name} is damaged: its content is not what was written")

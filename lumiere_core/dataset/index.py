@@ -173,8 +173,10 @@ def _entry(row: dict[str, Any], dataset: dict[str, Any]) -> Entry:
     _want(_is_text(row.get("size", "")), "size", row.get("size"))
     _want(isinstance(row.get("again", False), bool), "again", row.get("again"))
     _want(isinstance(row.get("clips"), list), "clips", row.get("clips"))
+    clips = [parse_clip(clip, row["id"], dataset) for clip in row["clips"]]
+    _want(len({clip.key for clip in clips}) == len(clips), "the number of clips, some of them twice,", len(clips))
     known = {name: row[name] for name in Entry.__dataclass_fields__ if name in row}
-    return Entry(**{**known, "clips": [parse_clip(clip, row["id"], dataset) for clip in row["clips"]]})
+    return Entry(**{**known, "clips": clips})
 
 
 def parse_clip(row: Any, identity: str, dataset: dict[str, Any]) -> Clip:
@@ -217,4 +219,4 @@ def _is_text(value: Any) -> bool:
 def _is_number(value: Any, least: float, most: float, whole: bool = True) -> bool:
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         return False
-    return math.isfinite(value) and least <= value <= most
+    return least <= value <= most  # neither NaN nor infinite; whole numbers of any length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -86,11 +87,14 @@ def inside(folder: Path, name: str) -> Path:
     """Return the path of a name below a folder.
 
     Raises:
-        ValueError: a link or the name itself leads out of the folder.
+        ValueError: a link or the name itself leads out of the folder, or to what is neither file nor folder.
     """
     path = folder / name
-    if folder.resolve() not in path.resolve().parents:
-        raise ValueError(f"{path} leads out of {folder}, to {path.resolve()}. Nothing outside of a cache is touched.")
+    real = Path(os.path.realpath(path))  # that of a link to itself too
+    if folder.resolve() not in real.parents:
+        raise ValueError(f"{path} leads out of {folder}, to {real}. Nothing outside of a cache is touched.")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is a pipe or a device, and no cache has one. Remove it.")
     return path
 
 

@@ -116,10 +116,12 @@ def _folders(top: Path) -> Iterator[list[Path] | Source]:
         if folder != top and (set(CACHE) <= names or RUN in names):
             yield Source(folder, problem="a cache or a run of this pack: what it made is no source")
             continue
+        odd = [entry for entry in entries if entry.exists() and not (entry.is_file() or entry.is_dir())]
+        yield from (Source(entry, problem="a pipe or a device, no file") for entry in odd)
         hidden = [entry for entry in folders if entry.name.startswith(".")]
         yield from (Source(entry, problem="a hidden folder") for entry in hidden)
         waiting += [entry for entry in folders if entry not in hidden]
-        yield [entry for entry in entries if entry not in folders]
+        yield [entry for entry in entries if entry not in folders and entry not in odd]
 
 
 def _is_caption(path: Path) -> bool:

@@ -98,7 +98,7 @@ def read(path: Path, frames: int) -> Tensor:
 
     found = []
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             for image in container.decode(video=0):
                 found.append(torch.from_numpy(image.to_ndarray(format="rgb24")))
                 if len(found) == frames:

@@ -6,8 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..clips.media import LEAST_FPS, MOST_FPS
-from ..flags import MANY, MOST_SEED, real, threads_flag, whole
+from ..flags import LEAST_FPS, MANY, MOST_FPS, MOST_SEED, real, threads_flag, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

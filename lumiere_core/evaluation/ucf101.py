@@ -14,8 +14,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from ..clips.media import MOST_FPS
-from ..flags import real, whole
+from ..flags import MOST_FPS, real, whole
 from ..measures.features.network import RESIZES
 from ..text_files import lines_of, read_text
 from .prompts import add_run_arguments, run_options

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..dataset.decode import Report, Unusable, frames_at
 from ..dataset.sources import SUFFIXES, Source, find_sources
 from ..files import JsonLines, Record
+from ..flags import MOST_FPS
 from ..measures.features import Network
 from ..measures.sets.report import ClipSet
 
@@ -150,9 +151,9 @@ def facts_of(file: Path) -> tuple[str, float]:
     import av
 
     try:
-        with av.open(str(file)) as container:
+        with av.open(str(file), metadata_errors="replace") as container:
             stream = container.streams.video[0]
-            return stream.codec_context.name, float(stream.average_rate or 25)
+            return stream.codec_context.name, min(MOST_FPS, float(stream.average_rate or 25))
     except (av.error.FFmpegError, IndexError, OSError, ValueError) as error:
         raise Unusable(f"no video that can be opened ({error})") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
@@ -107,7 +106,7 @@ def _check(config: _Config, field: dataclasses.Field) -> None:
 def _within(value: Any, least: float, most: float, whole: bool = True) -> bool:
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         return False
-    return math.isfinite(value) and least <= value <= most
+    return least <= value <= most  # neither NaN nor infinite; whole numbers of any length
 
 
 @dataclass(frozen=True)

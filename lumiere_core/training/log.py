@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 from ..clips.media import save_image
-from ..files import JsonLines, Record
+from ..files import JsonLines, Record, atomic
 
 
 class Log(JsonLines):
@@ -19,6 +19,10 @@ class Log(JsonLines):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
+    def read(self) -> list[Record]:
+        """Return all whole records; what says no step or loss is none."""
+        return [r for r in super().read() if type(r.get("step")) is int and isinstance(r.get("loss"), (int, float))]
+
     def rewind(self, step: int) -> None:
         """Forget records after `step`, when a run resumes from an earlier state."""
         self.keep([record for record in self.read() if record["step"] <= step])
@@ -27,7 +31,7 @@ class Log(JsonLines):
         records = self.read()
         if len(records) < 2:
             return
-        with (self.folder / "log.csv").open("w", newline="") as file:
+        with atomic(self.folder / "log.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(records[-1]), extrasaction="ignore")
             writer.writeheader()
             writer.writerows(records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,9 @@ def load_state(
         raise _damaged(folder, "tensors of its optimiser are missing or of another shape")
     if broken := _not_finite(tensors):
         raise _damaged(folder, f"{broken} is not finite")
+    groups = json.loads(facts["groups"])
+    if len(groups) != len(optimizer.param_groups) or not all(map(_is_group, groups, optimizer.param_groups)):
+        raise _damaged(folder, f"the settings of its optimiser are {facts['groups']:.80}")
     states: dict[str, dict[str, Any]] = {k: {} for k in parameters}
     with torch.no_grad():
         for key, value in tensors.items():
@@ -125,7 +129,7 @@ def load_state(
                 for k, v in states[key].items()
             }
     # What an optimiser learns about itself, such as Prodigy's rate.
-    for group, values in zip(optimizer.param_groups, json.loads(facts["groups"]), strict=True):
+    for group, values in zip(optimizer.param_groups, groups, strict=True):
         group.update({k: v for k, v in values.items() if not isinstance(group.get(k), bool)})
     return int(facts["step"])
 
@@ -184,10 +188,17 @@ def _is_new(name: str, found: dict[str, str]) -> bool:
     return name not in found and name.removeprefix("data.") in ADDED
 
 
+def _is_group(saved: Any, group: dict[str, Any]) -> bool:
+    """Whether a state says of a group of parameters what `save_state` writes: finite numbers that the optimiser has."""
+    return isinstance(saved, dict) and all(
+        k in group and k != "lr" and isinstance(v, (int, float)) and abs(v) < math.inf for k, v in saved.items()
+    )
+
+
 def _json(text: str | None) -> Any:
     try:
         return json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -31,6 +31,20 @@ def free_memory() -> int:
     return model_management.get_free_memory(torch.device("cpu"))
 
 
+def check_room(frames: int, height: int, width: int, numbers: int) -> None:
+    """Raise ValueError unless a clip fits into the computer's free memory.
+
+    Args:
+        numbers: of 4 bytes for each pixel of a frame, all copies that are held at once.
+    """
+    wanted, free = 4 * numbers * frames * height * width, free_memory()
+    if wanted > free:
+        raise ValueError(
+            f"{frames} frames of {width}x{height} pixels need about {wanted / 2**30:.0f} GiB while they are made; "
+            f"{free / 2**30:.0f} GiB are free. Lower length, width or height."
+        )
+
+
 def make_room(size: int) -> torch.device:
     """Return the host's device after it has moved models away until `size` bytes are free there."""
     device = compute_device()

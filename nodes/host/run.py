@@ -62,6 +62,8 @@ class WatchRun:
     ):
         guider = executor.class_obj
         refuse_axes(guider.model_patcher, noise.shape)
+        if not any(guider.conds.values()):
+            raise ValueError("no prompt is connected that the network could answer; an empty text is a prompt too.")
         if getattr(guider.model_options.get("context_handler"), "context_length", len(noise)) < len(noise):
             around = guider.model_options.get("model_function_wrapper")
             features.refuse_in_windows(guider.model_options.get("transformer_options", {}), around, len(noise))

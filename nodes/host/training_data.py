@@ -16,7 +16,7 @@ import torch
 from comfy_api.v0_0_2 import InputImpl
 from torch import Tensor
 
-from ...lumiere_core.dataset.cache import Cache, Entry, Settings
+from ...lumiere_core.dataset.cache import Cache, Entry, Settings, digest
 from ...lumiere_core.dataset.decode import Report, Unusable, frames_at
 from ...lumiere_core.dataset.prepare import linear_preview, store_pieces
 from ...lumiere_core.dataset.segments import buckets, split
@@ -68,8 +68,9 @@ def clips_of(encoders: HostEncoders, videos: list, captions: list[str], settings
 
 
 def _file_of(video: Any) -> str | None:
-    """Return the file of a VIDEO, or None if it was made in the graph, whose frames are taken as they are."""
-    source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
+    """Return the file of a whole VIDEO, or None if it was made or cut in the graph, whose frames are taken as they are."""
+    whole = isinstance(video, InputImpl.VideoFromFile) and not any(video.get_active_trim_window())
+    source = video.get_stream_source() if whole else None
     return source if isinstance(source, str) else None
 
 
@@ -78,8 +79,8 @@ def _fingerprint(video: Any) -> bytes:
     if source is not None:
         facts = Path(source).stat()
         return f"{source} {facts.st_size} {facts.st_mtime_ns}".encode()
-    images = video.get_components().images
-    return repr((tuple(images.shape), float(images.double().sum()))).encode()
+    parts = video.get_components()
+    return f"{digest({'images': parts.images})} {parts.frame_rate}".encode()
 
 
 def _frames(video: Any, fps: float, report: Report) -> Iterator[np.ndarray]:

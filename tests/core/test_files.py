@@ -160,6 +160,22 @@ HOLD = (
 )
 
 
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_a_lock_that_is_no_file_touches_nothing(tmp_path, kind):
+    """A folder from elsewhere may bring one."""
+    folder, lock = tmp_path / "run", tmp_path / "run" / ".lock"
+    folder.mkdir()
+    (tmp_path / "precious").write_text("mine")
+    if kind == "pipe" and not hasattr(os, "mkfifo"):
+        pytest.skip("no pipes")
+    {"link": lambda: lock.symlink_to(tmp_path / "precious"), "folder": lock.mkdir, "pipe": lambda: os.mkfifo(lock)}[
+        kind
+    ]()
+    with pytest.raises(ValueError, match="is a link or no file"), only_writer(folder, "train"):
+        raise AssertionError("held")
+    assert (tmp_path / "precious").read_text() == "mine" and lock.is_symlink() == (kind == "link")
+
+
 def test_the_second_writer_is_told_who_the_first_is(tmp_path):
     folder = tmp_path / "run"
     code = HOLD.format(root=str(ROOT), folder=str(folder))

@@ -4,10 +4,23 @@ import pytest
 
 from lumiere_core.commands import cli
 
+SAMPLE = ["sample", "--prompt", "x", "--output", "y.mp4"]
+PREPARE = ["prepare", "x", "--checkpoint", "y", "--output", "z"]
+
 
 @pytest.mark.parametrize(
     "words",
     [
+        *([*SAMPLE, f"--{name}", "0"] for name in ("frames", "steps", "height", "fps", "scale")),
+        *([*SAMPLE, f"--{name}", "1" + "0" * 18] for name in ("frames", "steps", "width", "scale", "cfg")),
+        *([*SAMPLE, f"--{name}", value] for name in ("cfg", "fps", "alpha", "threshold") for value in ("nan", "inf")),
+        [*SAMPLE, "--threshold", "99.5"],
+        [*SAMPLE, "--seed", "9" * 30],
+        *(["world", "--output", "y.mp4", f"--{name}", "0"] for name in ("frames", "fps", "scale", "count")),
+        *(["world", "--output", "y.mp4", f"--{name}", "9" * 5000] for name in ("frames", "scale", "count", "seed")),
+        *([*PREPARE, f"--{name}", "nan"] for name in ("fps", "shards")),
+        *([*PREPARE, f"--{name}", "0"] for name in ("frames", "size")),
+        [*PREPARE, "--conditions", "-1"],
         ["evaluate", "mini", "--threads", "-1"],
         ["evaluate", "mini", "--frames", "0"],
         ["evaluate", "mini", "--cfg", "nan"],

@@ -94,6 +94,15 @@ def test_frames_at_another_rate(count, source, rate, expected):
 def test_a_frame_rate_is_positive():
     with pytest.raises(ValueError, match="above 0"):
         framing.frames_at(5, 30, 0)
+    for source, rate in ((1e-300, 16), (0.001, 1000), (5e-324, 1e308)):
+        with pytest.raises(ValueError, match="at most 65,536 are taken. Correct the frame rates"):
+            framing.frames_at(80, source, rate)
+
+
+def test_a_line_of_pixels_is_not_enlarged_to_be_cropped():
+    with pytest.raises(ValueError, match="pictures of 1x4000 pixels are too narrow to fill 512x512"):
+        framing.fit(torch.zeros(1, 3, 4000, 1), 512, 512, "crop")
+    assert framing.fit(torch.zeros(1, 3, 4000, 1), 32, 32, "pad")[0].shape == (1, 3, 32, 32)
 
 
 def test_growing_and_shrinking():

@@ -75,11 +75,27 @@ def test_the_same_shares_at_every_size():
         (text({"kind": "box", "keys": [key(frame=-1)]}), "before 0"),
         (text({"kind": "lasso", "keys": [key()], "points": [[0, 0], [1, 1]]}), "at least 3"),
         (text(*[{"kind": "box", "keys": [key()]}] * 65), "at most 64"),
+        ("[" * 100_000, "no JSON"),
+        (text({"kind": "box", "keys": [key(frame=1)]}).replace("1,", "9" * 10_000 + ",", 1), "no JSON"),
+        (text({"kind": "box", "keys": [key(frame=10**400)]}), "after 1,000,000,000"),
+        (text({"kind": "box", "keys": [key(frame=float("inf"))]}), "key or a point that is none"),
+        (text({"kind": "box", "keys": [key(x=10**400)]}), "key or a point that is none"),
+        (text({"kind": "lasso", "keys": [key()], "points": [[0, 0]] * 4097}), "at most 4,096"),
     ],
 )
 def test_bad_texts_say_what_is_wrong(given, message):
     with pytest.raises(ValueError, match=message):
         parse(given)
+
+
+def test_drawing_can_be_stopped():
+    lasso = {"kind": "lasso", "keys": [key(), key(frame=79, x=0.9)], "points": [[0, 0], [1, 0], [0, 1]]}
+
+    def stop():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        masks(parse(text(lasso)), 80, 16, 16, stop)
 
 
 def test_not_a_number_is_refused():

@@ -33,6 +33,8 @@ def test_lines(text, found):
         ("1s: a\n16: b", "two prompts for frame 16"),
         ("-81: a", "-81 lies before the clip of 80"),
         ("-1s: a", "-1s lies before"),
+        (f"{'9' * 400}: a", "lies after any clip's end"),
+        (f"{'9' * 5000}s: a", "lies after any clip's end"),
     ],
 )
 def test_lines_that_cannot_be_read(text, message):

@@ -239,6 +239,19 @@ def test_a_sampler_that_makes_no_step_is_named(studio, node):
     assert studio.sample(node=node, steps=2, sampler_name="dpm_adaptive", scheduler="simple").isfinite().all()
 
 
+@pytest.mark.parametrize("node", ["LumiereSampler", "KSampler"])
+def test_no_prompt_at_all_is_named(studio, node):
+    """What no network answered is no clip; another node is not to blame."""
+    with pytest.raises(ValueError, match="an empty text is a prompt too"):
+        studio.sample(frames=4, node=node, positive=[], negative=[])
+
+
+def test_a_prompt_that_counts_is_wanted(studio):
+    with pytest.raises(ValueError, match="negative holds no prompt"):
+        run(studio, negative=[], cfg=3.0)
+    assert run(studio, negative=[], cfg=1.0).isfinite().all()
+
+
 def test_interrupt_in_the_middle_gives_the_memory_back(studio, monkeypatch):
     import comfy.model_management as management
     import comfy.utils

@@ -110,6 +110,23 @@ def test_videos_without_a_clip_are_named(train, host):
         train(texts=["a", "b"])
 
 
+def test_each_clip_is_encoded_as_it_is(train, host, clip_video, monkeypatch):
+    """Reversed, it has the same pixels, and cut out of a file it has fewer: neither is taken for the clip before."""
+    seen = []
+    encoders = host.module("nodes.host.encoders").HostEncoders
+    encode = encoders.encode
+    monkeypatch.setattr(encoders, "encode", lambda self, frames: (seen.append(frames), encode(self, frames))[1])
+    images = clip_video.get_components().images
+    for clip in (images, images.flip(0)):
+        train(videos=[host.call("CreateVideo", images=clip, fps=16.0)[0]], steps=1, sample_every=0, seed=5)
+    assert len(seen) == 2 and torch.equal(seen[0], seen[1].flip(0))
+    file = host.base / "input" / "long.mp4"
+    host.module("lumiere_core.clips.media").write_mp4(file, (torch.cat([images, 1 - images]) * 255).byte(), 16.0)
+    cut = host.call("LoadVideo", file=file.name)[0].as_trimmed(start_time=0.5, duration=0.5)
+    train(videos=[cut], steps=1, sample_every=0, seed=6)
+    assert len(seen) == 3 and seen[2].float().mean() > 128  # the second half alone
+
+
 def test_an_image_model_gets_fresh_layers(train, host, backbones, write_temporal, stand_ins):
     """SD1.5's layout with a VAE: the layers start as the paper does and fit Apply Lumiere Temporal Layers."""
     clip, vae = stand_ins

@@ -118,6 +118,36 @@ def test_a_video_without_frames(tmp_path):
         decode(path)
 
 
+def test_a_clock_that_leaps_fills_no_disk(make_video, balls, tmp_path):
+    """Eleven days between two frames are not a million pictures."""
+    frames, report = decode(
+        make_video(tmp_path / "a.mkv", balls(6), times=[0, 62, 125, 10**9, 10**9 + 62, 10**9 + 125])
+    )
+    assert [round(position(f)) - 8 for f in frames] == [0, 1, 2, 3, 4, 5]
+    assert "a gap of 1000000 s between two frames, closed" in report.notes
+
+
+@pytest.mark.parametrize("height", [1, 2])
+def test_frames_that_cannot_be_meant(make_video, tmp_path, height):
+    path = make_video(tmp_path / "a.mkv", [np.zeros((height, 1000, 3), np.uint8)] * 3, codec="ffv1", pix_fmt="bgr0")
+    with pytest.raises(Unusable, match=f"frames of 1000x{height} pixels, larger or narrower"):
+        decode(path)
+
+
+def test_words_in_another_encoding_are_no_damage(tmp_path):
+    """AVI files of older programs name things in the encoding of their machine."""
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "XXXXX"
+        stream = container.add_stream("mpeg4", rate=16)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame(32, 16, "yuv420p")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"XXXXX", "Grüße".encode("latin-1")))
+    assert len(decode(path)[0]) == 4
+
+
 def test_a_cut_off_file_gives_what_came_before(make_video, balls, tmp_path):
     path = make_video(tmp_path / "a.mkv", balls(40))
     data = path.read_bytes()

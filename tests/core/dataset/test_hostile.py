@@ -4,6 +4,7 @@ import functools
 import http.server
 import io
 import json
+import os
 import tarfile
 import tempfile
 import threading
@@ -11,12 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from lumiere_core.dataset import place
 from lumiere_core.dataset.cache import Cache
 from lumiere_core.dataset.index import parse_index
 from lumiere_core.dataset.reader import open_clips
 from lumiere_core.dataset.shards import read
+from lumiere_core.nets.checkpoint import load_file, save_file
 
 # ---- the index and dataset.json
 
@@ -25,6 +28,8 @@ def entry_with(cache, **changes):
     """The first line of an index with clips, changed."""
     lines = [json.loads(line) for line in (cache / "index.jsonl").read_text().splitlines()]
     row = next(row for row in lines if row["clips"])
+    if changes == {"clips": "twice"}:
+        changes = {"clips": row["clips"] * 2}
     for name, value in changes.items():
         (row if name in row and name != "shard" else row["clips"][0])[name] = value
     return row
@@ -51,7 +56,9 @@ def entry_with(cache, **changes):
         {"caption": "x" * 10**6},
         {"start": -1},
         {"start": 1e300},
+        {"start": 10**400},
         {"clips": {"key": "x"}},
+        {"clips": "twice"},
         {"reasons": "x"},
         {"seconds": float("nan")},
         {"decoded": True},
@@ -115,6 +122,44 @@ def test_a_hostile_cache_touches_nothing_outside(folder, tmp_path, run):
     with pytest.raises(ValueError, match="leads out of"):
         run(folder, cache)
     assert {path.name: path.read_bytes() for path in outside.iterdir()} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_is_not_waited_for(folder, tmp_path, run):
+    """In a cache and among the videos: opening one would last until somebody writes."""
+    os.mkfifo(folder / "c.mp4")
+    (folder / "c.txt").write_text("a pipe")
+    cache = tmp_path / "cache"
+    assert any("a pipe or a device" in reason for entry in run(folder, cache).entries for reason in entry.reasons)
+    clip = sorted((cache / "clips").iterdir())[0]
+    clip.unlink()
+    os.mkfifo(clip)
+    with pytest.raises(ValueError, match="is a pipe or a device"):
+        open_clips(cache)[0]
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "int64", "complex64"])
+@pytest.mark.parametrize("name", ["latents", "context"])
+def test_numbers_of_another_kind_are_refused(folder, tmp_path, run, Encoders, name, kind):
+    run(folder, tmp_path / "cache")
+    path = sorted((tmp_path / "cache" / "clips").iterdir())[0]
+    tensors, metadata = load_file(path)
+    tensors[name] = tensors[name].to(getattr(torch, kind))
+    save_file(tensors, path, {k: v for k, v in metadata.items() if k != "digest"})
+    with pytest.raises(ValueError, match=f"no cache has: {name} .{kind}"):
+        open_clips(tmp_path / "cache")[0]
+    encoders = Encoders()
+    run(folder, tmp_path / "cache", encoders)
+    assert encoders.calls == 1 and len(open_clips(tmp_path / "cache")) == 4
+
+
+def test_a_link_to_itself(folder, tmp_path, run):
+    run(folder, tmp_path / "cache")
+    path = sorted((tmp_path / "cache" / "clips").iterdir())[0]
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(OSError, match="symbolic links"):
+        open_clips(tmp_path / "cache")[0]
 
 
 # ---- shards

@@ -39,6 +39,16 @@ def test_rewind_forgets_later_records_and_half_lines(tmp_path):
     assert [path.name for path in log.folder.iterdir()] == ["log.jsonl"]
 
 
+def test_lines_that_are_no_records_are_left_out(tmp_path):
+    log = filled(tmp_path)
+    for line in ('{"loss": 1}', '{"step": "2", "loss": 1}', '{"step": 2}', '{"step": 3, "loss": "low"}', "7"):
+        with log.path.open("a") as file:
+            file.write(f"{line}\n")
+    log.rewind(3)
+    log.write_tables("t")
+    assert [record["step"] for record in log.read()] == [1, 2, 3]
+
+
 def test_tables(tmp_path):
     log = filled(tmp_path, steps=1)
     log.write_tables("t")

@@ -135,8 +135,11 @@ def damaged(change, tensors, facts):
         tensors[key] = torch.zeros(2)
     elif change == "step":
         facts = facts | {"step": "-5"}
+    elif change == "deep":
+        facts = facts | {"options": "[" * 100_000}
     else:
-        facts = facts | {"groups": "{"}
+        groups = {"groups": "{", "no groups": "[]", "words": '[{"eps": "x"}]', "parameters": '[{"params": 1}]'}
+        facts = facts | {"groups": groups[change]}
     return tensors, facts
 
 
@@ -150,6 +153,10 @@ def damaged(change, tensors, facts):
         ("NaN", r"optimizer.exp_avg.* is not finite"),
         ("step", "damaged: its step is '-5'"),
         ("groups", "damaged.*its optimiser '{'"),
+        ("no groups", r"damaged.*the settings of its optimiser are \[\]"),
+        ("words", "damaged.*the settings of its optimiser are"),
+        ("parameters", "damaged.*the settings of its optimiser are"),
+        ("deep", "damaged.*its options are"),
     ],
 )
 def test_a_state_is_checked_before_it_is_taken(trainer, tmp_path, change, message):
