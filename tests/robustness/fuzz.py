@@ -43,6 +43,9 @@ WORDS = (
     "../../x",
     "(((",
     "nan",
+    "[" * 100_000,
+    "9" * 400 + ": a",
+    '{"shapes": [{"kind": "box", "keys": [{"frame": 1e999, "x": 0, "y": 0, "w": 1, "h": 1}]}]}',
 )
 CLEAR = (ValueError, OSError, FloatingPointError)
 
