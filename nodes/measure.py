@@ -236,12 +236,12 @@ def border_frames(text: str, length: int) -> list[int]:
     Raises:
         ValueError: other words.
     """
-    every = re.fullmatch(r"\s*every\s+([1-9]\d*)\s*", text)
+    every = re.fullmatch(r"\s*every\s+([1-9]\d{0,8})\s*", text)
     if every:
         step = int(every[1])
         return list(range(step, length, step))
     words = text.replace(",", " ").split()
-    if not all(word.isdecimal() for word in words):
+    if not all(word.isdecimal() and len(word) < 10 for word in words):
         raise ValueError(f"the borders are {text!r}; frame numbers such as 16, 32 are wanted, or every 16.")
     return [int(word) for word in words]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..lumiere_core.clips.video import clip_count
 from ..lumiere_core.diffusion import guidance
-from .host import sampling
+from .host import device, sampling
 from .host.inflate import inflation_of
 from .host.keys import OWN_NOISE
 from .host.noise import ClipNoise
@@ -67,6 +67,7 @@ class EmptyLumiereLatentVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, width: int, height: int, length: int, batch_size: int, fps: float = 16.0) -> io.NodeOutput:
+        device.check_room(batch_size * length, height, width, 3 / 64)  # an eighth of the pixels
         return io.NodeOutput(sampling.empty_clip(width, height, batch_size * length), fps)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..lumiere_core.clips.video import check_pixels, clip_count
 from ..lumiere_core.diffusion.multidiffusion import OVERLAP, WEIGHTINGS
 from ..lumiere_core.diffusion.upscale import NOISES, check_noise, noise_numbers
-from .host import sampling, upscaler
+from .host import device, sampling, upscaler
 from .host.inflate import inflation_of
 from .host.keys import GRAIN
 from .host.loop import with_loop
@@ -20,6 +20,7 @@ from .host.windows import Windows, with_windows
 from .sampling import check_prompts
 from .widgets import sampling_widgets
 
+NUMBERS = 2 * 3  # of a pixel of the large clip: its colours, as sampled and as put out
 CONTEXT_LENGTH = 16
 
 
@@ -207,6 +208,7 @@ class LumiereSuperResolution(io.ComfyNode):
         inflation = inflation_of(model)
         per_clip = (inflation.frames_per_clip if inflation else 0) or frames
         check_noise(noise, inflation and inflation.temporal_config, min(context_length, per_clip))
+        device.check_room(frames, height * scale, width * scale, NUMBERS)
         model = with_windows(model, Windows(context_length, context_overlap, weighting))
         logging.info(
             f"Lumiere: enlarging {frames} frames from {width}x{height} to {width * scale}x{height * scale} pixels."

@@ -17,6 +17,7 @@ from ..flags import MANY, real, threads_flag, whole
 from ..text_files import read_json
 
 RECIPE = Path(__file__).parent / "data" / "own_clips.json"
+MOST_CLIPS = 100_000
 DIRECTION, COLOUR, STEADY = 0.85, 0.95, 1.5  # wanted
 
 
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from .own_way import OwnWay
 
-    recipe, folder = read_json(options.recipe), options.output.resolve()
+    recipe, folder = read_recipe(options.recipe), options.output.resolve()
     names = options.only.split(",") if options.only else list(recipe["variants"])
     unknown = sorted(set(names) - set(recipe["variants"]))
     if unknown:
@@ -75,6 +76,36 @@ def main(options: argparse.Namespace) -> int:
     write_text(folder / "table.md", text)
     sys.stdout.write(text)
     return 0
+
+
+def read_recipe(path: Path) -> dict:
+    """Return a recipe of this verb: clips, variants, options of the training and of the sampling.
+
+    Raises:
+        ValueError: it is none; what is wrong is named.
+    """
+    from ..dataset.index import Settings
+    from ..world.backgrounds import BACKGROUND_COLOURS
+    from ..world.families.shapes import MOTIONS
+
+    recipe = read_json(path)
+    try:
+        clips, variants = recipe["clips"], recipe["variants"]
+        Settings(clips["fps"], clips["frames"], clips["size"])
+        for name, words in (("motions", MOTIONS), ("backgrounds", BACKGROUND_COLOURS)):
+            if not clips[name] or set(clips[name]) - set(words):
+                raise ValueError(f"{name} are {clips[name]!r:.80}; some of {', '.join(words)} are wanted")
+        counts = {"clips": clips["count"], "prompts": recipe["prompts"]}
+        if not all(type(count) is int and 1 <= count <= MOST_CLIPS for count in counts.values()):
+            raise ValueError(f"the counts are {counts}; 1 to {MOST_CLIPS:,} are wanted")
+        titles = [str(variant["title"]) for variant in variants.values()]
+        if not titles or not all(isinstance(recipe[name], dict) for name in ("options", "sampling")):
+            raise ValueError("it has no variants, or options that are none")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path.name} is no recipe of own-clips ({error!s:.200}); compare it with {RECIPE}."
+        ) from error
+    return recipe
 
 
 def judge_variant(way, lines: JsonLines, name: str, recipe: dict, count: int) -> None:

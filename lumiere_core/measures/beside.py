@@ -48,12 +48,12 @@ def matched(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     if frame.shape[:2] == (height, width):
         return frame
     scaled = max(1, round(frame.shape[1] * height / frame.shape[0]))
-    frame = np.asarray(Image.fromarray(frame).resize((scaled, height), Image.Resampling.BILINEAR))
-    if scaled >= width:
-        left = (scaled - width) // 2
-        return frame[:, left : left + width]
-    left = (width - scaled) // 2
-    return np.pad(frame, ((0, 0), (left, width - scaled - left), (0, 0)))
+    seen = frame.shape[1] * min(1.0, width / scaled)  # pixels in a row that are not cropped
+    left = (frame.shape[1] - seen) / 2
+    size, box = (min(scaled, width), height), (left, 0, left + seen, frame.shape[0])
+    frame = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, box))
+    left = (width - size[0]) // 2
+    return np.pad(frame, ((0, 0), (left, width - size[0] - left), (0, 0)))
 
 
 def _strip(labels: list[str], width: int, full: int) -> np.ndarray:

@@ -31,7 +31,7 @@ def free_memory() -> int:
     return model_management.get_free_memory(torch.device("cpu"))
 
 
-def check_room(frames: int, height: int, width: int, numbers: int) -> None:
+def check_room(frames: int, height: int, width: int, numbers: float) -> None:
     """Raise ValueError unless a clip fits into the computer's free memory.
 
     Args:

@@ -10,7 +10,7 @@ from lumiere_core.clips.media import read_video, write_mp4
 from lumiere_core.commands.train import add_arguments
 from lumiere_core.evaluation import narrow
 from lumiere_core.evaluation.by_heart import first_second
-from lumiere_core.evaluation.own_clips import RECIPE, table
+from lumiere_core.evaluation.own_clips import RECIPE, read_recipe, table
 from lumiere_core.evaluation.own_way import OwnWay, flags, graph
 from lumiere_core.files import JsonLines
 from lumiere_core.nets.checkpoint import load_file
@@ -118,6 +118,33 @@ def test_a_variant_trains_in_turns_and_goes_on(way, tmp_path, monkeypatch):
     config = json.loads((tmp_path / "bare.json").read_text())
     assert config == {"temporal": recipe["variants"]["bare"]["temporal"]}
     assert (way.base / "models" / "lumiere" / "bare.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ((), [], "no recipe of own-clips"),
+        (("variants",), None, "no recipe of own-clips"),
+        (("variants",), {}, "it has no variants"),
+        (("clips", "fps"), float("nan"), "fps of the clips is nan"),
+        (("clips", "count"), 10**18, "the counts are"),
+        (("prompts",), "32", "the counts are"),
+        (("clips", "motions"), ["levitating"], "motions are .'levitating'.; some of moving left"),
+        (("clips", "backgrounds"), [], r"backgrounds are \[\]"),
+        (("sampling",), 3, "options that are none"),
+    ],
+)
+def test_another_file_is_no_recipe(tmp_path, path, value, message):
+    """A word that the world does not know would be looked for without an end."""
+    recipe = read_json(RECIPE)
+    at = recipe
+    for name in path[:-1]:
+        at = at[name]
+    if path:
+        at[path[-1]] = value
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe if path else value))
+    with pytest.raises(ValueError, match=f"recipe.json is no recipe of own-clips.*{message}|{message}"):
+        read_recipe(tmp_path / "recipe.json")
 
 
 def test_a_failed_command_ends_the_proof_with_its_name(way, tmp_path, capfd):
