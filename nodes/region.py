@@ -52,6 +52,6 @@ class LumiereRegion(io.ComfyNode):
             check_pixels(images)
             length, height, width = images.shape[:3]
         device.check_room(length, height, width, NUMBERS)
-        masks = regions.masks(regions.parse(region), length, height, width, device.stop_if_interrupted)
+        masks = regions.masks(regions.parse(region), length, height, width, on_place=device.stop_if_interrupted)
         shown = {"lumiere_sheet": (live.sheet_of(images),)} if images is not None and live.watched() else None
         return io.NodeOutput(masks, ui=shown)

@@ -191,7 +191,8 @@ def _is_new(name: str, found: dict[str, str]) -> bool:
 def _is_group(saved: Any, group: dict[str, Any]) -> bool:
     """Whether a state says of a group of parameters what `save_state` writes: finite numbers that the optimiser has."""
     return isinstance(saved, dict) and all(
-        k in group and k != "lr" and isinstance(v, (int, float)) and abs(v) < math.inf for k, v in saved.items()
+        k != "lr" and all(isinstance(n, (int, float)) for n in (v, group.get(k))) and abs(v) < math.inf
+        for k, v in saved.items()
     )
 
 
