@@ -17,6 +17,7 @@ METHOD = "dwtDctSvd"
 BITS = tuple(int(bit) for bit in f"{0x4C756D69:032b}")  # "Lumi"
 THRESHOLD = 27  # of 32 bits right; chance alone does it once in 16,000
 SIDE = 256  # pixels; the method wants as many as a square of this side has
+MOST_PIXELS = 1 << 25  # of a frame: 8K video
 LOOKED_AT = 16  # frames that a mark is looked for in
 
 
@@ -66,6 +67,8 @@ def _frames(path: Path) -> Iterator[np.ndarray]:
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             for frame in container.decode(video=0):
+                if frame.width * frame.height > MOST_PIXELS:
+                    raise ValueError(f"frames of {frame.width}x{frame.height} pixels, which would take minutes each")
                 yield frame.to_ndarray(format="rgb24")
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(f"no frames in {path.name} ({error})") from error

@@ -195,6 +195,8 @@ def test_a_mark_is_looked_for_in_a_file(library, tmp_path):
     for name, picture in (("marked", next(watermark.mark(clip))), ("plain", clip[0])):
         Image.fromarray(picture).save(tmp_path / f"{name}.png")
     assert read_origin(tmp_path / "marked.png", True).watermark.startswith("found, 32 of 32")
+    Image.new("L", (8192, 4097)).save(tmp_path / "huge.png")
+    assert "not looked for: frames of 8192x4097 pixels" in read_origin(tmp_path / "huge.png", True).watermark
     assert read_origin(tmp_path / "plain.png", True).watermark.startswith("not found")
     assert read_origin(tmp_path / "plain.png").watermark == "not looked for"
 
