@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +188,9 @@ def _is_new(name: str, found: dict[str, str]) -> bool:
 
 
 def _is_group(saved: Any, group: dict[str, Any]) -> bool:
-    """Whether a state says of a group of parameters what `save_state` writes: finite numbers that the optimiser has."""
+    """Whether a state says of a group of parameters what `save_state` writes: numbers, where the optimiser has numbers."""
     return isinstance(saved, dict) and all(
-        k != "lr" and all(isinstance(n, (int, float)) for n in (v, group.get(k))) and abs(v) < math.inf
+        k != "lr" and all(isinstance(n, (int, float)) for n in (v, group.get(k, v))) and v == v
         for k, v in saved.items()
     )
 

@@ -138,7 +138,13 @@ def damaged(change, tensors, facts):
     elif change == "deep":
         facts = facts | {"options": "[" * 100_000}
     else:
-        groups = {"groups": "{", "no groups": "[]", "words": '[{"eps": "x"}]', "parameters": '[{"params": 1}]'}
+        groups = {
+            "groups": "{",
+            "no groups": "[]",
+            "words": '[{"eps": "x"}]',
+            "NaN too": '[{"eps": NaN}]',
+            "parameters": '[{"params": 1}]',
+        }
         facts = facts | {"groups": groups[change]}
     return tensors, facts
 
@@ -154,6 +160,7 @@ def damaged(change, tensors, facts):
         ("step", "damaged: its step is '-5'"),
         ("groups", "damaged.*its optimiser '{'"),
         ("no groups", r"damaged.*the settings of its optimiser are \[\]"),
+        ("NaN too", "damaged.*the settings of its optimiser are"),
         ("words", "damaged.*the settings of its optimiser are"),
         ("parameters", "damaged.*the settings of its optimiser are"),
         ("deep", "damaged.*its options are"),
