@@ -49,6 +49,23 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
 
 
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    """The system says neither of which file it speaks nor that a line was cut short."""
+    with (
+        pytest.raises(OSError, match="No space left on device; make room there, .*'.*clip.mp4'"),
+        atomic(tmp_path / "clip.mp4"),
+    ):
+        raise OSError(28, "No space left on device")
+    log = JsonLines(tmp_path / "log.jsonl")
+    log.append({"step": 1})
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda handle, data, really=os.write: really(handle, data[:5]))
+        with pytest.raises(OSError, match="No space left on device; make room there, .*'.*log.jsonl'"):
+            log.append({"step": 2})
+    log.append({"step": 3})
+    assert log.read() == [{"step": 1}, {"step": 3}] and names(tmp_path) == ["log.jsonl"]
+
+
 def test_names_of_the_longest_length_are_written(tmp_path):
     for name in ("x" * 255, "ü" * 125 + ".mp4", "a." + "y" * 253):
         write_text(tmp_path / name, "x")
