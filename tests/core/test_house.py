@@ -26,7 +26,7 @@ SHAPE = re.compile(
 # Any number of one kind, sizes of an array, or what the host calls by position.
 VARIADIC = {"min", "max", "zip", "print", "product", "chain", "partial", "stack", "has", "warning", "info"}
 VARIADIC |= {"expand", "view", "reshape", "permute", "ones", "zeros", "rand", "randn", "empty", "new_zeros", "new_ones"}
-VARIADIC |= {"executor", "resize", "resize_cond_for_context_window"}
+VARIADIC |= {"executor", "resize", "resize_cond_for_context_window", "Sequential"}
 
 
 def modules(*folders):
