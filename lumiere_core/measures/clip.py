@@ -59,7 +59,7 @@ class Report:
             if figure.name not in self.values:
                 continue
             value = f"{self.values[figure.name]:10.4f}"
-            bounds = f"[{_bound(figure.least)}, {_bound(figure.most)}]"
+            bounds = "[{}, {}]".format(*("-" if end is None else f"{end:g}" for end in figure.bounds))
             row = f"{figure.name:<{names}}  {value}  {figure.unit:<{units}}  {bounds:<14}"
             lines.append(f"{row}  {figure.text} ({figure.source})")
         lines += [f"{name:<{names}}  not measured: {reason}" for name, reason in self.missing.items()]
@@ -123,7 +123,3 @@ def measure_clip(
     return Report(
         count, size, values, curves=curves, missing=missing, figures=tuple(f for m in measures for f in m.figures)
     )
-
-
-def _bound(value: float | None) -> str:
-    return "-" if value is None else f"{value:g}"

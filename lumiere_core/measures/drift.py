@@ -14,30 +14,9 @@ class Drift(Measure):
 
     frames = 3
     figures = (
-        Figure(
-            "drift_mean",
-            "levels",
-            -255,
-            most=255,
-            text="how much brighter the end is than the start",
-            source="this pack",
-        ),
-        Figure(
-            "drift_contrast",
-            "levels",
-            -255,
-            most=255,
-            text="the same of each frame's standard deviation",
-            source="this pack",
-        ),
-        Figure(
-            "drift_colour",
-            "levels",
-            0,
-            most=510,
-            text="largest change of a channel's mean against the mean of all three",
-            source="this pack",
-        ),
+        Figure("drift_mean", "levels", (-255, 255), "how much brighter the end is than the start"),
+        Figure("drift_contrast", "levels", (-255, 255), "the same of each frame's standard deviation"),
+        Figure("drift_colour", "levels", (0, 510), "largest change of a channel's mean against the mean of all three"),
     )
 
     def __init__(self) -> None:

@@ -25,36 +25,19 @@ class Consistency(Measure):
 
     frames = 2
     figures = (
-        Figure(
-            "clip_neighbours",
-            "cosine",
-            -1,
-            most=1,
-            text="mean similarity of neighbouring frames",
-            source="VBench, CLIP",
-        ),
-        Figure(
-            "clip_first",
-            "cosine",
-            -1,
-            most=1,
-            text="mean similarity of a frame to the first one",
-            source="VBench, CLIP",
-        ),
+        Figure("clip_neighbours", "cosine", (-1, 1), "mean similarity of neighbouring frames", source="VBench, CLIP"),
+        Figure("clip_first", "cosine", (-1, 1), "mean similarity of a frame to the first one", source="VBench, CLIP"),
         Figure(
             "clip_loss",
             "cosine",
-            -2,
-            most=2,
-            text="similarity at distance 1 less that at half the clip: slow drift, which neighbours do not show",
-            source="this pack",
+            (-2, 2),
+            "similarity at distance 1 less that at half the clip: slow drift, which neighbours do not show",
         ),
         Figure(
             "clip_text",
             "cosine",
-            -1,
-            most=1,
-            text="mean similarity of the frames to the text",
+            (-1, 1),
+            "mean similarity of the frames to the text",
             source="CLIPScore, Hessel et al. 2021",
         ),
     )

@@ -19,17 +19,16 @@ class Figure:
 
     Attributes:
         unit: "levels" are of 255.
-        least, most: the range; None = no bound.
+        bounds: the least and the most; None = no bound.
         text: what it is, and what a high one means.
-        source: who defined it, or "this pack".
+        source: who defined it.
     """
 
     name: str
     unit: str
-    least: float | None
-    most: float | None
+    bounds: tuple[float | None, float | None]
     text: str
-    source: str
+    source: str = "this pack"
 
 
 class Measure(ABC):

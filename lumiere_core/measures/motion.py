@@ -29,35 +29,27 @@ class Motion(Measure):
     frames = 2
     figures = (
         Figure(
-            "motion",
-            "pixels a frame",
-            0,
-            most=None,
-            text="mean length of the optical flow",
-            source="DIS, Kroeger et al. 2016",
+            "motion", "pixels a frame", (0, None), "mean length of the optical flow", source="DIS, Kroeger et al. 2016"
         ),
         Figure(
             "motion_fast",
             "pixels a frame",
-            0,
-            most=None,
-            text="mean of the fastest twentieth of each frame's pixels",
+            (0, None),
+            "mean of the fastest twentieth of each frame's pixels",
             source="after VBench's dynamic degree",
         ),
         Figure(
             "warping_error",
             "levels",
-            0,
-            most=255,
-            text="mean absolute difference of a frame and the next one moved back along the flow, where nothing is hidden",
+            (0, 255),
+            "mean absolute difference of a frame and the next one moved back along the flow, where nothing is hidden",
             source="Lai et al. 2018, with the flow and the unit of this pack",
         ),
         Figure(
             "hidden",
             "share",
-            0,
-            most=1,
-            text="pixels without a partner in the next frame: flow there and back do not meet",
+            (0, 1),
+            "pixels without a partner in the next frame: flow there and back do not meet",
             source="Sundaram et al. 2010",
         ),
     )

@@ -21,21 +21,9 @@ class Fidelity(Measure):
     needs = ("reference",)
     figures = (
         Figure(
-            "psnr",
-            "dB",
-            0,
-            most=None,
-            text="of the squared error over all frames; 108.13 = identical",
-            source="signal theory",
+            "psnr", "dB", (0, None), "of the squared error over all frames; 108.13 = identical", source="signal theory"
         ),
-        Figure(
-            "change_psnr",
-            "dB",
-            0,
-            most=None,
-            text="the same of the changes from frame to frame: the motion's own error",
-            source="this pack",
-        ),
+        Figure("change_psnr", "dB", (0, None), "the same of the changes from frame to frame: the motion's own error"),
     )
 
     def __init__(self) -> None:
@@ -62,14 +50,7 @@ class Similarity(Measure):
 
     needs = ("reference",)
     figures = (
-        Figure(
-            "ssim",
-            "share",
-            -1,
-            most=1,
-            text="mean over the frames; 1 = identical",
-            source="Wang et al. 2004, by kornia",
-        ),
+        Figure("ssim", "share", (-1, 1), "mean over the frames; 1 = identical", source="Wang et al. 2004, by kornia"),
     )
 
     def __init__(self) -> None:
@@ -89,23 +70,9 @@ class Kept(Measure):
 
     needs = ("reference", "known")
     figures = (
-        Figure(
-            "outside_exact",
-            "share",
-            0,
-            most=1,
-            text="known pixels that equal the reference's (within half a level)",
-            source="this pack",
-        ),
-        Figure(
-            "outside_error",
-            "levels",
-            0,
-            most=255,
-            text="mean absolute difference of the known pixels",
-            source="this pack",
-        ),
-        Figure("outside_worst", "levels", 0, most=255, text="largest difference of a known pixel", source="this pack"),
+        Figure("outside_exact", "share", (0, 1), "known pixels that equal the reference's (within half a level)"),
+        Figure("outside_error", "levels", (0, 255), "mean absolute difference of the known pixels"),
+        Figure("outside_worst", "levels", (0, 255), "largest difference of a known pixel"),
     )
 
     def __init__(self) -> None:

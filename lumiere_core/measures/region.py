@@ -24,18 +24,14 @@ class Border(Measure):
         Figure(
             "border_step",
             "levels",
-            0,
-            most=255,
-            text="mean step between neighbouring pixels of which one was given and one was made",
-            source="this pack",
+            (0, 255),
+            "mean step between neighbouring pixels of which one was given and one was made",
         ),
         Figure(
             "border_ratio",
             "ratio",
-            0,
-            most=None,
-            text="the same over the reference's step there, which counts as 4 levels at least; 1 = not to be seen",
-            source="this pack",
+            (0, None),
+            "the same over the reference's step there, which counts as 4 levels at least; 1 = not to be seen",
         ),
     )
 

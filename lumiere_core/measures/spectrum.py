@@ -21,9 +21,8 @@ class HighFrequencies(Measure):
         Figure(
             "high_frequencies",
             "share",
-            0,
-            most=1,
-            text="energy over time (without the mean) above half the highest frequency; white noise about 0.5, slow motion "
+            (0, 1),
+            "energy over time (without the mean) above half the highest frequency; white noise about 0.5, slow motion "
             "near 0, two frames in turn 1",
             source="this pack: Hann window, mean removed",
         ),

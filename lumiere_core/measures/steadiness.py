@@ -21,7 +21,18 @@ NEAR = 4  # changes on each side of a border that it is compared with
 LEAST_CHANGE = 0.25
 
 
-class Flicker(Measure):
+class _OfChanges(Measure):
+    """A measure of the changes from each frame to the next."""
+
+    def __init__(self) -> None:
+        self._changes: list[float] = []
+
+    def see(self, step: Step) -> None:
+        if step.previous is not None:
+            self._changes.append(step.change)
+
+
+class Flicker(_OfChanges):
     """How much changes from frame to frame, and how unevenly."""
 
     frames = 3
@@ -29,28 +40,24 @@ class Flicker(Measure):
         Figure(
             "flicker",
             "levels",
-            0,
-            most=255,
-            text="mean absolute difference of neighbouring frames; motion raises it too: read it beside `motion`",
+            (0, 255),
+            "mean absolute difference of neighbouring frames; motion raises it too: read it beside `motion`",
             source="VBench's temporal flickering is 1 - flicker/255",
         ),
         Figure(
             "acceleration",
             "levels",
-            0,
-            most=255,
-            text="mean distance of a frame from the mean of its two neighbours; steady motion hardly raises it",
-            source="this pack",
+            (0, 255),
+            "mean distance of a frame from the mean of its two neighbours; steady motion hardly raises it",
         ),
     )
 
     def __init__(self) -> None:
-        self._changes: list[float] = []
+        super().__init__()
         self._second: list[float] = []
 
     def see(self, step: Step) -> None:
-        if step.previous is not None:
-            self._changes.append(step.change)
+        super().see(step)
         if step.before is not None:
             self._second.append(acceleration(step.before, step.previous, step.frame))
 
@@ -61,38 +68,20 @@ class Flicker(Measure):
         return {"change": self._changes}
 
 
-class Frozen(Measure):
+class Frozen(_OfChanges):
     """Frames that stand still or come twice."""
 
     frames = 2
     figures = (
-        Figure(
-            "frozen",
-            "share",
-            0,
-            most=1,
-            text=f"pairs of neighbours that differ by less than {STILL} levels",
-            source="this pack",
-        ),
-        Figure(
-            "frozen_longest", "frames", 1, most=None, text="longest run of frames that stand still", source="this pack"
-        ),
+        Figure("frozen", "share", (0, 1), f"pairs of neighbours that differ by less than {STILL} levels"),
+        Figure("frozen_longest", "frames", (1, None), "longest run of frames that stand still"),
         Figure(
             "repeated",
             "share",
-            0,
-            most=1,
-            text="in a clip that moves: frames shown twice (change under a tenth of the median), as by a wrong frame rate",
-            source="this pack",
+            (0, 1),
+            "in a clip that moves: frames shown twice (change under a tenth of the median), as by a wrong frame rate",
         ),
     )
-
-    def __init__(self) -> None:
-        self._changes: list[float] = []
-
-    def see(self, step: Step) -> None:
-        if step.previous is not None:
-            self._changes.append(step.change)
 
     def values(self) -> dict[str, float]:
         still = [value < STILL for value in self._changes]
@@ -106,7 +95,7 @@ class Frozen(Measure):
         return {"frozen": mean(still), "frozen_longest": longest, "repeated": repeated}
 
 
-class Seams(Measure):
+class Seams(_OfChanges):
     """Whether one sees where windows, or clips, were joined.
 
     Args:
@@ -116,23 +105,14 @@ class Seams(Measure):
     frames = 3
     figures = (
         Figure(
-            "seam",
-            "ratio",
-            0,
-            most=None,
-            text="change at the borders over the median change around each; 1 = not to be seen",
-            source="this pack",
+            "seam", "ratio", (0, None), "change at the borders over the median change around each; 1 = not to be seen"
         ),
-        Figure("seam_worst", "ratio", 0, most=None, text="the same at the worst border", source="this pack"),
+        Figure("seam_worst", "ratio", (0, None), "the same at the worst border"),
     )
 
     def __init__(self, borders: Iterable[int] = ()) -> None:
+        super().__init__()
         self.borders = sorted(set(borders))
-        self._changes: list[float] = []
-
-    def see(self, step: Step) -> None:
-        if step.previous is not None:
-            self._changes.append(step.change)
 
     def values(self) -> dict[str, float]:
         last = len(self._changes)
@@ -145,7 +125,7 @@ class Seams(Measure):
         return {"seam": mean(ratios), "seam_worst": max(ratios)}
 
 
-class Loop(Measure):
+class Loop(_OfChanges):
     """Whether the clip can be shown in a loop."""
 
     frames = 4
@@ -153,23 +133,20 @@ class Loop(Measure):
         Figure(
             "loop_seam",
             "ratio",
-            0,
-            most=None,
-            text="change from the last frame to the first over the median change of the clip; 1 = a loop",
-            source="this pack",
+            (0, None),
+            "change from the last frame to the first over the median change of the clip; 1 = a loop",
         ),
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self._first: Tensor | None = None
         self._last: Tensor | None = None
-        self._changes: list[float] = []
 
     def see(self, step: Step) -> None:
+        super().see(step)
         if self._first is None:
             self._first = step.frame
-        else:
-            self._changes.append(step.change)
         self._last = step.frame
 
     def values(self) -> dict[str, float]:

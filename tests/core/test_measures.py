@@ -229,8 +229,8 @@ def test_the_table_names_unit_range_and_source_of_every_figure():
     table = report.table()
     for figure in report.figures:
         assert figure.name in table and figure.unit in table and figure.source in table
-        low = -math.inf if figure.least is None else figure.least
-        high = math.inf if figure.most is None else figure.most
+        low = -math.inf if figure.bounds[0] is None else figure.bounds[0]
+        high = math.inf if figure.bounds[1] is None else figure.bounds[1]
         assert low <= report.values[figure.name] <= high, figure.name
 
 

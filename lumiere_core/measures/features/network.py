@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...nets.checkpoint import sha256
 from . import c3d, i3d
 
 RESIZES = {
@@ -131,15 +131,12 @@ def _safetensors(path: Path, device: str) -> Network:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from ...nets.checkpoint import sha256
-
     try:
         loaded = load_file(path, device=device)
     except SafetensorError as error:
         raise ValueError(f"{path.name} is damaged ({error}). Fetch it again.") from error
     # As it was saved out of torch.nn.DataParallel, or of a network that holds nothing else.
     state = Weights(path.name, {name.removeprefix("module."): value.float() for name, value in loaded.items()})
-    move = partial(_to, device)
     if i3d.MARK in state:
         return Network(
             "I3D",
@@ -148,7 +145,7 @@ def _safetensors(path: Path, device: str) -> Network:
             exact=False,
             size=i3d.SIZE,
             classes=True,
-            prepare=lambda x: move(x / 127.5 - 1),
+            prepare=lambda x: (x / 127.5 - 1).to(device),
             run=lambda x: i3d.i3d_logits(x, state),
         )
     if any(mark in state for mark in c3d.MARKS):
@@ -160,7 +157,7 @@ def _safetensors(path: Path, device: str) -> Network:
             size=c3d.SIZE,
             classes=True,
             # The first release's mean clip is nearly flat; its mean is taken from the levels, blue first.
-            prepare=lambda x: move(x.flip(1) - x.new_tensor([90.0, 98.0, 102.0]).view(1, 3, 1, 1, 1)),
+            prepare=lambda x: (x.flip(1) - x.new_tensor([90.0, 98.0, 102.0]).view(1, 3, 1, 1, 1)).to(device),
             run=lambda x: c3d.c3d_logits(x, state),
         )
     raise ValueError(
@@ -174,8 +171,6 @@ def _onnx(path: Path) -> Network:
         import onnxruntime
     except ImportError as error:
         raise ImportError(f"{path.name} needs the package onnxruntime; or use a .safetensors file.") from error
-
-    from ...nets.checkpoint import sha256
 
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -214,8 +209,6 @@ def _transformers(path: Path, device: str) -> Network:
     except ImportError as error:
         raise ImportError(f"the folder {path} needs the package transformers.") from error
 
-    from ...nets.checkpoint import sha256
-
     weights = path / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(
@@ -242,10 +235,6 @@ def _transformers(path: Path, device: str) -> Network:
         exact=True,
         size=side,
         classes=False,
-        prepare=lambda x: _to(device, (x / 255 - mean) / std),
+        prepare=lambda x: ((x / 255 - mean) / std).to(device),
         run=run,
     )
-
-
-def _to(device: str, x: Tensor) -> Tensor:
-    return x.to(device)
