@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import importlib
 import importlib.util
+import json
 import logging
 import os
 import signal
@@ -114,6 +115,35 @@ def needs_cpu_flag() -> bool:
     return not (
         torch.cuda.is_available() or torch.backends.mps.is_available() or (xpu is not None and xpu.is_available())
     )
+
+
+def start_host(base: Path) -> HeadlessHost:
+    """Boot the host that `find_host` names, on the CPU where the machine has nothing else."""
+    return HeadlessHost(find_host(), base, ["--cpu"] if needs_cpu_flag() else [])
+
+
+def do_jobs(prepare: Callable[[], Callable[[dict], object]]) -> None:
+    """Do jobs, a JSON object in each line of the input, until it ends: the other side of core's `host_process.Worker`.
+
+    Says "ready", or "failed: …" and ends; then "done" or "failed: …" of each job.
+
+    Args:
+        prepare: returns the function that does one.
+    """
+    print_anything()
+    say = take_stdout()
+    try:
+        job = prepare()
+    except Exception as error:
+        say(f"failed: {error}")
+        return
+    say("ready")
+    for line in sys.stdin:
+        try:
+            job(json.loads(line))
+            say("done")
+        except Exception as error:
+            say(f"failed: {error}")
 
 
 class HeadlessHost:

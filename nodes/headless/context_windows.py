@@ -2,59 +2,42 @@
 
     python nodes/headless/context_windows.py WEIGHTS THREADS
 
-Says "ready", then reads a job from each line of its input, a JSON object with small and large (.npy files of
-(t, h, w, 3) uint8 frames, to read and to write), prompt, seed, steps, length and overlap, and answers "done" or
-"failed: …". Ends with its input.
+Does jobs (`boot.do_jobs`) with small and large (.npy files of (t, h, w, 3) uint8 frames, to read and to write), prompt,
+seed, steps, length and overlap.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import HeadlessHost, find_host, needs_cpu_flag, prepare_base, print_anything, take_stdout  # noqa: E402
+from boot import do_jobs, prepare_base, start_host  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
 
 
 def main(weights: str, threads: str) -> None:
-    print_anything()
-    say = take_stdout()
-    with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder)
-        try:
-            prepare_base(base)
-            file = Path(weights)
-            if file.is_file():
-                target = base / "models" / "lumiere" / file.name
-                target.parent.mkdir(parents=True)
-                shutil.copyfile(file, target)
-                weights = file.name
-            host = HeadlessHost(find_host(), base, ["--cpu"] if needs_cpu_flag() else [])
-            import torch
-
-            torch.set_num_threads(int(threads))
-            run = _prepare(host, weights)
-        except Exception as error:
-            say(f"failed: {error}")
-            return
-        say("ready")
-        for line in sys.stdin:
-            try:
-                run(json.loads(line))
-                say("done")
-            except Exception as error:
-                say(f"failed: {error}")
+    with tempfile.TemporaryDirectory() as base:
+        do_jobs(lambda: _prepare(Path(base), weights, int(threads)))
 
 
-def _prepare(host: HeadlessHost, weights: str):
+def _prepare(base: Path, weights: str, threads: int):
     """Load the stage and return the function that does a job."""
+    prepare_base(base)
+    file = Path(weights)
+    if file.is_file():
+        target = base / "models" / "lumiere" / file.name
+        target.parent.mkdir(parents=True)
+        shutil.copyfile(file, target)
+        weights = file.name
+    host = start_host(base)
     import numpy as np
     import torch
+
+    torch.set_num_threads(threads)
 
     def loaded(name: str) -> tuple:
         return host.call("LumiereLoader", checkpoint=name, dtype="fp32", frames_per_clip=0)

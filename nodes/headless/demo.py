@@ -132,13 +132,10 @@ def output_path(wanted: str | None, prompt: str, seed: int) -> Path:
     if path.suffix.lower() != ".mp4":
         raise DemoError(f"OUT={wanted} must end in .mp4, or be a folder")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DemoError(f"cannot make the folder of OUT={wanted}: {error}") from None
-    if len(os.fsencode(f"{path.stem}_sheet.png")) > 255:
-        raise DemoError(f"the name of OUT={wanted[:60]}… is too long: at most 255 bytes fit with _sheet.png")
-    if not os.access(path.parent, os.W_OK):
-        raise DemoError(f"cannot write into {path.parent} (OUT={wanted}): no permission")
+        for target in (path, path.with_name(f"{path.stem}_sheet.png")):
+            core_file("files").check_target(target)
+    except (OSError, ValueError) as error:
+        raise DemoError(f"OUT={wanted} cannot be written: {error}") from None
     return path
 
 

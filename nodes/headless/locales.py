@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, HostError, core_file, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
+from boot import PACK_ROOT, HeadlessHost, HostError, core_file, prepare_base, print_anything, start_host  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
 
@@ -65,7 +65,7 @@ def main() -> int:
     base = PACK_ROOT / ".host" / "base"
     try:
         prepare_base(base)
-        host = HeadlessHost(find_host(), base, ["--cpu"] if needs_cpu_flag() else [])
+        host = start_host(base)
     except HostError as error:
         print(f"locales failed: {error}", file=sys.stderr)
         return 1

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, HostError, core_file, find_host, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
+from boot import PACK_ROOT, HeadlessHost, HostError, core_file, prepare_base, print_anything, start_host  # noqa: E402
 from demo import BASE, DemoError, read_workflow, saved_clip, short_names, template  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
@@ -24,10 +24,7 @@ TRAINED = "train_on_one_clip"
 RUN = "overfit_one_clip"  # the folder that its training run writes to
 # Steps of TRAINED that the help page shows.
 SAMPLES = (50, 100, 200)
-OTHERS = (
-    "CheckpointLoaderSimple",
-    "UNETLoader",
-)  # in templates for files that are not part of the pack: nothing to draw
+OTHERS = ("CheckpointLoaderSimple", "UNETLoader")  # in templates for files that are not of the pack: nothing to draw
 SIDE, FRAMES, QUALITY = 192, 40, 60  # of the moving pictures
 
 
@@ -97,7 +94,7 @@ def main() -> int:
         return 1
     try:
         prepare_base(BASE)
-        host = HeadlessHost(find_host(), BASE, ["--cpu"] if needs_cpu_flag() else [])
+        host = start_host(BASE)
         for name in chosen:
             began = time.monotonic()
             draw(host, name)

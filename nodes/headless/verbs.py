@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import PACK_ROOT, HeadlessHost, HostError, find_host, has_pack, needs_cpu_flag, prepare_base, print_anything  # noqa: E402
+from boot import PACK_ROOT, HostError, has_pack, prepare_base, print_anything, start_host  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
 
@@ -44,8 +44,7 @@ def main(arguments: list[str]) -> int:
             folder = Path(getattr(options, "base", "") or base).resolve()
             if not has_pack(folder):
                 prepare_base(folder)
-            flags = ["--cpu"] if needs_cpu_flag() else []
-            host = HeadlessHost(find_host(), folder, flags)
+            host = start_host(folder)
             encoders = host.module("nodes.host.encoders").HostEncoders.load(options.checkpoint)
             return host.module(f"lumiere_core.commands.{options.verb}").run(options, encoders)
     except (HostError, ValueError, OSError) as error:

@@ -3,8 +3,7 @@
     python nodes/headless/workflows.py WORKFLOW BASE THREADS
 
 BASE is the folder with models, custom_nodes, input and output; "" = that of the ComfyUI that this pack lies in. Says
-"ready", then reads a job from each line of its input, a JSON object with prompt, seed, output (an .mp4) and fps, and
-answers "done" or "failed: …". Ends with its input.
+"ready", then does jobs (`boot.do_jobs`) with prompt, seed, output (an .mp4) and fps.
 """
 
 from __future__ import annotations
@@ -14,16 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated Python (-I) does not do it
-from boot import (  # noqa: E402
-    PACK_ROOT,
-    HeadlessHost,
-    core_file,
-    find_host,
-    needs_cpu_flag,
-    prepare_base,
-    print_anything,
-    take_stdout,
-)
+from boot import PACK_ROOT, core_file, do_jobs, prepare_base, start_host  # noqa: E402
 from demo import fill_in, find_seeds, read_workflow  # noqa: E402
 
 sys.path.remove(str(Path(__file__).resolve().parent))
@@ -33,29 +23,22 @@ PLACE = "{prompt}"  # where a workflow says itself where the prompt goes
 
 
 def main(workflow: str, base: str, threads: str) -> None:
-    print_anything()
-    say = take_stdout()
-    try:
-        graph = read_workflow(Path(workflow))
-        folder = base_folder(base)
-        host = HeadlessHost(find_host(), folder, ["--cpu"] if needs_cpu_flag() else [])
+    def prepare():
+        graph, folder = read_workflow(Path(workflow)), base_folder(base)
+        host = start_host(folder)
         import torch
 
         if int(threads):
             torch.set_num_threads(int(threads))
         media = host.module("lumiere_core.clips.media") if host.pack else None
-    except Exception as error:
-        say(f"failed: {error}")
-        return
-    say("ready")
-    for line in sys.stdin:
-        try:
-            job = json.loads(line)
-            run = filled(graph, job["prompt"], job["seed"])
-            publish(host.run(run), folder, Path(job["output"]), fps=job["fps"], media=media)
-            say("done")
-        except Exception as error:
-            say(f"failed: {error}")
+
+        def run(job: dict) -> None:
+            shown = host.run(filled(graph, job["prompt"], job["seed"]))
+            publish(shown, folder, Path(job["output"]), fps=job["fps"], media=media)
+
+        return run
+
+    do_jobs(prepare)
 
 
 def base_folder(given: str) -> Path:
