@@ -29,7 +29,6 @@ import numpy as np
 from torch import Tensor
 
 from ..clips.video import from_uint8, to_uint8
-from ..diffusion.cascade import Plan, fill, key_clip
 from ..diffusion.generate import Request, generate
 from ..diffusion.models import Models, load_models
 from ..files import Record
@@ -38,6 +37,7 @@ from ..text_files import read_json
 from ..training.recipes import FOLDER, load_recipe
 from ..world import Scene, render_clip, rhythm_scene, tempo_scene
 from ..world.rhythms import TEMPI
+from .cascade_clips import Plan, fill, key_clip
 from .cascade_cost import forward_flops, training_facts
 from .cascade_sheet import courses_sheet
 from .clips import device_name, mean_levels

@@ -11,11 +11,11 @@ import torch
 from lumiere_core.clips.conditioning import key_frames
 from lumiere_core.clips.video import to_uint8
 from lumiere_core.commands import evaluate as command
-from lumiere_core.diffusion.cascade import Plan, fill, key_clip
 from lumiere_core.diffusion.generate import Request
 from lumiere_core.diffusion.models import Models
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.evaluation import cascade
+from lumiere_core.evaluation.cascade_clips import Plan, fill, key_clip
 from lumiere_core.evaluation.rhythm import places_of, rhythm_in, rhythm_of
 from lumiere_core.evaluation.rhythm_limits import ideal_places
 from lumiere_core.training.given import options_for
@@ -148,9 +148,8 @@ def test_windows_keep_their_key_frames_and_know_no_other_window(models):
     request = Request("a red ball", num_frames=16, height=16, width=16, steps=2, cfg=1.0)
     keys = key_clip(models, request, plan)
     assert keys.shape == (1, 3, 5, 16, 16)
-    seen = []
-    clip = fill(models, keys, request, plan, seen.append)
-    assert seen == [0, 1] and clip.shape == (1, 3, 16, 16, 16)
+    clip = fill(models, keys, request, plan)
+    assert plan.windows == 2 and clip.shape == (1, 3, 16, 16, 16)
     assert torch.allclose(clip[:, :, ::4], keys[:, :, :4], atol=1e-4)
     other = keys.clone()
     other[:, :, 3] += 0.5  # in the second window

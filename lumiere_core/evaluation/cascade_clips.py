@@ -5,15 +5,14 @@ t - frames, h, w - pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..clips.conditioning import key_frames
-from .generate import Request, generate
-from .models import Models
+from ..diffusion.generate import Request, generate
+from ..diffusion.models import Models
 
 SEEDS = 1_000_003  # apart: every model of a cascade, and every window, draws noise of its own
 
@@ -65,9 +64,7 @@ def key_clip(models: Models, request: Request, plan: Plan) -> Tensor:
     return kept[0]
 
 
-def fill(
-    models: Models, keys: Tensor, request: Request, plan: Plan, on_window: Callable[[int], object] | None = None
-) -> Tensor:
+def fill(models: Models, keys: Tensor, request: Request, plan: Plan) -> Tensor:
     """Return the (1, c, t, h, w) clip between key frames, each window made without a look at the others.
 
     A window knows its own key frames and that which ends it; the windows have no other frame in common, as in the
@@ -76,7 +73,6 @@ def fill(
     Args:
         models: trained with every so many frames known (`train condition --known-every`).
         keys: (1, c, keys, h, w).
-        on_window: called with the number of each window that is made.
     """
     parts = []
     for window in range(plan.windows):
@@ -91,6 +87,4 @@ def fill(
             numbers=torch.arange(plan.window + 1) + window * plan.window,
         )
         parts.append(kept[0][:, :, : plan.window])
-        if on_window is not None:
-            on_window(window)
     return torch.cat(parts, dim=2)
