@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .masks import is_known
@@ -96,22 +95,6 @@ def inpaint(video: Tensor, known: Tensor, length: int = 0, blank: float = 0.0) -
         torch.cat([video, video.new_full((b, c, rest, h, w), blank)], dim=2),
         torch.cat([known, known.new_zeros(b, 1, rest, h, w)], dim=2),
     )
-
-
-def outpaint(video: Tensor, left: int, top: int, right: int, bottom: int) -> Condition:
-    """A clip is to be continued outside of its frame by so many pixels at each side.
-
-    Returns (b, c, t, top + h + bottom, left + w + right).
-
-    Raises:
-        ValueError: a side is negative.
-    """
-    if min(left, top, right, bottom) < 0:
-        raise ValueError(
-            f"the borders are {left}, {top}, {right}, {bottom} pixels (left, top, right, bottom); 0 or more is wanted."
-        )
-    pad = (left, right, top, bottom)
-    return Condition(F.pad(video, pad), F.pad(torch.ones_like(video[:, :1]), pad))
 
 
 def cinemagraph(image: Tensor, still: Tensor, length: int, first: Tensor | None = None) -> Condition:

@@ -15,9 +15,9 @@ from ..text_files import LINE_END
 
 SHAPES = ("linear", "smooth", "step")
 LAST = 10**9  # frame that a prompt may stand at
-_TIME = r"(-?\d+(?:\.\d+)?)\s*(s?)\s*[:：]"  # the colon of Japanese and Chinese keyboards, too
-_BREAK = re.compile(rf"{LINE_END.pattern}|\s/\s+(?={_TIME})")
-_LINE = re.compile(rf"\s*{_TIME}\s*(.*)", re.DOTALL)
+# The colon of Japanese and Chinese keyboards, too.
+_BREAK = re.compile(rf"{LINE_END.pattern}|\s/\s+(?=-?\d+(?:\.\d+)?\s*s?\s*[:：])")
+_LINE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*(s?)\s*[:：]\s*(.*)", re.DOTALL)
 
 
 def parse_travel(text: str, length: int, fps: float) -> list[tuple[float, str]]:
@@ -35,7 +35,7 @@ def parse_travel(text: str, length: int, fps: float) -> list[tuple[float, str]]:
         ValueError: a line has no time, a time lies before any clip or after it or occurs twice, or there is no line.
     """
     found: dict[float, str] = {}
-    for line in _lines(text):
+    for line in filter(str.strip, _BREAK.split(text)):
         match = _LINE.match(line)
         if match is None:
             raise ValueError(
@@ -55,15 +55,6 @@ def parse_travel(text: str, length: int, fps: float) -> list[tuple[float, str]]:
     if not found:
         raise ValueError('there is no prompt. Write one a line with its frame, such as "0: a red ball".')
     return sorted(found.items())
-
-
-def _lines(text: str) -> list[str]:
-    """Split at line breaks and at slashes before a time; `_TIME` brings groups of its own, so by hand."""
-    lines, start = [], 0
-    for match in _BREAK.finditer(text):
-        lines.append(text[start : match.start()])
-        start = match.end()
-    return [line for line in (*lines, text[start:]) if line.strip()]
 
 
 def travel_weights(frames: Sequence[float], length: int, shape: str = "linear") -> Tensor:

@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-SETS = ("photographs", "clips")
+from ..dataset.public import SETS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=SETS)
+    parser.add_argument("what", choices=list(SETS))
     parser.add_argument("--output", required=True, type=Path, help="folder; CREDITS.txt in it names the licences")
 
 

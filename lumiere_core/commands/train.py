@@ -56,11 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from ..device import check_device, tune
     from ..training.given import Files, options_for
     from ..training.memory import measured_bytes, readable
     from ..training.option_page import given_options, page
-    from ..training.parallel import join, joined, leave
+    from ..training.parallel import training_on
     from ..training.stages import build
 
     stage, output = arguments.stage, arguments.output
@@ -79,13 +78,9 @@ def main(arguments: argparse.Namespace) -> int:
     given = given_options(arguments)
     source = files.source(stage)
     options_for(stage, source, given)  # before anything is loaded, and before others are waited for
-    if joined():
-        given["device"] = join(arguments.device or "cpu")
-    try:
-        options = options_for(stage, source, given)
-        check_device(options.device)
-        tune(options.device)
-        before = measured_bytes(options.device)
+    with training_on(arguments.device or "cpu") as device:
+        options = options_for(stage, source, given | {"device": device})
+        before = measured_bytes(device)
         if source == "encoded-pictures" and not (arguments.resume and files.encoded.is_file()):
             encode(files, options)
         run = build(stage, files, options, read_config(arguments.config, stage, source))
@@ -93,10 +88,8 @@ def main(arguments: argparse.Namespace) -> int:
             logger.info(run.about)
         train_into(run, output, arguments.resume, arguments.strategy)
         if run.about:
-            peak = readable(measured_bytes(options.device))
+            peak = readable(measured_bytes(device))
             logger.info(f"measured peak memory {peak}, {readable(before)} of it before the model")
-    finally:
-        leave()
     return 0
 
 
@@ -106,10 +99,9 @@ def cook(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: something was given that is not for a recipe.
     """
-    from ..device import check_device, tune
     from ..training.option_page import given_options
     from ..training.options import FIELDS, flag
-    from ..training.parallel import join, joined, leave
+    from ..training.parallel import training_on
     from ..training.recipes import Kitchen, load_recipe
 
     given, recipe = given_options(arguments), load_recipe(arguments.recipe)
@@ -122,18 +114,12 @@ def cook(arguments: argparse.Namespace) -> int:
             f"{', '.join(map(flag, idle))} with --recipe: its stages say that themselves. Leave it out, or give options "
             "with --stage."
         )
-    if joined():
-        given["device"] = join(arguments.device or "cpu")
-    try:
-        check_device(given.get("device", "cpu"))
-        tune(given.get("device", "cpu"))
-        output = arguments.output or Path("runs") / Path(arguments.recipe).stem
+    output = arguments.output or Path("runs") / Path(arguments.recipe).stem
+    with training_on(arguments.device or "cpu") as device:
         minutes = given.pop("minutes", None)
-        Kitchen(recipe, output, given, start=arguments.start, minutes=minutes, strategy=arguments.strategy).run(
-            arguments.line or ""
-        )
-    finally:
-        leave()
+        given["device"] = device
+        kitchen = Kitchen(recipe, output, given, start=arguments.start, minutes=minutes, strategy=arguments.strategy)
+        kitchen.run(arguments.line or "")
     return 0
 
 

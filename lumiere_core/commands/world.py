@@ -42,11 +42,14 @@ def main(options: argparse.Namespace) -> int:
     for path in filter(None, (options.output, options.sheet)):  # before the work, not after
         check_target(path)
     check_mp4(height * options.scale, width * options.scale, options.fps)
-    if options.output is not None:
+
+    def scene_of(seed: int):
         if options.caption is None:
-            scene = sample_scene(options.seed, "all", options.family)
-        else:
-            scene = scene_from_caption(options.caption, options.seed)
+            return sample_scene(seed, "all", options.family)
+        return scene_from_caption(options.caption, seed)
+
+    if options.output is not None:
+        scene = scene_of(options.seed)
         frames = _frames(scene, options, height, width)
         comment = f"lumiere procedural world; caption: {scene.caption}; seed: {options.seed}"
         write_mp4(options.output, frames, options.fps, metadata={"comment": comment}, scale=options.scale)
@@ -54,10 +57,7 @@ def main(options: argparse.Namespace) -> int:
     if options.sheet is not None:
         rows = []
         for seed in range(options.seed, options.seed + options.count):
-            if options.caption is None:
-                scene = sample_scene(seed, "all", options.family)
-            else:
-                scene = scene_from_caption(options.caption, seed)
+            scene = scene_of(seed)
             rows.extend(_frames(scene, options, height, width=width, picked=SHEET_COLUMNS))
             sys.stdout.write(f"{scene.caption} ({scene.family})\n")
         save_image(contact_sheet(rows, SHEET_COLUMNS, scale=2), options.sheet)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..clips.video import to_uint8
 from ..diffusion.models import BUNDLED, weight_files
-from ..nets.checkpoint import Parts, load_into, load_parts, sha256
+from ..nets.checkpoint import Parts, load_into, load_metadata, load_parts
 from ..nets.text_encoder import TextEncoder, pad_tokens, tokenize
 
 
@@ -90,15 +90,7 @@ def lumiere_encoders(checkpoint: str | Path) -> PixelEncoders | None:
 
 def is_lumiere(path: Path) -> bool:
     """Tell from a file's header whether this pack wrote it."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(str(path), framework="pt") as file:
-            return "lumiere.config" in (file.metadata() or {})
-    except (SafetensorError, OSError):
+        return "lumiere.config" in load_metadata(path)
+    except (OSError, ValueError):
         return False
-
-
-def backbone_hashes(checkpoint: str | Path) -> dict[str, str]:
-    """Return file name -> SHA-256 of a checkpoint's files."""
-    return {Path(file).name: sha256(file) for file in weight_files(checkpoint)}

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..diffusion.schedule import Schedule
 from ..nets.checkpoint import SCHEDULE
-from ..nets.config import UNetConfig
+from ..nets.config import UNetConfig, is_number
 
 VERSION = 1
 ID = re.compile(r"[0-9a-f]{1,64}")
@@ -35,12 +35,12 @@ class Settings:
     def __post_init__(self) -> None:
         for name, whole, most in (("fps", False, MOST_FPS), ("frames", True, MOST_FRAMES), ("size", True, MOST_SIZE)):
             value = getattr(self, name)
-            if not _is_number(value, 1 if whole else 1e-3, most, whole=whole):
+            if not is_number(value, 1 if whole else 1e-3, most, whole=whole):
                 raise ValueError(
                     f"{name} of the clips is {value!r:.60}; {'a whole number' if whole else 'a number'} above 0, of at "
                     f"most {most:g}, is wanted."
                 )
-        if not _is_number(self.conditions, 0, MOST_CONDITIONS):
+        if not is_number(self.conditions, 0, MOST_CONDITIONS):
             raise ValueError(
                 f"conditions are {self.conditions!r:.60}; 0 to {MOST_CONDITIONS} copies of a clip are possible."
             )
@@ -123,8 +123,8 @@ def check_backbone(backbone: Any) -> None:
     _want(isinstance(backbone, dict), "backbone", backbone)
     hashes, unet, schedule = (backbone.get(name) for name in ("sha256", "unet", "schedule"))
     _want(isinstance(hashes, dict) and all(map(_is_text, hashes.values())), "backbone.sha256", hashes)
-    _want(_is_number(backbone.get("ratio"), 1, MOST_RATIO), "backbone.ratio", backbone.get("ratio"))
-    _want(_is_number(backbone.get("multiple"), 1, MOST_SIZE), "backbone.multiple", backbone.get("multiple"))
+    _want(is_number(backbone.get("ratio"), 1, MOST_RATIO), "backbone.ratio", backbone.get("ratio"))
+    _want(is_number(backbone.get("multiple"), 1, MOST_SIZE), "backbone.multiple", backbone.get("multiple"))
     _want(isinstance(schedule, dict) and schedule.keys() <= SCHEDULE, "backbone.schedule", schedule)
     Schedule(**schedule)
     _want(_is_text(backbone.get("prefix", "")), "backbone.prefix", backbone.get("prefix"))
@@ -141,7 +141,7 @@ def _check_colours(rgb: Any) -> None:
     fits = isinstance(rgb, dict) and isinstance(rgb.get("matrix"), list) and 1 <= len(rgb["matrix"]) <= MOST_CHANNELS
     for row in [*rgb["matrix"], rgb.get("bias")] if fits else []:
         fits = fits and isinstance(row, list) and len(row) == 3
-        fits = fits and all(_is_number(v, -1e6, 1e6, whole=False) for v in row)
+        fits = fits and all(is_number(v, -1e6, 1e6, whole=False) for v in row)
     _want(fits, "rgb", rgb)
 
 
@@ -168,8 +168,8 @@ def _entry(row: dict[str, Any], dataset: dict[str, Any]) -> Entry:
     _want(_is_text(row.get("source")), "source", row.get("source"))
     for name in ("reasons", "notes"):
         _want(isinstance(row.get(name, []), list) and all(map(_is_text, row.get(name, []))), name, row.get(name))
-    _want(_is_number(row.get("decoded", 0), 0, 1e9), "decoded", row.get("decoded"))
-    _want(_is_number(row.get("seconds", 0.0), 0, 1e9, whole=False), "seconds", row.get("seconds"))
+    _want(is_number(row.get("decoded", 0), 0, 1e9), "decoded", row.get("decoded"))
+    _want(is_number(row.get("seconds", 0.0), 0, 1e9, whole=False), "seconds", row.get("seconds"))
     _want(_is_text(row.get("size", "")), "size", row.get("size"))
     _want(isinstance(row.get("again", False), bool), "again", row.get("again"))
     _want(isinstance(row.get("clips"), list), "clips", row.get("clips"))
@@ -190,11 +190,11 @@ def parse_clip(row: Any, identity: str, dataset: dict[str, Any]) -> Clip:
     match = KEY.fullmatch(key) if isinstance(key, str) else None
     _want(match is not None and match[1] == identity, "key", key)
     _want(_is_text(row.get("caption")), "caption", row.get("caption"))
-    _want(_is_number(row.get("start"), 0, 10**9), "start", row.get("start"))
+    _want(is_number(row.get("start"), 0, 10**9), "start", row.get("start"))
     shard = row.get("shard", "")
     _want(shard == "" or _matches(SHARD, shard), "shard", shard)
     shape, ratio = row.get("shape"), dataset["backbone"]["ratio"]
-    _want(isinstance(shape, list) and len(shape) == 4 and all(_is_number(n, 1, 1 << 16) for n in shape), "shape", shape)
+    _want(isinstance(shape, list) and len(shape) == 4 and all(is_number(n, 1, 1 << 16) for n in shape), "shape", shape)
     inside = shape[0] <= MOST_CHANNELS and shape[1] == dataset["settings"]["frames"]
     # Of about size x size pixels, and at most twice as wide as high or as high as wide.
     most = 4 * (dataset["settings"]["size"] + dataset["backbone"]["multiple"])
@@ -214,9 +214,3 @@ def _matches(pattern: re.Pattern, value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= MOST_WORDS
-
-
-def _is_number(value: Any, least: float, most: float, whole: bool = True) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        return False
-    return least <= value <= most  # neither NaN nor infinite; whole numbers of any length

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..clips.masks import known_cells
-from ..clips.media import save_image, write_mp4
+from ..clips.media import evenly_spaced, save_image, write_mp4
 from ..files import atomic
 from ..lock import only_writer
 from ..nets.low import small_frames
@@ -321,17 +321,8 @@ def _write_report(path: Path, entries: list[Entry]) -> None:
         writer = csv.writer(file)
         writer.writerow(["video", "clips", "frames_decoded", "seconds", "size", "left_out", "notes"])
         for entry in entries:
-            writer.writerow(
-                [
-                    entry.source,
-                    len(entry.clips),
-                    entry.decoded,
-                    round(entry.seconds, 3),
-                    entry.size,
-                    "; ".join(entry.reasons),
-                    "; ".join(entry.notes),
-                ]
-            )
+            facts = entry.source, len(entry.clips), entry.decoded, round(entry.seconds, 3), entry.size
+            writer.writerow([*facts, "; ".join(entry.reasons), "; ".join(entry.notes)])
 
 
 def _write_preview(cache: Cache, encoders: Encoders) -> None:
@@ -340,10 +331,9 @@ def _write_preview(cache: Cache, encoders: Encoders) -> None:
     from .reader import open_clips
 
     clips = open_clips(cache.folder)
-    count = min(PREVIEWED, len(clips))
-    if not count:
+    if not len(clips):
         return
-    shown = [clips[round(i * (len(clips) - 1) / max(1, count - 1))] for i in range(count)]
+    shown = [clips[number] for number in evenly_spaced(len(clips), PREVIEWED)]
     videos = [encoders.decode(clip.tensors["latents"].float()).numpy() for clip in shown]
     frames = contact_frames(videos, [clip.caption for clip in shown])
     write_mp4(cache.folder / "preview.mp4", frames, cache.settings.fps)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..clips import framing
+
 # A cut: neighbouring frames (16 x 16 pixels, in [0, 1]) differ by at least this, and by this many times what
 # the frames before did. Fast pans and flicker rise with their neighbours; a cut stands alone.
 CUT_DIFFERENCE, CUT_RATIO = 0.12, 4.0
@@ -56,15 +58,11 @@ def best_bucket(height: int, width: int, sizes: list[tuple[int, int]]) -> tuple[
 
 def fit(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Scale an (h, w, 3) uint8 frame to cover (height, width) and crop the middle; edges are anti-aliased."""
-    height, width = frame.shape[:2]
-    scale = max(size[0] / height, size[1] / width)
-    inner = max(size[0], round(height * scale)), max(size[1], round(width * scale))
-    if inner != (height, width):
-        x = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float()
-        x = F.interpolate(x, inner, mode="bilinear", antialias=True)
-        frame = x[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
-    top, left = (inner[0] - size[0]) // 2, (inner[1] - size[1]) // 2
-    return np.ascontiguousarray(frame[top : top + size[0], left : left + size[1]])
+    if frame.shape[:2] == size:
+        return np.ascontiguousarray(frame)
+    x = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float()
+    x, _ = framing.fit(x, *size, "crop")
+    return x[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
 
 
 def split(frames: Iterable[np.ndarray], length: int, sizes: list[tuple[int, int]]) -> Iterator[Segment | Leftover]:

@@ -89,20 +89,20 @@ def generate(
     texts = models.encode([request.prompt, request.negative])
     text, negative = texts.at(slice(0, 1)), texts.at(slice(1, 2))
     denoiser, schedule = models.denoiser(), models.schedule
-    shared = denoiser.shared_noise if request.num_frames > 1 else 0.0
+    moving = request.num_frames > 1  # one frame is the image model alone
+    shared = denoiser.shared_noise if moving else 0.0
     shape = (models.unet.config.in_channels, request.height, request.width)
-    seen, more = (
-        None,
-        {"closed": True} if models.temporal is not None and request.num_frames > 1 and request.closed else {},
-    )
-    if numbers is not None and request.num_frames > 1:
+    seen, more = None, {}
+    if moving and request.closed and models.temporal is not None:
+        more["closed"] = True
+    if moving and numbers is not None:
         more["numbers"] = numbers
     if known is not None:
         wanted = (1, shape[0], request.num_frames, *shape[1:])
         if tuple(known.clip.shape) != wanted:
             raise ValueError(f"the known clip is {tuple(known.clip.shape)}, but {wanted} is wanted.")
         known = Condition(known.clip.to(device), known.known.to(device))
-        if request.num_frames > 1:  # one frame is the image model alone
+        if moving:
             seen = known.tensor()
 
     def noise(step: int) -> Tensor:

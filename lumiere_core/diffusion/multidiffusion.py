@@ -115,20 +115,20 @@ class Blend:
 
 
 def denoise_in_windows(
-    denoise: Callable[[Tensor, Window], Tensor], x: Tensor, windows: Sequence[Window], weights: Tensor, dim: int = 2
+    denoise: Callable[[Tensor, Window], Tensor], x: Tensor, windows: Sequence[Window], weights: Tensor
 ) -> Tensor:
     """Denoise a clip window by window and blend the answers.
 
     Args:
         denoise: called with the frames of one window and its frame numbers; same shape back.
-        x: noised clip, frames on axis `dim`. All windows see slices of this one tensor, so noise that
+        x: noised clip (b, c, t, …). All windows see slices of this one tensor, so noise that
             was drawn for the clip is shared where they overlap.
         weights: (window length,), from `window_weights`.
     """
-    if len(windows) == 1 and len(windows[0]) == x.shape[dim]:
+    if len(windows) == 1 and len(windows[0]) == x.shape[2]:
         return denoise(x, windows[0])
-    blend = Blend(x, dim)
+    blend = Blend(x, dim=2)
     for window in windows:
         frames = torch.tensor(window, device=x.device)
-        blend.add(denoise(x.index_select(dim, frames), window), window, weights)
+        blend.add(denoise(x.index_select(2, frames), window), window, weights)
     return blend.result()

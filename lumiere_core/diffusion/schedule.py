@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..nets.config import is_number
+
 KINDS = ("cosine", "scaled_linear", "linear")
 BETAS = (0.00085, 0.012)  # the first and the last of Stable Diffusion
 PREDICTIONS = ("v", "eps", "x0")
@@ -55,11 +57,11 @@ class Schedule:
             )
         numbers = {"sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
         for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MOST_SIGMA:
+            if not is_number(value, 0, MOST_SIGMA, whole=False) or value == 0:
                 raise ValueError(f"{name} is {value!r:.60}; a number above 0, of at most {MOST_SIGMA:g}, is wanted.")
         if sigma_min >= sigma_max:
             raise ValueError(f"sigma_min is {sigma_min}, sigma_max {sigma_max}; a smaller and a larger one are wanted.")
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
+        if not is_number(steps, 2, MOST_STEPS):
             raise ValueError(f"the schedule has {steps!r:.60} steps; a whole number from 2 to {MOST_STEPS} is wanted.")
         self.kind, self.prediction, self.steps, self.sigma_data = kind, prediction, steps, sigma_data
         self.ends = BETAS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from .guidance import guided
 from .models import Models
 from .multidiffusion import OVERLAP, Window, denoise_in_windows, plan_windows, window_weights
 from .noise import frame_noise
-from .sampling import SCHEDULERS, OnStep, sample_ddim
+from .sampling import SCHEDULERS, sample_ddim
 
 # What a frame's noise is: with the same in all frames, what stands still comes out still.
 NOISES = ("same in all frames", "new in each frame")
@@ -73,19 +72,8 @@ class UpscaleRequest:
 
 
 @torch.no_grad()
-def upscale(
-    models: Models,
-    frames: Tensor,
-    request: UpscaleRequest,
-    on_step: OnStep | None = None,
-    on_window: Callable[[Window], None] | None = None,
-) -> Tensor:
-    """Enlarge one clip: (t, h, w, 3) uint8 -> (t, scale h, scale w, 3) uint8.
-
-    Args:
-        on_step: called with (step, sigma, clean estimate (1, c, t, H, W)) after each step.
-        on_window: called with the frame numbers of a window before it is denoised.
-    """
+def upscale(models: Models, frames: Tensor, request: UpscaleRequest) -> Tensor:
+    """Enlarge one clip: (t, h, w, 3) uint8 -> (t, scale h, scale w, 3) uint8."""
     device = next(models.unet.parameters()).device
     schedule, config, denoiser = models.schedule, models.ssr, models.denoiser()
     low = from_uint8(frames)[None].to(device)
@@ -106,8 +94,6 @@ def upscale(
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         def one_window(part: Tensor, window: Window) -> Tensor:
-            if on_window:
-                on_window(window)
             enlarged = unfold(upsample(low[list(window)], config.scale), len(window))
             place = {"numbers": torch.tensor(window), "clip_frames": t}
 
@@ -120,6 +106,6 @@ def upscale(
 
     sigmas = SCHEDULERS[request.scheduler](request.steps, schedule).to(device)
     noise = frame_noise(request.seed, numbers, size).transpose(0, 1)[None].to(device)
-    x = sample_ddim(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas, on_step)
+    x = sample_ddim(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas)
     iterations = config.back_projection if request.back_projection is None else request.back_projection
     return to_uint8(back_project(x[0].transpose(0, 1).clamp(-1, 1), small, iterations).transpose(0, 1))

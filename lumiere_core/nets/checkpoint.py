@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files import atomic
-from .config import TemporalConfig, TextConfig, UNetConfig
+from .config import TemporalConfig, TextConfig, UNetConfig, is_number
 from .details import with_large_patches
 
 StateDict = dict[str, Tensor]
@@ -175,6 +175,12 @@ class Parts:
             raise ValueError(f"the schedule of {self._names()} does not know {unknown}. Update the node pack.")
         return section
 
+    @property
+    def trained_size(self) -> tuple[int, int] | None:
+        """Width and height in pixels; None if the files do not say."""
+        height, width = self.config.get("size", (0, 0))
+        return (width, height) if width and height else None
+
     def _names(self) -> str:
         return ", ".join(self.sha256) or "the checkpoint"
 
@@ -302,12 +308,10 @@ def parts_in(path: Path) -> set[str] | None:
 @functools.lru_cache(maxsize=1024)
 def _parts_in(path: str, *written: int) -> frozenset[str] | None:
     """Read the header of a file; `written` changes whenever it was written."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             return frozenset(key.split(".")[0] for key in file.keys()) & set(PREFIXES)  # noqa: SIM118
-    except (OSError, SafetensorError):
+    except (OSError, ValueError):
         return None
 
 
@@ -348,14 +352,17 @@ def _parse_config(text: str, name: str) -> dict[str, Any]:
             "The file is damaged: download or export it again."
         )
     size = config.get("size")
-    if size is not None and not (
-        isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= LARGEST for n in size)
-    ):
+    if size is not None and not is_size(size):
         raise ValueError(
             f'"size" in the lumiere.config of {name} is {size!r:.60}; height and width in pixels are wanted, each '
             f"from 1 to {LARGEST}. The file is damaged: download or export it again."
         )
     return config
+
+
+def is_size(value: Any) -> bool:
+    """Tell whether a value of JSON is a height and a width in pixels."""
+    return isinstance(value, list) and len(value) == 2 and all(is_number(side, 1, LARGEST) for side in value)
 
 
 def sha256(path: str | Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 # Options that files of earlier versions name at the one value that still exists.
 RETIRED = {"position_frames": 0}
-KINDS = ("lumiere", "motion_module")  # of temporal layers
+KINDS = {"lumiere": "Lumiere's temporal layers", "motion_module": "a motion module"}  # of temporal layers
 LORA_LAYERS = ("all", "attention")  # that low-rank deltas may be of
 # Least and most of a number, of each entry of a tuple; MANY where a name is not here. No network that a machine of
 # today can hold is outside; a damaged file is, and must not ask for terabytes.
@@ -94,16 +94,17 @@ def _check(config: _Config, field: dataclasses.Field) -> None:
         fits, wanted = isinstance(value, bool), "true or false"
     elif kind.startswith("tuple"):
         fits = isinstance(value, tuple) and len(value) <= LEVELS * most
-        fits, wanted = fits and all(_within(v, least, most) for v in value), f"whole numbers from {least} to {most}"
+        fits, wanted = fits and all(is_number(v, least, most) for v in value), f"whole numbers from {least} to {most}"
     elif kind == "float":
-        fits, wanted = _within(value, least, most, whole=False), f"a number from {least:g} to {most:g}"
+        fits, wanted = is_number(value, least, most, whole=False), f"a number from {least:g} to {most:g}"
     else:
-        fits, wanted = _within(value, least, most), f"a whole number from {least} to {most}"
+        fits, wanted = is_number(value, least, most), f"a whole number from {least} to {most}"
     if not fits:
         raise ValueError(f"{field.name} of {type(config).__name__} is {value!r:.60}; wanted: {wanted}.")
 
 
-def _within(value: Any, least: float, most: float, whole: bool = True) -> bool:
+def is_number(value: Any, least: float, most: float, whole: bool = True) -> bool:
+    """Tell whether a value of JSON is a number from `least` to `most`; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         return False
     return least <= value <= most  # neither NaN nor infinite; whole numbers of any length
@@ -131,9 +132,7 @@ class UNetConfig(_Config):
     use_scale_shift_norm: bool = False  # time and text scale and shift the second norm (Imagen)
     adm_in_channels: int | None = None  # width of the pooled text vector `y`; None = none
     disable_self_attn: bool = False  # transformers attend to the text only: fully convolutional
-    num_classes: int = (
-        0  # `y` is the number of one of so many classes, such as noise levels of a small picture; 0 = none
-    )
+    num_classes: int = 0  # `y` is the number of one of so many classes, such as noise levels of a small picture
     text_only_levels: tuple[int, ...] = ()  # levels, 0 the finest, whose transformers attend to the text only
 
     def __post_init__(self) -> None:

@@ -19,7 +19,6 @@ from .details import without_details
 from .lora import PREFIX, apply
 from .unet import block_names
 
-LevelAlphas = Sequence[float | None]
 STYLES = WEIGHTS / "styles"
 BUNDLED_FOR = "lumiere-mini_"  # beginning of the names of the pack's own LoRA files
 
@@ -66,36 +65,30 @@ def stylise_parts(original: Parts, style: str | Path, alpha: float) -> Parts:
     return dataclasses.replace(original, image=image, sha256=hashes)
 
 
-def interpolate(
-    original: StateDict, style: StateDict, alpha: float, levels: LevelAlphas = (), config: UNetConfig | None = None
-) -> StateDict:
+def interpolate(original: StateDict, style: StateDict, alpha: float) -> StateDict:
     """Return alpha * style + (1 - alpha) * original, in float32 and rounded to the original's dtypes once.
 
     Args:
         original, style: weights of two image U-Nets of one architecture (LDM keys, no prefix). What makes the original
             one for twice the size stays as it is.
         alpha: 0 is the original, 1 the style.
-        levels: alpha of each U-Net level, finest first; None or a missing one takes `alpha`, as do the
-            embeddings of time and text, which belong to no level.
-        config: of the U-Net; needed with `levels` only.
 
     Raises:
-        ValueError: the architectures differ (the first key is named), or an alpha is outside [0, 1].
+        ValueError: the architectures differ (the first key is named), or alpha is outside [0, 1].
     """
     check_state(without_details(original), without_details(style), "the weights of the style")
-    share = alphas_by_key(list(original), alpha, levels, config)
+    alphas_by_key((), alpha)
     mixed = {}
     for key, value in original.items():
         if not value.is_floating_point() or key not in style:
             mixed[key] = value
             continue
-        weight = share[key]
-        sum_ = value.float() * (1 - weight) + style[key].float() * weight
+        sum_ = value.float() * (1 - alpha) + style[key].float() * alpha
         mixed[key] = sum_.to(value.dtype)
     return mixed
 
 
-def interpolate_parts(original: Parts, style: Parts, alpha: float, levels: LevelAlphas = ()) -> Parts:
+def interpolate_parts(original: Parts, style: Parts, alpha: float) -> Parts:
     """Return a model with interpolated image weights; every other part is the original's, untouched.
 
     Raises:
@@ -103,7 +96,7 @@ def interpolate_parts(original: Parts, style: Parts, alpha: float, levels: Level
     """
     original.require("image")
     style.require("image")
-    image = interpolate(original.image, style.image, alpha, levels=levels, config=original.unet_config)
+    image = interpolate(original.image, style.image, alpha)
     sha256 = joined_hashes(original.sha256, style.sha256)
     return dataclasses.replace(original, image=image, sha256=sha256)
 
@@ -115,9 +108,14 @@ def joined_hashes(original: dict[str, str], style: dict[str, str]) -> dict[str, 
 
 
 def alphas_by_key(
-    keys: Sequence[str], alpha: float, levels: LevelAlphas = (), config: UNetConfig | None = None
+    keys: Sequence[str], alpha: float, levels: Sequence[float | None] = (), config: UNetConfig | None = None
 ) -> dict[str, float]:
-    """Return the alpha of every weight; see `interpolate`.
+    """Return the alpha of every weight.
+
+    Args:
+        levels: alpha of each U-Net level, finest first; None or a missing one takes `alpha`, as do the
+            embeddings of time and text, which belong to no level.
+        config: of the U-Net; needed with `levels` only.
 
     Raises:
         ValueError: an alpha is no number in [0, 1], or the U-Net has fewer levels than were given.
@@ -134,12 +132,8 @@ def alphas_by_key(
             f"alphas for {len(levels)} levels were given, this U-Net has {config.num_levels}. "
             "Leave out those of the coarsest ones."
         )
-    chosen = dict(enumerate(levels))
-    found = {}
-    for key in keys:
-        own = chosen.get(level_of(key, config))
-        found[key] = alpha if own is None else own
-    return found
+    chosen = {level: value for level, value in enumerate(levels) if value is not None}
+    return {key: chosen.get(level_of(key, config), alpha) for key in keys}
 
 
 def level_of(key: str, config: UNetConfig) -> int | None:

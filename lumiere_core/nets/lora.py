@@ -67,16 +67,16 @@ class LowRank(nn.Module):
         if not self.names:
             raise ValueError(f"{type(network).__name__} has no {layers} layers to adapt.")
 
-    def merged(self, network: nn.Module, strength: float = 1.0) -> dict[str, Tensor]:
+    def merged(self, network: nn.Module) -> dict[str, Tensor]:
         """Return the network's changed weights by name, for `torch.func.functional_call`."""
         own = dict(network.named_parameters())
         state = {}
         for key, name in self.names.items():
             weight = own[f"{name}.weight"]
             delta = self.up[key].flatten(1) @ self.down[key].flatten(1)
-            state[f"{name}.weight"] = weight + strength * delta.view_as(weight)
+            state[f"{name}.weight"] = weight + delta.view_as(weight)
             if key in self.bias:
-                state[f"{name}.bias"] = own[f"{name}.bias"] + strength * self.bias[key]
+                state[f"{name}.bias"] = own[f"{name}.bias"] + self.bias[key]
         return state
 
     def file_state(self, values: dict[str, Tensor]) -> StateDict:

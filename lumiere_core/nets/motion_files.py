@@ -56,9 +56,8 @@ class Training:
     """What a motion module was trained with that its weights do not say; kept in files that this pack writes of it."""
 
     title: str  # "AnimateDiff v3", "HotshotXL", …
-    betas: tuple[str, float, float] | None = (
-        None  # ("linear" or "scaled_linear", first, last); None = the image model's
-    )
+    # ("linear" or "scaled_linear", first, last); None = the image model's
+    betas: tuple[str, float, float] | None = None
     clip_norms: bool = False  # the U-Net's group norms saw all frames of a clip
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,6 +80,11 @@ class Training:
                 "damaged: write it again with Save Lumiere Temporal Layers."
             )
         return cls(values["title"], betas and tuple(betas), values["clip_norms"])
+
+    @classmethod
+    def of_file(cls, config: dict[str, Any]) -> Training | None:
+        """Return what a file of this pack keeps of it, by its `lumiere.config`; None where it is no public motion module."""
+        return cls.from_dict(config["motion"]) if "motion" in config else None
 
 
 def _are_betas(value: Any) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import StateDict, check_values
-from .config import TemporalConfig, UNetConfig
+from .config import KINDS, TemporalConfig, UNetConfig
 from .motion_files import module_key, places
 from .motion_module import KIND
 
@@ -92,9 +92,8 @@ def _check(
     )
     middle = {layer for layer in missing if layer.startswith(("middle_block", "mid_block"))}
     if not found or missing - middle:
-        kinds = {"lumiere": "Lumiere's temporal layers", KIND: "a motion module"}
         raise ValueError(
-            f"{name} does not fit this MODEL, which has {kinds[config.kind]}: there is no layer "
+            f"{name} does not fit this MODEL, which has {KINDS[config.kind]}: there is no layer "
             f"{', '.join(sorted(missing)[:2]) or 'for it'}. Load it onto the temporal layers that it was made for."
         )
     for layer, parts in found.items():

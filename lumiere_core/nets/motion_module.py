@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import AttentionFunction
+from .config import TemporalConfig
 
 KIND = "motion_module"
 # Bytes of the widest activation that is held at a time where no gradient is wanted. A pixel's answer does not depend on
@@ -27,24 +28,18 @@ class MotionModule(nn.Module):
 
     Args:
         channels: of the features.
-        depth: attention layers; 2 in all public files.
-        heads: of each; 8 in all public files.
-        table_frames: frames that the table of positions knows. A longer clip gets the table stretched over it.
+        config: with `depth` attention layers (2 in all public files) of `heads` heads (8 in all), whose table of positions
+            knows `table_frames` frames. A longer clip gets the table stretched over it.
         operations: namespace with Linear, GroupNorm, LayerNorm, Embedding.
         attention: function (q, k, v, heads).
     """
 
-    def __init__(
-        self, channels: int, depth: int, heads: int, table_frames: int, operations: Any, attention: AttentionFunction
-    ) -> None:
+    def __init__(self, channels: int, config: TemporalConfig, operations: Any, attention: AttentionFunction) -> None:
         super().__init__()
         ops = operations
         self.norm = ops.GroupNorm(32, channels, eps=1e-6)
         self.proj_in = ops.Linear(channels, channels)
-        self.layers = nn.ModuleList(
-            FrameAttention(channels, heads, table_frames, operations=operations, attention=attention)
-            for _ in range(depth)
-        )
+        self.layers = nn.ModuleList(FrameAttention(channels, config, ops, attention) for _ in range(config.depth))
         self.ff_norm = ops.LayerNorm(channels)
         self.ff_in = ops.Linear(channels, channels * 8)
         self.ff_out = ops.Linear(channels * 4, channels)
@@ -78,15 +73,13 @@ class MotionModule(nn.Module):
 class FrameAttention(nn.Module):
     """Self-attention over frames whose places are added to the tokens, after a norm."""
 
-    def __init__(
-        self, channels: int, heads: int, table_frames: int, operations: Any, attention: AttentionFunction
-    ) -> None:
+    def __init__(self, channels: int, config: TemporalConfig, operations: Any, attention: AttentionFunction) -> None:
         super().__init__()
         ops = operations
-        self.heads, self.table_frames, self.attention = heads, table_frames, attention
+        self.heads, self.table_frames, self.attention = config.heads, config.table_frames, attention
         self.norm = ops.LayerNorm(channels)
         # An embedding, so that a host casts and moves it like other weights; a table of sines does not learn.
-        self.table = ops.Embedding(table_frames, channels)
+        self.table = ops.Embedding(config.table_frames, channels)
         self.table.weight.requires_grad_(False)
         self.to_q = ops.Linear(channels, channels, bias=False)
         self.to_k = ops.Linear(channels, channels, bias=False)

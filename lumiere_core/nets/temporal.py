@@ -126,7 +126,7 @@ class TemporalLayers(nn.Module):
                 continue
             inflation = down = up = None
             factor = self.strides[level] // self.strides[level - 1] if level else 1
-            resized = channels, config.temporal_kernel, factor, operations, config.repeat_ends
+            resized = channels, config.temporal_kernel, operations, factor, config.repeat_ends
             if resize != "down":
                 inflation = self._inflation(name, level, channels, operations=operations, attention=attention)
             elif config.kind != MOTION_MODULE:
@@ -140,29 +140,12 @@ class TemporalLayers(nn.Module):
                 side, index = name.split(".")
                 getattr(self, side)[index] = block
         # The name is that of the keys in weights files; what it makes is the frame vector.
-        self.condition = (
-            FrameVector(
-                config.condition_channels,
-                unet_config.context_dim,
-                unet_config.adm_in_channels,
-                operations=operations,
-                coordinates=config.coordinates,
-            )
-            if config.condition_channels
-            else None
-        )
-        # No bias: where nothing is known its input is zero, and then it must not change anything.
-        self.conv_cond = (
-            operations.Conv2d(
-                (unet_config.in_channels + 1) * unet_config.patch_size**2,
-                unet_config.model_channels,
-                3,
-                padding=1,
-                bias=False,
-            )
-            if config.conv_cond
-            else None
-        )
+        self.condition = FrameVector(unet_config, config, operations) if config.condition_channels else None
+        self.conv_cond = None
+        if config.conv_cond:
+            known = (unet_config.in_channels + 1) * unet_config.patch_size**2
+            # No bias: where nothing is known its input is zero, and then it must not change anything.
+            self.conv_cond = operations.Conv2d(known, unet_config.model_channels, 3, padding=1, bias=False)
 
     def _inflation(
         self, name: str, level: int, channels: int, operations: Any, attention: AttentionFunction
@@ -171,33 +154,10 @@ class TemporalLayers(nn.Module):
         if config.kind == MOTION_MODULE:
             if name == "middle_block" and not config.middle:
                 return None
-            return MotionModule(
-                channels,
-                config.depth,
-                config.heads,
-                table_frames=config.table_frames,
-                operations=operations,
-                attention=attention,
-            )
+            return MotionModule(channels, config, operations, attention)
         if level == self.unet_config.num_levels - 1:
-            return AttentionInflationBlock(
-                channels,
-                config.depth,
-                head_channels=config.num_head_channels,
-                condition_channels=config.condition_channels,
-                operations=operations,
-                attention=attention,
-                coordinates=config.coordinates,
-            )
-        return ConvInflationBlock(
-            channels,
-            config.spatial_kernel,
-            temporal_kernel=config.temporal_kernel,
-            condition_channels=config.condition_channels,
-            operations=operations,
-            coordinates=config.coordinates,
-            repeat_ends=config.repeat_ends,
-        )
+            return AttentionInflationBlock(channels, config, operations, attention)
+        return ConvInflationBlock(channels, config, operations)
 
     def known_features(self, known: Tensor) -> Tensor:
         """Return what a masked clip adds to the output of the U-Net's first convolution.
@@ -357,8 +317,8 @@ def initial_state(layers: TemporalLayers, generator: torch.Generator) -> dict[st
     """Return a complete state dict at the paper's initialisation.
 
     Resizes are the identity (nearest neighbour in time), the last projection of every inflation block is
-    zero as are conv_cond and the ramps, everything else is torch's default. A state dict, because a host's layers may
-    hold no memory yet.
+    zero as are conv_cond and the modulation, everything else is torch's default, without biases. A state dict, because
+    a host's layers may hold no memory yet.
 
     Args:
         layers: built with any operations.
@@ -368,21 +328,15 @@ def initial_state(layers: TemporalLayers, generator: torch.Generator) -> dict[st
     for key, value in layers.state_dict().items():
         owner, _, kind = key.rpartition(".")
         shape = tuple(value.shape)
-        if owner.endswith((".proj", ".ramps")) or owner == "conv_cond":
-            state[key] = torch.zeros(shape)
+        state[key] = torch.zeros(shape)
+        if kind != "weight" or owner == "conv_cond" or owner.endswith((".proj", ".ramps", "modulation.linear")):
+            continue
         elif owner.endswith((".down.conv", ".up.conv")):
-            state[key] = torch.zeros(shape)
-            if kind == "weight":
-                torch.nn.init.dirac_(state[key])
-        elif owner.endswith(("norm",)):
-            state[key] = torch.ones(shape) if kind == "weight" else torch.zeros(shape)
-        elif owner.endswith("modulation.linear"):
-            state[key] = torch.zeros(shape)
+            nn.init.dirac_(state[key])
+        elif owner.endswith("norm"):
+            state[key] += 1
         elif owner.endswith(".table"):
             state[key] = sine_table(*shape)
-        elif kind == "weight":
-            fan_in = value[0].numel()
-            state[key] = (torch.rand(shape, generator=generator) * 2 - 1) * fan_in**-0.5
         else:
-            state[key] = torch.zeros(shape)
+            state[key] = (torch.rand(shape, generator=generator) * 2 - 1) * value[0].numel() ** -0.5
     return state

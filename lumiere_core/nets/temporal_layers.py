@@ -14,7 +14,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import AttentionFunction
+from .config import TemporalConfig, UNetConfig
 from .ring import around, ring_distances
+
+MAX_PERIOD = 1000.0  # frames, of the slowest turn of a rotary position
 
 
 class TemporalConv(nn.Module):
@@ -53,14 +56,11 @@ class TemporalConv(nn.Module):
 class TemporalDownsample(TemporalConv):
     """1-D temporal convolution, initialised to the identity, then a stride (Lumiere App. B)."""
 
-    def __init__(self, channels: int, kernel: int, stride: int, operations: Any, repeat_ends: bool = False) -> None:
-        super().__init__(channels, kernel, operations, stride=stride, repeat_ends=repeat_ends)
-
 
 class TemporalUpsample(nn.Module):
     """Frame duplication, then a 1-D temporal convolution initialised to the identity (App. B)."""
 
-    def __init__(self, channels: int, kernel: int, stride: int, operations: Any, repeat_ends: bool = False) -> None:
+    def __init__(self, channels: int, kernel: int, operations: Any, stride: int, repeat_ends: bool = False) -> None:
         super().__init__()
         self.conv = _duplicating(operations.Conv2d)(channels, channels, (kernel, 1), padding=(kernel // 2, 0))
         self.conv.duplicates, self.conv.repeat_ends = stride, repeat_ends
@@ -131,10 +131,11 @@ class ScaleShift(nn.Module):
     at the right goes. x and y are -1 and 1 at the frame's borders, whatever its size.
     """
 
-    def __init__(self, condition_channels: int, channels: int, operations: Any, coordinates: bool = False) -> None:
+    def __init__(self, channels: int, config: TemporalConfig, operations: Any) -> None:
         super().__init__()
-        self.linear = operations.Linear(condition_channels, channels * 2)
-        self.ramps = operations.Linear(condition_channels, channels * 4) if coordinates else None
+        width = config.condition_channels
+        self.linear = operations.Linear(width, channels * 2)
+        self.ramps = operations.Linear(width, channels * 4) if config.coordinates else None
 
     def forward(self, x: Tensor, frame_vector: Tensor) -> Tensor:
         """Modulate ((b t), c, h, w) features by ((b t), d) frame vectors."""
@@ -159,23 +160,14 @@ class ConvInflationBlock(nn.Module):
     The norms see one frame at a time, so changing one frame leaves the norm of the others unchanged.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        spatial_kernel: int,
-        temporal_kernel: int,
-        condition_channels: int,
-        operations: Any,
-        coordinates: bool = False,
-        repeat_ends: bool = False,
-    ) -> None:
+    def __init__(self, channels: int, config: TemporalConfig, operations: Any) -> None:
         super().__init__()
         ops = operations
-        self.conv = ops.Conv2d(channels, channels, spatial_kernel, padding=spatial_kernel // 2)
+        self.conv = ops.Conv2d(channels, channels, config.spatial_kernel, padding=config.spatial_kernel // 2)
         self.norm = ops.GroupNorm(32, channels)
-        self.temporal_conv = TemporalConv(channels, temporal_kernel, ops, repeat_ends=repeat_ends)
+        self.temporal_conv = TemporalConv(channels, config.temporal_kernel, ops, repeat_ends=config.repeat_ends)
         self.temporal_norm = ops.GroupNorm(32, channels)
-        self.modulation = ScaleShift(condition_channels, channels, ops, coordinates) if condition_channels else None
+        self.modulation = ScaleShift(channels, config, ops) if config.condition_channels else None
         self.proj = ops.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None, closed: bool = False) -> Tensor:
@@ -195,20 +187,17 @@ class TemporalAttention(nn.Module):
     it needs no table, so any clip length works.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        condition_channels: int,
-        operations: Any,
-        attention: AttentionFunction,
-        coordinates: bool = False,
-    ) -> None:
+    def __init__(self, channels: int, config: TemporalConfig, operations: Any, attention: AttentionFunction) -> None:
         super().__init__()
-        ops = operations
+        ops, heads = operations, max(1, channels // config.num_head_channels)
+        if channels % (2 * heads):
+            raise ValueError(
+                f"num_head_channels is {config.num_head_channels}: {channels} channels cannot be shared out to {heads} heads "
+                "of an even width. Choose another one."
+            )
         self.heads, self.attention = heads, attention
         self.norm = ops.GroupNorm(32, channels)
-        self.modulation = ScaleShift(condition_channels, channels, ops, coordinates) if condition_channels else None
+        self.modulation = ScaleShift(channels, config, ops) if config.condition_channels else None
         self.to_q = ops.Linear(channels, channels, bias=False)
         self.to_k = ops.Linear(channels, channels, bias=False)
         self.to_v = ops.Linear(channels, channels, bias=False)
@@ -240,28 +229,10 @@ class TemporalAttention(nn.Module):
 class AttentionInflationBlock(nn.Module):
     """L temporal attention layers, then a zero-initialised projection, residual (fig. 4c)."""
 
-    def __init__(
-        self,
-        channels: int,
-        depth: int,
-        head_channels: int,
-        condition_channels: int,
-        operations: Any,
-        attention: AttentionFunction,
-        coordinates: bool = False,
-    ) -> None:
+    def __init__(self, channels: int, config: TemporalConfig, operations: Any, attention: AttentionFunction) -> None:
         super().__init__()
-        heads = max(1, channels // head_channels)
-        if channels % (2 * heads):
-            raise ValueError(
-                f"num_head_channels is {head_channels}: {channels} channels cannot be shared out to {heads} heads of an "
-                "even width. Choose another one."
-            )
         self.layers = nn.ModuleList(
-            TemporalAttention(
-                channels, heads, condition_channels, operations=operations, attention=attention, coordinates=coordinates
-            )
-            for _ in range(depth)
+            TemporalAttention(channels, config, operations, attention) for _ in range(config.depth)
         )
         self.proj = operations.Conv2d(channels, channels, 1)
 
@@ -273,7 +244,7 @@ class AttentionInflationBlock(nn.Module):
         return x + self.proj(h)
 
 
-def rotary(x: Tensor, heads: int, frames: Tensor | None = None, max_period: float = 1000.0) -> Tensor:
+def rotary(x: Tensor, heads: int, frames: Tensor | None = None) -> Tensor:
     """Rotate the channel pairs of (n, t, c) queries or keys by angles that grow with the frame number.
 
     Rotary position embedding (Su et al. 2021) in float32, per head.
@@ -284,7 +255,7 @@ def rotary(x: Tensor, heads: int, frames: Tensor | None = None, max_period: floa
     half = x.shape[-1] // heads // 2
     if frames is None:
         frames = torch.arange(x.shape[1], device=x.device)
-    rate = max_period ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    rate = MAX_PERIOD ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angle = frames[..., None].float() * rate  # (…, t, half)
     cos, sin = angle.cos()[..., None, :], angle.sin()[..., None, :]
     first, second = x.float().unflatten(-1, (heads, 2, half)).unbind(-2)  # (n, t, heads, half)
@@ -304,22 +275,15 @@ class FrameVector(nn.Module):
     step on; without, every frame would have to work it out from the padding at the clip's ends.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        context_dim: int | None,
-        adm_in_channels: int | None,
-        operations: Any,
-        coordinates: bool = False,
-    ) -> None:
+    def __init__(self, unet_config: UNetConfig, config: TemporalConfig, operations: Any) -> None:
         super().__init__()
-        ops = operations
-        self.channels = channels
+        ops, channels = operations, config.condition_channels
+        context_dim, adm_in_channels = unet_config.context_dim, unet_config.adm_in_channels
         self.time = nn.Sequential(ops.Linear(channels, channels), nn.SiLU())
         self.text = ops.Linear(context_dim, channels) if context_dim else None
         self.score = ops.Linear(context_dim, 1) if context_dim else None
         self.pooled = ops.Linear(adm_in_channels, channels) if adm_in_channels else None
-        self.clip_position = ops.Linear(channels, channels * 2) if coordinates else None
+        self.clip_position = ops.Linear(channels, channels * 2) if config.coordinates else None
         self.out = nn.Sequential(nn.SiLU(), ops.Linear(channels, channels))
 
     def forward(

@@ -7,7 +7,6 @@ ours loads into ComfyUI's `UNetModel`. Shapes: n - images, c - channels, h, w - 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,47 +23,32 @@ class UNet(nn.Module):
 
     Args:
         config: the architecture.
-        operations: namespace with Linear, Conv2d, GroupNorm, LayerNorm.
         attention: function (q, k, v, heads) used by all attention layers.
     """
 
-    def __init__(
-        self, config: UNetConfig, operations: Any = nn, attention: AttentionFunction = scaled_dot_product
-    ) -> None:
+    def __init__(self, config: UNetConfig, attention: AttentionFunction = scaled_dot_product) -> None:
         super().__init__()
         self.config = config
-        ops, width, emb = operations, config.model_channels, config.model_channels * 4
+        width, emb = config.model_channels, config.model_channels * 4
         depth_in, depth_out = list(config.transformer_depth), list(config.transformer_depth_output)
 
         # Not trained: what the weights mean depends on it, so it is stored with them.
         self.register_buffer("patch_basis", new_basis(config))
-        self.time_embed = nn.Sequential(ops.Linear(width, emb), nn.SiLU(), ops.Linear(emb, emb))
+        self.time_embed = nn.Sequential(nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
         if config.adm_in_channels:
             self.label_emb = nn.Sequential(
-                nn.Sequential(ops.Linear(config.adm_in_channels, emb), nn.SiLU(), ops.Linear(emb, emb))
+                nn.Sequential(nn.Linear(config.adm_in_channels, emb), nn.SiLU(), nn.Linear(emb, emb))
             )
-
         if config.num_classes:
             self.label_emb = nn.Embedding(config.num_classes, emb)
 
         def residual(channels: int, out_channels: int) -> ResBlock:
-            return ResBlock(channels, emb, out_channels, scale_shift=config.use_scale_shift_norm, operations=ops)
+            return ResBlock(channels, emb, out_channels, scale_shift=config.use_scale_shift_norm)
 
         def transformer(channels: int, depth: int, level: int | None) -> SpatialTransformer:
-            heads, head_channels = config.heads(channels)
-            return SpatialTransformer(
-                channels,
-                config.context_dim,
-                heads=heads,
-                head_channels=head_channels,
-                depth=depth,
-                use_linear=config.use_linear_in_transformer,
-                operations=ops,
-                attention=attention,
-                disable_self_attn=config.text_only(level),
-            )
+            return SpatialTransformer(channels, depth, level, config=config, attention=attention)
 
-        first = ops.Conv2d(config.first_channels, width, 3, padding=1)
+        first = nn.Conv2d(config.first_channels, width, 3, padding=1)
         self.input_blocks = nn.ModuleList([nn.ModuleList([first])])
         channels, skips = width, [width]
         for level, mult in enumerate(config.channel_mult):
@@ -76,7 +60,7 @@ class UNet(nn.Module):
                 self.input_blocks.append(nn.ModuleList(layers))
                 skips.append(channels)
             if level + 1 < config.num_levels:
-                self.input_blocks.append(nn.ModuleList([Downsample(channels, ops)]))
+                self.input_blocks.append(nn.ModuleList([Downsample(channels)]))
                 skips.append(channels)
 
         middle: list[nn.Module] = [residual(channels, channels)]
@@ -92,13 +76,13 @@ class UNet(nn.Module):
                 if depth := depth_out.pop():
                     layers.append(transformer(channels, depth, level))
                 if level and i == config.num_res_blocks[level]:
-                    layers.append(Upsample(channels, ops))
+                    layers.append(Upsample(channels))
                 self.output_blocks.append(nn.ModuleList(layers))
 
         self.out = nn.Sequential(
-            ops.GroupNorm(32, channels), nn.SiLU(), ops.Conv2d(channels, config.last_channels, 3, padding=1)
+            nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, config.last_channels, 3, padding=1)
         )
-        self.details = new_details(config, ops)
+        self.details = new_details(config)
 
     def embed(self, timesteps: Tensor, y: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return the (n, 4 * model_channels) embedding of (n,) timesteps and (n, adm) pooled text, or (n,) classes.

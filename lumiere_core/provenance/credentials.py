@@ -14,7 +14,6 @@ from ..files import atomic
 
 CERTIFICATE, KEY = "LUMIERE_C2PA_CERTIFICATE", "LUMIERE_C2PA_KEY"
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-ALGORITHMS = ("ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "ED25519")
 
 
 def wanted() -> tuple[Path, Path] | None:
@@ -46,42 +45,26 @@ def installed() -> bool:
     return True
 
 
-def sign(path: Path, certificate: Path, key: Path, statement: str, algorithm: str = "ES256") -> None:
+def sign(path: Path, certificate: Path, key: Path, statement: str) -> None:
     """Sign a media file in place: made by a trained model, and by which one. Any time server is left out.
 
     Args:
-        certificate, key: PEM; the chain begins with the signer's own certificate.
+        certificate, key: PEM, of ES256; the chain begins with the signer's own certificate.
         statement: what made it, as the label says it.
-        algorithm: of the key, one of ALGORITHMS.
 
     Raises:
         ValueError: the library refuses the file, the certificate or the key.
     """
     import c2pa
 
+    created = {"action": "c2pa.created", "digitalSourceType": SOURCE, "parameters": {"description": statement}}
     manifest = {
         "claim_generator_info": [{"name": "Lumiere node pack"}],
         "title": path.name,
-        "assertions": [
-            {
-                "label": "c2pa.actions",
-                "data": {
-                    "actions": [
-                        {
-                            "action": "c2pa.created",
-                            "digitalSourceType": SOURCE,
-                            "parameters": {"description": statement},
-                        }
-                    ]
-                },
-            }
-        ],
+        "assertions": [{"label": "c2pa.actions", "data": {"actions": [created]}}],
     }
     info = c2pa.C2paSignerInfo(
-        alg=getattr(c2pa.C2paSigningAlg, algorithm),
-        sign_cert=certificate.read_bytes(),
-        private_key=key.read_bytes(),
-        ta_url=None,
+        alg=c2pa.C2paSigningAlg.ES256, sign_cert=certificate.read_bytes(), private_key=key.read_bytes(), ta_url=None
     )
     try:
         with atomic(path) as partial:

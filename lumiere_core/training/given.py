@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusion.models import weight_files
-from ..nets.checkpoint import LARGEST, SCHEDULE, Parts, load_parts, sha256
+from ..nets.checkpoint import SCHEDULE, Parts, is_size, load_parts, sha256
 from .defaults import STAGES
 from .options import CACHED, FIELDS, TrainOptions
 
@@ -119,7 +119,6 @@ def check_config(config: Any, name: str) -> Config:
     unknown = sorted(config.get("schedule", {}).keys() - SCHEDULE)
     if unknown:
         raise ValueError(f'"schedule" of {name} does not know {unknown}; it may have {", ".join(sorted(SCHEDULE))}.')
-    size = config.get("size", [1, 1])
-    if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= LARGEST for n in size)):
-        raise ValueError(f'"size" of {name} is {size!r:.60}; height and width in pixels are wanted.')
+    if "size" in config and not is_size(config["size"]):
+        raise ValueError(f'"size" of {name} is {config["size"]!r:.60}; height and width in pixels are wanted.')
     return config

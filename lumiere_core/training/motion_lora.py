@@ -91,7 +91,7 @@ def layers_of(path: Path, unet_config: UNetConfig, schedule: Schedule) -> tuple[
         parts.require("temporal")
         check_backbone(parts.unet_config, unet_config, path.name)
         config, state = parts.temporal_config, parts.temporal
-        training = Training.from_dict(parts.config["motion"]) if "motion" in parts.config else None
+        training = Training.of_file(parts.config)
     else:
         found = read_motion_module(load_file(path)[0], unet_config, path.name)
         config, state, training = found.config, found.state, found.training

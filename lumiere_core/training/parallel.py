@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..device import check_device, tune
 from ..nets.temporal_layers import AttentionInflationBlock, ConvInflationBlock
 from ..nets.unet_layers import ResBlock, SpatialTransformer
 from .parts import Styled
@@ -47,6 +48,22 @@ def join(device: str) -> str:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo")
     return device
+
+
+@contextlib.contextmanager
+def training_on(device: str) -> Iterator[str]:
+    """Yield this process's own device, tried and tuned; others that torchrun started are met first and left in the end.
+
+    Raises:
+        ValueError: the device cannot be used.
+    """
+    device = join(device) if joined() else device
+    try:
+        check_device(device)
+        tune(device)
+        yield device
+    finally:
+        leave()
 
 
 def wait() -> None:

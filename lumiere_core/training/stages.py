@@ -110,15 +110,21 @@ def temporal_run(stage: str, files: Files, options: TrainOptions, config: Config
 
 
 def _own_clips_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
-    start, clips = files.start("temporal"), open_clips(files.data)
-    check_enlarges(stage, UNetConfig.from_dict(clips.cache.backbone["unet"]))
-    unet, schedule = load_backbone(files.checkpoint, clips.cache.backbone, _frozen_dtype(options))
+    start, (clips, unet, schedule) = files.start("temporal"), _own_clips(stage, files, options)
     asked, settings = config.get("temporal"), clips.cache.settings
     clip = {"frames_per_clip": settings.frames, "fps": settings.fps}
     if asked is None:
         asked = own_config(unet.config) if start is None else {}
     layers = start_layers(unet.config, asked, options, start=start, conv_cond=stage == "condition", **clip)
     return cached_clips_run(stage, Models(None, unet, layers, schedule), clips, options)
+
+
+def _own_clips(stage: str, files: Files, options: TrainOptions) -> tuple[Clips, UNet, Schedule]:
+    """Return the clips of a cache, and the frozen image model that they were prepared with."""
+    clips = open_clips(files.data)
+    backbone = clips.cache.backbone
+    check_enlarges(stage, UNetConfig.from_dict(backbone["unet"]))
+    return clips, *load_backbone(files.checkpoint, backbone, _frozen_dtype(options))
 
 
 def check_enlarges(stage: str, config: UNetConfig) -> None:
@@ -166,9 +172,7 @@ def motion_lora_run(stage: str, files: Files, options: TrainOptions, config: Con
         raise ValueError(
             "--init-from is missing: give the temporal layers or the motion module that the motion LoRA is for, as safetensors."
         )
-    clips = open_clips(files.data)
-    check_enlarges(stage, UNetConfig.from_dict(clips.cache.backbone["unet"]))
-    unet, schedule = load_backbone(files.checkpoint, clips.cache.backbone, _frozen_dtype(options))
+    clips, unet, schedule = _own_clips(stage, files, options)
     layers, schedule = layers_of(files.init_from, unet.config, schedule)
     return lora_clips_run(stage, Models(None, unet, layers, schedule), clips, options)
 
@@ -176,16 +180,8 @@ def motion_lora_run(stage: str, files: Files, options: TrainOptions, config: Con
 def lora_clips_run(stage: str, models: Models, clips: Clips, options: TrainOptions) -> Run:
     """Return the run of a motion LoRA for temporal layers that are there, on clips of a cache."""
     source = CachedClipsForLoRA(options, clips, models.temporal.total_stride)
-    about = _about(models, clips, source, options)
-    part = MotionLoRAPart(models, options)
-    return Run(
-        stage,
-        options,
-        source,
-        part=part,
-        preview=partial(previews.clips_sheet, models, source, options.device),
-        about=about,
-    )
+    about, sheet = _about(models, clips, source, options), partial(previews.clips_sheet, models, source, options.device)
+    return Run(stage, options, source, part=MotionLoRAPart(models, options), preview=sheet, about=about)
 
 
 def ssr_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:
@@ -210,18 +206,12 @@ def ssr_run(stage: str, files: Files, options: TrainOptions, config: Config) -> 
     if options.num_frames > 1:
         has = start if start.temporal else None
         temporal = start_layers(unet_config, config.get("temporal", {}), options, has)
-    models = Models(
-        text, unet, temporal, schedule=Schedule(**(start.schedule if start else config.get("schedule", {}))), ssr=ssr
-    )
-    size = tuple(config.get("size", (256, 256)))
+    schedule = Schedule(**(start.schedule if start else config.get("schedule", {})))
+    models, size = Models(text, unet, temporal, schedule=schedule, ssr=ssr), tuple(config.get("size", (256, 256)))
     photographs = None if files.images is None else Photographs(Path(files.images))
-    source, part = (
-        WorldCrops(options, models.encode, ssr, size=size, photographs=photographs),
-        UpscalerPart(models, options),
-    )
-    return Run(
-        stage, options, source, part=part, preview=partial(previews.enlarged_sheet, models, size, options.num_frames)
-    )
+    source = WorldCrops(options, models.encode, ssr, size=size, photographs=photographs)
+    sheet = partial(previews.enlarged_sheet, models, size, options.num_frames)
+    return Run(stage, options, source, part=UpscalerPart(models, options), preview=sheet)
 
 
 def style_run(stage: str, files: Files, options: TrainOptions, config: Config) -> Run:

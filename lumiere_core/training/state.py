@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nets.checkpoint import check_state, load_file, save_file
+from ..nets.checkpoint import check_state, load_file, load_metadata, save_file
 from .options import TrainOptions
 
 FILE = "state.safetensors"
@@ -149,12 +149,9 @@ def is_of(folder: Path, name: str, options: TrainOptions, data: dict[str, str]) 
 
 
 def _facts(folder: Path) -> dict[str, str]:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(str(folder / FILE), framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError):
+        return load_metadata(folder / FILE)
+    except (OSError, ValueError):
         return {}
 
 

@@ -43,16 +43,6 @@ def test_inpainting_blanks_the_region():
     assert not given[..., 2:4, 2:4].any()
 
 
-def test_outpainting_widens_the_frame():
-    clip = video()
-    made = conditioning.outpaint(clip, 2, 1, 3, 0)
-    assert made.clip.shape == (1, 3, 4, 9, 13)
-    assert torch.equal(made.clip[..., 1:, 2:10], clip)
-    assert made.known.sum() == 4 * 8 * 8 and made.known[..., 1:, 2:10].all()
-    with pytest.raises(ValueError, match="0 or more is wanted"):
-        conditioning.outpaint(clip, -1, 0, 0, 0)
-
-
 def test_a_cinemagraph_repeats_the_picture_and_knows_its_first_frame():
     image, still = video()[:, :, 0], torch.ones(1, 1, 8, 8)
     still[..., 4:] = 0

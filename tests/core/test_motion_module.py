@@ -120,7 +120,7 @@ def test_tables_are_sines_and_do_not_learn(config):
 
 
 def test_a_longer_clip_gets_the_table_stretched_over_it():
-    module = MotionModule(32, 1, 8, 8, torch.nn, lambda q, k, v, heads: v)
+    module = MotionModule(32, TemporalConfig(depth=1, **MOTION), torch.nn, lambda q, k, v, heads: v)
     attention = module.layers[0]
     tokens = torch.zeros(1, 15, 32)
     with torch.no_grad():

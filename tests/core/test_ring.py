@@ -36,9 +36,9 @@ def test_convolutions_are_circular(kernel, ends):
     assert torch.allclose(conv(x, 12, True), reference(conv.conv, x, 12))
     assert not torch.allclose(conv(x, 12), reference(conv.conv, x, 12))
     for stride in (2, 4):
-        down = TemporalDownsample(4, kernel, stride, nn, ends).double()
+        down = TemporalDownsample(4, kernel, nn, stride, ends).double()
         assert torch.allclose(down(x, 12, True), reference(down.conv, x, 12, stride))
-        up = TemporalUpsample(4, kernel, stride, nn, ends).double()
+        up = TemporalUpsample(4, kernel, nn, stride, ends).double()
         copies = x.unflatten(0, (2, 12)).repeat_interleave(stride, 1).flatten(0, 1)
         plain = nn.Conv2d(4, 4, (kernel, 1)).double()
         plain.weight, plain.bias = up.conv.weight, up.conv.bias

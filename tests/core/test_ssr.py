@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from lumiere_core.clips.video import from_uint8, to_uint8
 from lumiere_core.diffusion.models import Models, load_upscaler
+from lumiere_core.diffusion.multidiffusion import denoise_in_windows
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.diffusion.upscale import NOISES, UpscaleRequest, upscale
 from lumiere_core.nets.checkpoint import WEIGHTS, load_parts, metadata_for, save_file
@@ -58,11 +59,17 @@ def test_any_length_and_size(stage, temporal, frames, height, width):
     assert made.shape == (frames, 4 * height, 4 * width, 3)
 
 
-def test_one_window_over_all_is_no_window(stage):
+def test_one_window_over_all_is_no_window(stage, monkeypatch):
     models, frames = stage(), clip()
-    windows = []
-    whole = upscale(models, frames, UpscaleRequest(steps=2, context_length=99), None, windows.append)
-    assert windows == [tuple(range(6))] * 2
+    planned = []
+
+    def planning(denoise, x, windows, weights):
+        planned.append(windows)
+        return denoise_in_windows(denoise, x, windows, weights)
+
+    monkeypatch.setattr("lumiere_core.diffusion.upscale.denoise_in_windows", planning)
+    whole = upscale(models, frames, UpscaleRequest(steps=2, context_length=99))
+    assert planned == [[tuple(range(6))]] * 2
     cut = upscale(models, frames, UpscaleRequest(steps=2, context_length=4))
     assert not torch.equal(whole, cut)
 

@@ -56,8 +56,6 @@ def test_half_precision_is_rounded_once(pair):
 
 def test_levels_have_their_own_alpha(tiny):
     config = tiny.unet_config(levels=3)
-    original, style = (tiny.unet(config, seed).state_dict() for seed in (0, 5))
-    mixed = interpolate(original, style, 0.5, [1.0, None, 0.0], config)
     want = {
         "input_blocks.1.0.in_layers.2.weight": 1.0,  # level 0
         "out.2.weight": 1.0,
@@ -67,8 +65,8 @@ def test_levels_have_their_own_alpha(tiny):
         "output_blocks.0.0.in_layers.2.weight": 0.0,
         "time_embed.0.weight": 0.5,  # of no level
     }
-    for key, alpha in want.items():
-        assert torch.allclose(mixed[key], torch.lerp(original[key], style[key], alpha)), key
+    keys = list(tiny.unet(config).state_dict())
+    assert alphas_by_key(keys, 0.5, [1.0, None, 0.0], config).items() >= want.items()
 
 
 def test_every_weight_has_a_level_but_the_embeddings(tiny):
@@ -80,10 +78,8 @@ def test_every_weight_has_a_level_but_the_embeddings(tiny):
 
 
 def test_equal_alphas_of_levels_are_one_alpha(tiny, pair):
-    original, style = pair
-    config = tiny.unet_config()
-    by_level = interpolate(original, style, 0.25, [0.25, 0.25], config)
-    assert digest(by_level) == digest(interpolate(original, style, 0.25))
+    keys = list(pair[0])
+    assert alphas_by_key(keys, 0.25, [0.25, 0.25], tiny.unet_config()) == alphas_by_key(keys, 0.25)
 
 
 def test_another_architecture_is_refused_and_the_first_key_named(tiny, pair):

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lumiere_core.nets.attention import scaled_dot_product
+from lumiere_core.nets.config import TemporalConfig
 from lumiere_core.nets.temporal_layers import (
     AttentionInflationBlock,
     ConvInflationBlock,
@@ -31,12 +32,16 @@ def condition():
     return torch.randn(2 * FRAMES, 32, generator=torch.Generator().manual_seed(1)).double()
 
 
+def config(**values):
+    return TemporalConfig(**{"num_head_channels": 16, "condition_channels": 32, **values})
+
+
 def conv_block(tiny, temporal_kernel=3):
-    return randomised(tiny, ConvInflationBlock(CHANNELS, 3, temporal_kernel, 32, nn))
+    return randomised(tiny, ConvInflationBlock(CHANNELS, config(temporal_kernel=temporal_kernel), nn))
 
 
 def attention_block(tiny):
-    return randomised(tiny, AttentionInflationBlock(CHANNELS, 2, 16, 32, nn, scaled_dot_product))
+    return randomised(tiny, AttentionInflationBlock(CHANNELS, config(), nn, scaled_dot_product))
 
 
 def randomised(tiny, module):
@@ -160,8 +165,8 @@ def test_temporal_convolution_is_conv1d_over_the_frames_of_a_pixel(clips, stride
 @torch.no_grad()
 @pytest.mark.parametrize("stride", [2, 4])
 def test_resizes_at_the_start_keep_every_nth_frame_and_repeat_it(clips, stride):
-    down = identity(TemporalDownsample(CHANNELS, 3, stride, nn))
-    up = identity(TemporalUpsample(CHANNELS, 3, stride, nn))
+    down = identity(TemporalDownsample(CHANNELS, 3, nn, stride))
+    up = identity(TemporalUpsample(CHANNELS, 3, nn, stride))
     shorter = down(clips, FRAMES)
     assert torch.equal(shorter, clips.unflatten(0, (2, FRAMES))[:, ::stride].flatten(0, 1))
     longer = up(shorter, FRAMES // stride).unflatten(0, (2, FRAMES))
@@ -176,7 +181,7 @@ def test_resizes_at_the_start_keep_every_nth_frame_and_repeat_it(clips, stride):
 def test_trained_upsampling_is_a_convolution_of_duplicated_frames(clips, kernel, stride, repeat_ends):
     """However it is computed, the clip's ends included."""
     torch.manual_seed(0)
-    layer = TemporalUpsample(CHANNELS, kernel, stride, nn, repeat_ends).double()
+    layer = TemporalUpsample(CHANNELS, kernel, nn, stride, repeat_ends).double()
     longer = clips.unflatten(0, (2, FRAMES)).repeat_interleave(stride, dim=1)
     pixels = longer.permute(0, 3, 4, 2, 1).reshape(-1, CHANNELS, FRAMES * stride)
     wanted = F.conv1d(with_ends(pixels, kernel // 2, repeat_ends), layer.conv.weight[..., 0], layer.conv.bias)
@@ -240,7 +245,7 @@ def test_attention_knows_frames_by_their_distance(tiny, clips):
         scores.append((q @ k.transpose(-1, -2))[0, 0])
         return v
 
-    block = randomised(tiny, AttentionInflationBlock(CHANNELS, 2, 16, 0, nn, attention))
+    block = randomised(tiny, AttentionInflationBlock(CHANNELS, config(condition_channels=0), nn, attention))
     block(clips[:1].expand(FRAMES, -1, -1, -1), FRAMES, None)
     for score in scores:
         for distance in range(-FRAMES + 1, FRAMES):

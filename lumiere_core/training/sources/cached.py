@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -161,11 +162,14 @@ class CachedClipsForLoRA(CachedClips):
     name = "cached-clips-lora"
 
 
+@dataclass
 class Sample:
     """One clip with all but its noise."""
 
-    def __init__(self, number: int, latents: Tensor, text: Text, place: Tensor) -> None:
-        self.number, self.latents, self.text, self.place = number, latents, text, place
+    number: int
+    latents: Tensor
+    text: Text
+    place: Tensor
 
 
 def text_of(tensors: dict[str, Tensor]) -> Text:
