@@ -21,7 +21,8 @@ from .host.clip_norms import NORMS
 from .host.inflate import image_hashes, inflate, unet_config_of
 from .host.keys import WINDOWS
 from .host.windows import Windows, with_windows
-from .loaders import loadable
+from .loaders import loadable, read_temporal
+from .widgets import frames_per_clip_widget
 
 UNTRAINED = "untrained"
 LONG_CLIPS = ("windows", "stretch")
@@ -59,13 +60,7 @@ class LumiereApplyTemporal(io.ComfyNode):
                     "untrained: every frame that reaches the coarsest level is what the image model makes; the frames between "
                     "repeat its features.",
                 ),
-                io.Int.Input(
-                    "frames_per_clip",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    tooltip="Frames of one clip in a batch of several. 0: the whole batch is one clip.",
-                ),
+                frames_per_clip_widget(),
                 io.Combo.Input(
                     "long_clips",
                     options=list(LONG_CLIPS),
@@ -180,21 +175,14 @@ def _load(temporal: str, unet_config: UNetConfig) -> _Layers:
     parts = weights.load_parts(files)
     parts.require("temporal")
     check_backbone(parts.unet_config, unet_config, temporal)
-    height, width = parts.config.get("size", (0, 0))
-    training = Training.from_dict(parts.config["motion"]) if "motion" in parts.config else None
-    size = (width, height) if width and height else None
     return _Layers(
         parts.temporal,
         parts.temporal_config,
-        partial(_read_state, files),
+        partial(read_temporal, files),
         sha256=parts.sha256,
-        size=size,
-        training=training,
+        size=parts.trained_size,
+        training=Training.of_file(parts.config),
     )
-
-
-def _read_state(files: list[Path]) -> dict[str, Tensor]:
-    return weights.load_parts(files).temporal
 
 
 def _files(temporal: str) -> list[Path]:

@@ -13,6 +13,7 @@ from ..lumiere_core.clips.conditioning import Condition, cinemagraph, inpaint, k
 from ..lumiere_core.clips.masks import SHARE, is_known
 from ..lumiere_core.clips.video import check_pixels
 from .host import device, live, preview
+from .widgets import fps_widget, size_widgets
 
 BLANK = 0.5  # the grey that stands for nothing, here as in the host's own video nodes
 LONGEST = 4096  # frames
@@ -42,15 +43,7 @@ def _rates() -> list:
             tooltip="Frames a second of the given video, such as the fps output of Get Video Components. "
             "0: take its frames one by one.",
         ),
-        io.Float.Input(
-            "fps",
-            default=16.0,
-            min=0.1,
-            max=1000.0,
-            step=0.01,
-            round=0.0001,
-            tooltip="Frames a second that the model makes; used if source_fps is not 0. lumiere-mini: 16.",
-        ),
+        fps_widget("Frames a second that the model makes; used if source_fps is not 0. lumiere-mini: 16."),
     ]
 
 
@@ -130,8 +123,7 @@ class LumiereConditionBuilder(io.ComfyNode):
                     options=[io.DynamicCombo.Option(name, inputs) for name, inputs in TASKS.items()],
                     tooltip="What is given.",
                 ),
-                io.Int.Input("width", default=64, min=16, max=WIDEST, step=8, tooltip="Pixels of the clip."),
-                io.Int.Input("height", default=64, min=16, max=WIDEST, step=8, tooltip="Pixels of the clip."),
+                *size_widgets("Pixels of the clip."),
                 io.Int.Input(
                     "length",
                     default=80,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
@@ -88,10 +90,7 @@ class LumiereExtend(io.ComfyNode):
         overlap: int,
         anchor: float,
         seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
+        **sampling,
     ) -> io.NodeOutput:
         if model.attachments.get(LOOP):
             raise ValueError(
@@ -105,23 +104,13 @@ class LumiereExtend(io.ComfyNode):
             live.warn(f"{len(texts)} prompts for {pieces} pieces; the last {len(texts) - pieces} are not used.")
         negative = encoded(clip, negative_prompt)
         positive = [encoded(clip, text) for text in texts[:pieces]]
-        settings = (steps, cfg, sampler_name, scheduler)
 
         def sample(number: int, known: Tensor) -> Tensor:
-            words = positive[min(number, len(positive) - 1)]
-            return piece(
-                model,
-                seed_of(seed, number),
-                settings=settings,
-                positive=words,
-                negative=negative,
-                known=known,
-                frames=first.shape[2],
-            )
+            prompts = {"positive": positive[min(number, len(positive) - 1)], "negative": negative}
+            return piece(model, known, first.shape[2], seed=seed_of(seed, number), **prompts, **sampling)
 
-        return io.NodeOutput(
-            {"samples": extend(first, pieces, overlap, sample=sample, anchor=anchor).transpose(1, 2).flatten(0, 1)}
-        )
+        clip = extend(first, pieces, overlap, sample=sample, anchor=anchor)
+        return io.NodeOutput({"samples": clip.transpose(1, 2).flatten(0, 1)})
 
 
 def clips_of(samples: Tensor, inflation) -> Tensor:
@@ -147,21 +136,12 @@ def seed_of(seed: int, number: int) -> int:
     return (seed + (number + 1) * SEEDS) % (1 << 64)
 
 
-def piece(model, seed: int, settings: tuple, positive, negative, known: Tensor, frames: int) -> Tensor:
+def piece(model, known: Tensor, frames: int, **sampling: Any) -> Tensor:
     """Sample a clip of some frames that begins with known ones; all are (b, c, t, h, w)."""
     b, c, overlap, h, w = known.shape
     samples = torch.cat([known, known.new_zeros(b, c, frames - overlap, h, w)], dim=2).transpose(1, 2).flatten(0, 1)
     made = torch.ones(b, frames, 1, h, w)
     made[:, :overlap] = 0
     latent = {"samples": samples, "noise_mask": made.flatten(0, 1)}
-    result = LumiereSampler.execute(
-        model,
-        seed,
-        *settings,
-        positive=positive,
-        negative=negative,
-        latent_image=latent,
-        denoise=1.0,
-        dynamic_threshold=0.0,
-    ).result[0]
+    (result,) = LumiereSampler.execute(model, latent_image=latent, denoise=1.0, dynamic_threshold=0.0, **sampling).args
     return result["samples"].unflatten(0, (b, frames)).transpose(1, 2)

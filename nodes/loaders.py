@@ -9,6 +9,7 @@ from functools import partial
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
+from ..lumiere_core.diffusion.models import BUNDLED, BUNDLED_SSR
 from ..lumiere_core.nets import checkpoint as weights
 from ..lumiere_core.nets.config import TextConfig
 from ..lumiere_core.nets.ssr import ssr_config
@@ -18,9 +19,7 @@ from .host.handlers import temporal_patcher
 from .host.image_model import build_image_model
 from .host.inflate import inflate, inflation_of
 from .host.ssr_model import LumiereSSRModel
-
-PARTS = ("text", "image", "temporal")
-UNTRAINED = "untrained"
+from .widgets import frames_per_clip_widget
 
 
 def loadable(part: str) -> list[str]:
@@ -52,8 +51,8 @@ class LumiereLoader(io.ComfyNode):
                 io.Combo.Input(
                     "checkpoint",
                     options=loadable("image"),
-                    tooltip=f"{models.BUNDLED} (64x64 pixels), {models.BUNDLED}-128 (the same with details of 128x128 pixels, in "
-                    f"1.2 times the time) and {models.BUNDLED_SSR} (super-resolution, x4) are part of the pack; the others lie in "
+                    tooltip=f"{BUNDLED} (64x64 pixels), {BUNDLED}-128 (the same with details of 128x128 pixels, in "
+                    f"1.2 times the time) and {BUNDLED_SSR} (super-resolution, x4) are part of the pack; the others lie in "
                     "models/lumiere.",
                 ),
                 io.Combo.Input(
@@ -63,14 +62,7 @@ class LumiereLoader(io.ComfyNode):
                     advanced=True,
                     tooltip="Number format of the weights. default: what the host chooses for the device.",
                 ),
-                io.Int.Input(
-                    "frames_per_clip",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    advanced=True,
-                    tooltip="Frames of one clip in a batch of several. 0: the whole batch is one clip.",
-                ),
+                frames_per_clip_widget(advanced=True),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
         )
@@ -88,7 +80,7 @@ class LumiereLoader(io.ComfyNode):
         files = models.checkpoint_files(checkpoint)
         parts = weights.load_parts(files)
         # A super-resolution stage may come without a text encoder: its clips are made by another model.
-        parts.require(*(PARTS[1:] if "ssr" in parts.config else PARTS))
+        parts.require(*(weights.PREFIXES[1:] if "ssr" in parts.config else weights.PREFIXES))
         model = _image_patcher(files, dtype, parts=parts)
         model.cached_patcher_init = (_image_patcher, (files, dtype))
         model = inflate(
@@ -99,8 +91,8 @@ class LumiereLoader(io.ComfyNode):
             title=checkpoint,
             sha256=parts.sha256,
             image_recorded=True,
-            trained_size=_trained_size(parts),
-            reload=partial(_read_temporal, files),
+            trained_size=parts.trained_size,
+            reload=partial(read_temporal, files),
         )
         clip = None
         if parts.text is not None:
@@ -120,19 +112,14 @@ def _image_patcher(files: list, dtype: str, disable_dynamic: bool = False, parts
     )
 
 
-def _read_temporal(files: list) -> dict[str, Tensor]:
+def read_temporal(files: list) -> dict[str, Tensor]:
+    """Return the temporal layers alone, for a copy of a MODEL. A state dict."""
     return weights.load_parts(files).temporal
 
 
 def _read_text(files: list) -> tuple[dict[str, Tensor], TextConfig, str]:
     parts = weights.load_parts(files)
     return parts.text, parts.text_config, ", ".join(parts.sha256)
-
-
-def _trained_size(parts: weights.Parts) -> tuple[int, int] | None:
-    """Return (width, height) in pixels, or None if the checkpoint does not say."""
-    height, width = parts.config.get("size", (0, 0))
-    return (width, height) if width and height else None
 
 
 class LumiereSaveTemporal(io.ComfyNode):

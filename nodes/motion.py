@@ -8,9 +8,7 @@ from .host import motion
 from .host.inflate import inflation_of
 from .host.keys import STRENGTH
 from .host.strength import MotionStrength
-
-LEVELS = 4  # of SD1.x and SD2.x, the most that a U-Net of the host has
-UNSET = -1.0
+from .widgets import level_values, level_widgets
 
 
 class LumiereMotionStrength(io.ComfyNode):
@@ -60,19 +58,7 @@ class LumiereMotionStrength(io.ComfyNode):
                     optional=True,
                     tooltip="Share of the sampling up to which the strength acts; after, the layers are as trained.",
                 ),
-                *(
-                    io.Float.Input(
-                        f"level_{level}",
-                        default=UNSET,
-                        min=UNSET,
-                        max=2.0,
-                        step=0.01,
-                        optional=True,
-                        advanced=True,
-                        tooltip=f"Strength at level {level} of the U-Net (0 is the finest); below 0: as strength.",
-                    )
-                    for level in range(LEVELS)
-                ),
+                *level_widgets("Strength at", "strength", 2.0),
             ],
             outputs=[io.Model.Output()],
         )
@@ -92,12 +78,12 @@ class LumiereMotionStrength(io.ComfyNode):
                 f"start_percent is {start_percent:g} and end_percent {end_percent:g}: the strength would act nowhere. Give the "
                 "earlier one first; for a part in the middle that stays as trained use two of these nodes."
             )
-        count = inflation.unet_config.num_levels
-        given = {level: levels.get(f"level_{level}", UNSET) for level in range(LEVELS)}
-        beyond = [f"level_{level}" for level, value in given.items() if value >= 0 and level >= count]
+        count, given = inflation.unet_config.num_levels, level_values(levels)
+        beyond = [f"level_{level}" for level, value in enumerate(given) if value is not None and level >= count]
         if beyond:
             raise ValueError(f"{', '.join(beyond)} set, but the U-Net of this MODEL has levels 0 to {count - 1} only.")
-        values = tuple(given[level] if given[level] >= 0 else strength for level in range(count))
+        given += [None] * (count - len(given))
+        values = tuple(strength if value is None else value for value in given)
         model = model.clone()
         options = model.model_options["transformer_options"]
         mask = None if mask is None else mask.reshape(-1, *mask.shape[-2:])

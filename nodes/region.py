@@ -7,6 +7,7 @@ from comfy_api.v0_0_2 import io
 from ..lumiere_core.clips import region as regions
 from ..lumiere_core.clips.video import check_pixels
 from .host import device, live
+from .widgets import size_widgets
 
 NUMBERS = 2  # of a pixel: the masks, and in bytes what is drawn and what is covered
 
@@ -30,12 +31,7 @@ class LumiereRegion(io.ComfyNode):
                     default='{"shapes": []}',
                     tooltip="What was drawn, as text: copy it, share it, or write it by hand (the help page says how).",
                 ),
-                io.Int.Input(
-                    "width", default=64, min=16, max=4096, step=8, tooltip="Pixels, if no images are connected."
-                ),
-                io.Int.Input(
-                    "height", default=64, min=16, max=4096, step=8, tooltip="Pixels, if no images are connected."
-                ),
+                *size_widgets("Pixels, if no images are connected."),
                 io.Int.Input("length", default=80, min=1, max=4096, tooltip="Frames, if no images are connected."),
                 io.Image.Input(
                     "images",

@@ -11,7 +11,7 @@ from .host import device, sampling
 from .host.inflate import inflation_of
 from .host.keys import OWN_NOISE
 from .host.noise import ClipNoise
-from .widgets import sampling_widgets
+from .widgets import fps_widget, sampling_widgets, size_widgets
 
 
 class EmptyLumiereLatentVideo(io.ComfyNode):
@@ -27,12 +27,7 @@ class EmptyLumiereLatentVideo(io.ComfyNode):
             "was inflated too: the sampler converts it to the model's latent size.",
             search_aliases=["empty latent", "video size", "number of frames"],
             inputs=[
-                io.Int.Input(
-                    "width", default=64, min=16, max=4096, step=8, tooltip="Pixels. lumiere-mini was trained on 64."
-                ),
-                io.Int.Input(
-                    "height", default=64, min=16, max=4096, step=8, tooltip="Pixels. lumiere-mini was trained on 64."
-                ),
+                *size_widgets("Pixels. lumiere-mini was trained on 64."),
                 io.Int.Input(
                     "length",
                     default=80,
@@ -48,15 +43,9 @@ class EmptyLumiereLatentVideo(io.ComfyNode):
                     max=64,
                     tooltip="Clips. For more than one, set frames_per_clip of the loader to length.",
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=16.0,
-                    min=0.1,
-                    max=1000.0,
-                    step=0.01,
-                    round=0.0001,
+                fps_widget(
+                    "Frames a second that the model makes; only handed on, for Create Video. lumiere-mini: 16.",
                     optional=True,
-                    tooltip="Frames a second that the model makes; only handed on, for Create Video. lumiere-mini: 16.",
                 ),
             ],
             outputs=[

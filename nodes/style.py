@@ -12,10 +12,9 @@ from ..lumiere_core.nets.interpolate import alphas_by_key, joined_hashes
 from .host.encoders import prediction_of
 from .host.inflate import inflation_of, unet_config_of
 from .host.keys import KEY
+from .widgets import level_values, level_widgets
 
 PREFIX = "diffusion_model."
-LEVELS = 4  # of SD1.x and SD2.x, the most that a U-Net of the host has
-UNSET = -1.0
 
 
 class LumiereStyleInterpolate(io.ComfyNode):
@@ -45,29 +44,14 @@ class LumiereStyleInterpolate(io.ComfyNode):
                     step=0.01,
                     tooltip="0: the first model, 1: the style. The paper uses 0.5 to 1, chosen for each style.",
                 ),
-                *(
-                    io.Float.Input(
-                        f"level_{level}",
-                        default=UNSET,
-                        min=UNSET,
-                        max=1.0,
-                        step=0.01,
-                        optional=True,
-                        advanced=True,
-                        tooltip=f"Alpha of level {level} of the U-Net (0 is the finest); below 0: as alpha.",
-                    )
-                    for level in range(LEVELS)
-                ),
+                *level_widgets("Alpha of", "alpha", 1.0),
             ],
             outputs=[io.Model.Output()],
         )
 
     @classmethod
     def execute(cls, model, style_model, alpha: float, **levels: float) -> io.NodeOutput:
-        given = [levels.get(f"level_{level}", UNSET) for level in range(LEVELS)]
-        chosen = [value if value >= 0 else None for value in given]
-        while chosen and chosen[-1] is None:
-            chosen.pop()
+        chosen = level_values(levels)
         refuse_predictions(model, style_model)
         own, style = (m.model_state_dict(PREFIX) for m in (model, style_model))
         check_state(*(without_details(state, PREFIX) for state in (own, style)), "the weights of style_model")

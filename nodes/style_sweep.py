@@ -57,39 +57,13 @@ class LumiereStyleSweep(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        style_model,
-        positive,
-        negative,
-        latent_image: dict,
-        vae,
-        alphas: str,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-    ) -> io.NodeOutput:
+    def execute(cls, model, style_model, vae, alphas: str, **sampling) -> io.NodeOutput:
         values = parse_alphas(alphas)
         clips = []
         for alpha in values:
             device.stop_if_interrupted()
             (mixed,) = LumiereStyleInterpolate.execute(model, style_model, alpha).args
-            (made,) = LumiereSampler.execute(
-                mixed,
-                seed=seed,
-                steps=steps,
-                cfg=cfg,
-                sampler_name=sampler_name,
-                scheduler=scheduler,
-                positive=positive,
-                negative=negative,
-                latent_image=latent_image,
-                denoise=1.0,
-                dynamic_threshold=0.0,
-            ).args
+            (made,) = LumiereSampler.execute(mixed, denoise=1.0, dynamic_threshold=0.0, **sampling).args
             clips.append(vae.decode(made["samples"]))
         images, columns = grid(clips)
         shown = None

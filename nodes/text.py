@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..lumiere_core.clips.travel import SHAPES, mix_rows, parse_travel, travel_weights
 from .host import device, live
+from .widgets import fps_widget
 
 MOST = 100_000  # characters of a prompt: text encoders read some hundreds
 LONGEST = 1024  # tokens of a prompt that is repeated to the length of another
@@ -99,15 +100,7 @@ class LumierePromptTravel(io.ComfyNode):
                     "40: a green ball, 3.5s: a blue ball. Weights, (word:1.3), and embeddings as everywhere.",
                 ),
                 io.Int.Input("length", default=80, min=1, max=4096, tooltip="Frames of the clip."),
-                io.Float.Input(
-                    "fps",
-                    default=16.0,
-                    min=0.1,
-                    max=1000.0,
-                    step=0.01,
-                    round=0.0001,
-                    tooltip="Frames a second, for times in seconds.",
-                ),
+                fps_widget("Frames a second, for times in seconds."),
                 io.Combo.Input(
                     "interpolation",
                     options=list(SHAPES),

@@ -7,43 +7,30 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from ..lumiere_core.training.option_page import described
-from ..lumiere_core.training.options import AUTO, FIELDS
+from ..lumiere_core.training.options import FIELDS
 
 STAGES = ("temporal", "condition", "style", "motion-lora")
-# Options of the trainer with the values that they have here if nobody says otherwise.
-FIRST = {
+# Options of the trainer: those that have a widget beside the others, and those behind `stage`.
+FIRST = ("steps", "batch_size", "learning_rate", "seed", "stills", "precision", "checkpointing", "sample_every")
+LATER = (
+    *("sigma_shift", "pure_noise", "text_dropout", "change_weight", "motion_weight", "num_frames", "placed", "only"),
+    *("strides", "optimizer", "accumulate", "warmup", "decay_from", "weight_decay", "gradient_clip", "ema_decay"),
+    *("minutes", "save_every", "words", "rank", "layers"),
+)
+# What they are here if nobody says otherwise, where that is not the trainer's own default.
+OWN = {
     "steps": 200,
     "batch_size": 1,
     "learning_rate": 0.001,
-    "seed": 0,
     "stills": 0.1,
-    "precision": "float32",
     "checkpointing": True,
     "sample_every": 50,
-}
-LATER = {
-    "sigma_shift": 2.0,
-    "pure_noise": 0.0,
-    "text_dropout": 0.1,
-    "change_weight": 0.0,
-    "motion_weight": 0.0,
     "num_frames": 0,
-    "placed": 0.5,
-    "only": "",
-    "strides": "",
-    "optimizer": "AdamW",
-    "accumulate": 1,
     "warmup": 0,
-    "decay_from": 1.0,
-    "weight_decay": 0.01,
-    "gradient_clip": 1.0,
-    "ema_decay": 0.999,
     "minutes": 0.0,
     "save_every": 300.0,
-    "words": "",
-    "rank": 8,
-    "layers": AUTO,
 }
+DEFAULTS = {name: OWN.get(name, FIELDS[name].default) for name in (*FIRST, *LATER)}
 HINTS = {
     "warmup": "0: a tenth of them all, at most 100",
     "minutes": "0: no limit",
@@ -100,20 +87,16 @@ class LumiereTrainTemporal(io.ComfyNode):
                     tooltip="Clips have about size x size pixels, in their own aspect ratio: 64 for lumiere-mini, 512 "
                     "for SD1.x.",
                 ),
-                widget("steps", 200, least=1, most=1_000_000),
-                widget("batch_size", 1, most=256),
+                widget("steps", least=1, most=1_000_000),
+                widget("batch_size", most=256),
                 widget(
-                    "learning_rate",
-                    0.001,
-                    most=1.0,
-                    step=0.00001,
-                    text="0.001 suits lumiere-mini, 0.0001 a real checkpoint",
+                    "learning_rate", most=1.0, step=0.00001, text="0.001 suits lumiere-mini, 0.0001 a real checkpoint"
                 ),
-                widget("seed", 0, control_after_generate=io.ControlAfterGenerate.fixed),
-                widget("stills", 0.1, advanced=True),
-                widget("precision", "float32", advanced=True),
-                widget("checkpointing", True, advanced=True),
-                widget("sample_every", 50, least=0, most=100_000),
+                widget("seed", control_after_generate=io.ControlAfterGenerate.fixed),
+                widget("stills", advanced=True),
+                widget("precision", advanced=True),
+                widget("checkpointing", advanced=True),
+                widget("sample_every", least=0, most=100_000),
                 io.Combo.Input(
                     "stage",
                     options=list(STAGES),
@@ -124,7 +107,7 @@ class LumiereTrainTemporal(io.ComfyNode):
                     "pixels each; Create Video makes a video of pictures). motion-lora: a motion LoRA for the MODEL's temporal layers "
                     "or motion module, from 1 to 20 clips, in models/animatediff_motion_lora.",
                 ),
-                *(widget(n, value, text=HINTS.get(n, ""), optional=True, advanced=True) for n, value in LATER.items()),
+                *(widget(name, text=HINTS.get(name, ""), optional=True, advanced=True) for name in LATER),
             ],
             outputs=[
                 io.Model.Output(),
@@ -138,8 +121,7 @@ class LumiereTrainTemporal(io.ComfyNode):
         from ..lumiere_core.dataset.cache import Settings  # the trainer is not needed to start the host
         from .host.training import run
 
-        options = {**FIRST, **LATER} | {key: value[0] for key, value in widgets.items()}
-        defaults = {**FIRST, **LATER}
+        options = DEFAULTS | {key: value[0] for key, value in widgets.items()}
         return run(
             cls,
             model[0],
@@ -151,18 +133,18 @@ class LumiereTrainTemporal(io.ComfyNode):
             wanted=Settings(fps[0], length[0], size[0]),
             stage=stage[0],
             options=options,
-            changed={key for key, value in options.items() if value != defaults[key]},
+            changed={key for key, value in options.items() if value != DEFAULTS[key]},
         )
 
 
-def widget(name: str, default: Any, least: float | None = None, most: float | None = None, text: str = "", **more: Any):
+def widget(name: str, least: float | None = None, most: float | None = None, text: str = "", **more: Any):
     """Return the input of an option of the trainer, with its bounds and its help.
 
     Args:
         least, most: bounds that are narrower here than for the command line.
         text: what else to say of it.
     """
-    facts = FIELDS[name].metadata
+    facts, default = FIELDS[name].metadata, DEFAULTS[name]
     about = described(name)
     more |= {"default": default, "tooltip": ". ".join(filter(None, [about[0].upper() + about[1:], text])) + "."}
     if facts["choices"]:

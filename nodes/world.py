@@ -8,6 +8,7 @@ from comfy_api.v0_0_2 import io
 from ..lumiere_core import world
 from ..lumiere_core.clips.video import to_uint8
 from .host import device, live, preview
+from .widgets import size_widgets
 
 NUMBERS = 3 * 4  # of a pixel: colours and mask, at once in parts, their sum and levels
 
@@ -41,8 +42,7 @@ class LumiereWorldClip(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Chooses what the prompt leaves open, such as sizes and places.",
                 ),
-                io.Int.Input("width", default=64, min=16, max=4096, step=8, tooltip="Pixels."),
-                io.Int.Input("height", default=64, min=16, max=4096, step=8, tooltip="Pixels."),
+                *size_widgets("Pixels."),
                 io.Int.Input("length", default=80, min=1, max=4096, tooltip="Frames; 1 is a still picture."),
                 io.Float.Input(
                     "fps",

@@ -15,6 +15,7 @@ from comfy.sd1_clip import escape_important, token_weights, unescape_important
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor
 
+from ...lumiere_core.nets.checkpoint import check_state
 from ...lumiere_core.nets.config import TextConfig
 from ...lumiere_core.nets.text_encoder import TextEncoder, tokenize
 from . import models
@@ -122,8 +123,6 @@ def build_clip(state: dict[str, Tensor], config: TextConfig, name: str, disable_
     Raises:
         ValueError: keys or shapes do not fit.
     """
-    from ...lumiere_core.nets.checkpoint import check_state
-
     with torch.device("meta"):
         check_state(TextEncoder(config).state_dict(), state, f"text encoder weights of {name}")
     target = ClipTarget(partial(ByteTokenizer, max_bytes=config.max_bytes), partial(TextModel, config))

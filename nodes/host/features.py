@@ -24,7 +24,7 @@ from .frames import Rows
 from .keys import FRAMES, HANDLERS
 from .keys import KEY as LUMIERE
 
-# By its class and function: the host gives patches no other name.
+# Of the host: the class and the function of a patch, which has no other name.
 SELF_ATTENTION_GUIDANCE = ("SelfAttentionGuidance", "attn_and_record")
 # Of Advanced-ControlNet: ControlLLLite's hints, a row for each frame of the call, put into the attention of every level.
 HINTS_IN_ATTENTION = "LLLitePatch"
@@ -33,15 +33,15 @@ WHOLE_CLIP = ("LeapfusionHunyuanI2V.", "WanUni3CCnetPatch")  # a first frame (KJ
 AROUND_THE_NETWORK = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
 
 
-def _is(patch: Any, which: tuple[str, str]) -> bool:
+def _records_attention(patch: Any) -> bool:
     parts = getattr(patch, "__qualname__", "").split(".")
-    return (parts[0], parts[-1]) == which
+    return (parts[0], parts[-1]) == SELF_ATTENTION_GUIDANCE
 
 
 def self_attention_guidance(options: dict) -> bool:
     """Tell whether the host's Self-Attention Guidance is among the patches in transformer_options."""
     replaced = options.get("patches_replace", {}).get("attn1", {})
-    return any(_is(patch, SELF_ATTENTION_GUIDANCE) for patch in replaced.values())
+    return any(map(_records_attention, replaced.values()))
 
 
 def refuse_in_windows(
@@ -225,7 +225,7 @@ def at_full_rate(options: dict, frames: int, wrap: Callable[[Callable], FullRate
         keeps = (
             place == "middle_patch"
             or type(patch).__name__ == HINTS_IN_ATTENTION
-            or _is(patch, SELF_ATTENTION_GUIDANCE)
+            or _records_attention(patch)
             or (keeps_rows(patch, frames, 0) and not told(patch))
         )
         return wrap(patch) if keeps else patch

@@ -95,16 +95,12 @@ def _rows(options: dict, count: int) -> tuple[list[int], int]:
     return list(range(count)), count
 
 
-def fitted(value: Tensor, total: int, dim: int = 0) -> Tensor:
+def fitted(value: Tensor, total: int) -> Tensor:
     """Return a per-frame thing with a row for each of `total` frames, as the host fits it: repeated, then cut.
 
-    (n, …) -> (total, …) on axis `dim`.
-
-    One row, which is for all frames, stays one.
+    (n, …) -> (total, …). One row, which is for all frames, stays one.
     """
-    if value.shape[dim] in (1, total):
-        return value
-    return comfy.utils.repeat_to_batch_size(value, total, dim)
+    return value if len(value) == 1 else comfy.utils.repeat_to_batch_size(value, total)
 
 
 def row_numbers(count: int, total: int) -> list[int]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...lumiere_core.nets.checkpoint import check_state
 from ...lumiere_core.nets.checkpoint import sha256 as sha256_of
-from ...lumiere_core.nets.config import TemporalConfig, UNetConfig
+from ...lumiere_core.nets.config import KINDS, TemporalConfig, UNetConfig
 from ...lumiere_core.nets.motion_files import Training
 from ...lumiere_core.nets.temporal import TemporalLayers, initial_state
 from . import models
@@ -129,17 +129,16 @@ def inflate(
     watch = WatchRun(
         frames_per_clip, config.frames_per_clip, trained_size, takes_conditions=config.conv_cond, fps=config.fps
     )
-    for kind, wrapper in (
+    wrappers = [
         (WrappersMP.OUTER_SAMPLE, warn_of_hidden_handlers),
+        (WrappersMP.OUTER_SAMPLE, watch),
+        (WrappersMP.OUTER_SAMPLE, ShareNoise(frames_per_clip, config.shared_noise)),
         (WrappersMP.PREPARE_SAMPLING, budget),
         (WrappersMP.CALC_COND_BATCH, for_each_row),
         (WrappersMP.APPLY_MODEL, find_layers),
         (WrappersMP.DIFFUSION_MODEL, Clips(frames_per_clip, norms)),
-    ):
-        inflated.remove_wrappers_with_key(kind, KEY)
-        inflated.add_wrapper_with_key(kind, KEY, wrapper)
-    inflated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, watch)
-    inflated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, ShareNoise(frames_per_clip, config.shared_noise))
+    ]
+    models.set_wrappers(inflated, KEY, wrappers)
     share_added_noise(inflated, frames_per_clip, config.shared_noise)
     add_handlers(inflated)
     return inflated
@@ -149,10 +148,9 @@ def _refuse_two_kinds(model: comfy.model_patcher.ModelPatcher, config: TemporalC
     """Raise ValueError if a MODEL has temporal layers of another kind; those of its own kind are replaced."""
     before = inflation_of(model)
     if before is not None and before.temporal_config.kind != config.kind:
-        kinds = {"lumiere": "Lumiere's temporal layers", "motion_module": "a motion module"}
         raise ValueError(
-            f"this MODEL has {kinds[before.temporal_config.kind]} already ({before.title}), and {title} is "
-            f"{kinds[config.kind]}: a MODEL takes one kind. Connect the image MODEL, as Load Checkpoint gives it."
+            f"this MODEL has {KINDS[before.temporal_config.kind]} already ({before.title}), and {title} is "
+            f"{KINDS[config.kind]}: a MODEL takes one kind. Connect the image MODEL, as Load Checkpoint gives it."
         )
     if model.get_additional_models_with_key(EVOLVED):
         raise ValueError(

@@ -7,10 +7,11 @@ the contact sheet of `preview.py`. Messages carry the node's id, a path such as 
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -120,7 +121,7 @@ class LiveClip:
         """Show a clean estimate (t, c, h, w) of the clip after a step."""
         self.step = step
         if self._due():
-            with _Timed(self):
+            with self._timed():
                 self.small = self._shrunk(x0[: self.frames])
                 self._send()
 
@@ -135,7 +136,7 @@ class LiveClip:
         inside = [i for i, frame in enumerate(windows[number]) if frame < self.frames]
         if not inside or x0.ndim != 4 or not self._due():
             return
-        with _Timed(self):
+        with self._timed():
             part = self._shrunk(x0[inside])
             if self.small is None:
                 self.small = torch.full((self.frames, *part.shape[1:]), 0.5)
@@ -148,27 +149,23 @@ class LiveClip:
         first = self.spent == 0
         return first or (now - self.last >= EVERY and self.spent + self.cost <= SHARE * (now - self.began))
 
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Count what a sheet costs."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.last = time.monotonic()
+            self.cost = self.last - start
+            self.spent += self.cost
+
     def _shrunk(self, x0: Tensor) -> Tensor:
         """Return (t, 3, h', w') in [0, 1] on the CPU, small enough for the sheet."""
         return colours(shrunk(x0, self.frames), self.latent_format).clamp(0, 1).cpu()
 
     def _send(self, **more: Any) -> None:
         send("clip", {"step": self.step, "total": self.total, "fps": self.fps, **sheet(self.small), **more})
-
-
-class _Timed:
-    """Counts what a sheet costs."""
-
-    def __init__(self, clip: LiveClip) -> None:
-        self.clip = clip
-
-    def __enter__(self) -> None:
-        self.start = time.monotonic()
-
-    def __exit__(self, *_) -> None:
-        self.clip.last = time.monotonic()
-        self.clip.cost = self.clip.last - self.start
-        self.clip.spent += self.clip.cost
 
 
 def sheet_of(images: Tensor) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ...lumiere_core.nets.motion_module import KIND as MOTION_MODULE
 from . import features
 from .keys import HOST_WINDOW, LOOP, WINDOW
 from .keys import KEY as LUMIERE
+from .models import set_wrappers
 from .window_cut import WholeClip
 
 TURN = 0.381966  # of the clip at every step: the golden section comes near no frame again soon
@@ -27,9 +28,7 @@ TURN = 0.381966  # of the clip at every step: the golden section comes near no f
 def with_loop(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
     """Return a clone of a MODEL that makes loops."""
     model = model.clone()
-    for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, begin), (WrappersMP.CALC_COND_BATCH, turned)):
-        model.remove_wrappers_with_key(kind, LOOP)
-        model.add_wrapper_with_key(kind, LOOP, wrapper)
+    set_wrappers(model, LOOP, [(WrappersMP.OUTER_SAMPLE, begin), (WrappersMP.CALC_COND_BATCH, turned)])
     model.set_attachments(LOOP, True)
     return model
 

@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,13 +20,14 @@ import torch
 from comfy.ldm.modules.attention import attention_sub_quad, optimized_attention
 from torch import Tensor
 
+from ...lumiere_core.diffusion.models import BUNDLED_SSR, weight_files
+from ...lumiere_core.files import check_target
 from ...lumiere_core.nets.attention import scaled_dot_product
+from ...lumiere_core.nets.checkpoint import bundled_names
+from ...lumiere_core.nets.interpolate import STYLES
 
 FOLDER = "lumiere"
 FEATURES = "video_features"  # folder below models/ of networks that measures take features from
-BUNDLED = "lumiere-mini"
-BUNDLED_SSR = "lumiere-mini-ssr"
-STYLES = Path(__file__).parents[2] / "lumiere_core" / "weights" / "styles"  # LoRA files
 DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _attention_overrides: contextvars.ContextVar[dict] = contextvars.ContextVar("lumiere_attention_overrides")
@@ -57,8 +58,6 @@ def checkpoint_names() -> list[str]:
 
 def bundled() -> list[str]:
     """Return the names of the models in the pack, lumiere-mini first."""
-    from ...lumiere_core.nets.checkpoint import bundled_names
-
     return [f"lumiere-{name}" for name in bundled_names()]
 
 
@@ -68,14 +67,8 @@ def checkpoint_files(name: str) -> list[Path]:
     Raises:
         FileNotFoundError: the file is gone.
     """
-    if name in bundled():
-        from ...lumiere_core.nets.checkpoint import bundled_files
-
-        return bundled_files(name.removeprefix("lumiere-"))
-    if name == BUNDLED_SSR:
-        from ...lumiere_core.nets.ssr import bundled_ssr_files
-
-        return bundled_ssr_files()
+    if name in (*bundled(), BUNDLED_SSR):
+        return weight_files(name)
     return [Path(folder_paths.get_full_path_or_raise(FOLDER, name))]
 
 
@@ -86,8 +79,6 @@ def output_path(prefix: str, suffix: str) -> tuple[Path, str, str]:
         ValueError: the prefix leads out of it, or is no name of a file.
         OSError: it cannot be written to.
     """
-    from ...lumiere_core.files import check_target
-
     try:
         found = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
     except Exception as error:  # the host raises nothing narrower
@@ -137,6 +128,14 @@ def made_on(cls: type, dtype: torch.dtype | None, device: torch.device | str) ->
 
     Layer.__name__ = cls.__name__
     return Layer
+
+
+def set_wrappers(model: comfy.model_patcher.ModelPatcher, key: str, wrappers: Sequence[tuple[str, Callable]]) -> None:
+    """Give a MODEL wrappers, each with its kind (`WrappersMP`), in place of those of these kinds that it has by the key."""
+    for kind, _ in wrappers:
+        model.remove_wrappers_with_key(kind, key)
+    for kind, wrapper in wrappers:
+        model.add_wrapper_with_key(kind, key, wrapper)
 
 
 def new_patcher(

@@ -36,16 +36,14 @@ class ClipNoise:
         self.rows, self.share = rows, share
 
     @classmethod
-    def of_clips(
-        cls, seed: int, clips: int, frames: int, numbers: list[int] | None = None, share: float = 0.0
-    ) -> ClipNoise:
+    def of_clips(cls, seed: int, clips: int, frames: int, numbers: list[int] | None = None) -> ClipNoise:
         """Return the noise of whole clips, clip after clip; clip k has seed + k.
 
         Args:
             numbers: of the frames whose noise each frame of a clip gets; None = its own.
         """
         numbers = numbers or list(range(frames))
-        return cls([(seed + k, number) for k in range(clips) for number in numbers], share)
+        return cls([(seed + k, number) for k in range(clips) for number in numbers])
 
     @classmethod
     def of_rows(cls, seed: int, numbers: Sequence[int], count: int, frames: int, share: float = 0.0) -> ClipNoise:

@@ -22,6 +22,7 @@ from ...lumiere_core.diffusion.multidiffusion import Blend, Window, plan_windows
 from . import features
 from .keys import KEY as LUMIERE
 from .keys import LOOP, RUN, WINDOWS
+from .models import set_wrappers
 from .window_cut import WholeClip
 
 MIB = 1 << 20
@@ -72,13 +73,12 @@ def with_windows(model: comfy.model_patcher.ModelPatcher, windows: Windows) -> c
     plan_windows(1, windows.length, windows.overlap)
     window_weights(windows.length, windows.overlap, windows.weighting)
     model = model.clone()
-    for kind, wrapper in (
+    wrappers = [
         (WrappersMP.OUTER_SAMPLE, Start(windows)),
         (WrappersMP.PREPARE_SAMPLING, budget),
         (WrappersMP.CALC_COND_BATCH, in_windows),
-    ):
-        model.remove_wrappers_with_key(kind, WINDOWS)
-        model.add_wrapper_with_key(kind, WINDOWS, wrapper)
+    ]
+    set_wrappers(model, WINDOWS, wrappers)
     model.set_attachments(WINDOWS, windows)
     return model
 
