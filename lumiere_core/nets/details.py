@@ -31,13 +31,14 @@ class Details(nn.Module):
     def __init__(self, means: int, details: int, width: int, operations: Any = nn) -> None:
         super().__init__()
         ops = operations
-        self.layers = nn.Sequential(
+        layers = [
             ops.Conv2d(2 * means + details, width, 3, padding=1),
             nn.SiLU(),
             ops.Conv2d(width, width, 3, padding=1),
             nn.SiLU(),
             ops.Conv2d(width, details, 3, padding=1),
-        )
+        ]
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, answer: Tensor, patches: Tensor) -> Tensor:
         """Return (n, means + details, h, w): the answer with its details.
