@@ -104,20 +104,33 @@ def sample(
     seed: int,
     noise_mask: Tensor | None = None,
 ) -> Tensor:
-    """Return denoised samples, with the node's progress bar and preview. (n, c, h, w)."""
+    """Return denoised samples, with the node's progress bar and preview. (n, c, h, w).
+
+    Raises:
+        ValueError: the frames are too small for the network.
+    """
     steps = len(sigmas) - 1
     preview = latent_preview.prepare_callback(model, steps)
-    return comfy.sample.sample_custom(
-        model,
-        noise.initial(samples),
-        cfg=cfg,
-        sampler=noise.sampler(sampler),
-        sigmas=sigmas,
-        positive=positive,
-        negative=negative,
-        latent_image=samples,
-        noise_mask=noise_mask,
-        callback=lambda step, denoised, x, _: preview(step, denoised, x, steps),
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=seed,
-    )
+    try:
+        return comfy.sample.sample_custom(
+            model,
+            noise.initial(samples),
+            cfg=cfg,
+            sampler=noise.sampler(sampler),
+            sigmas=sigmas,
+            positive=positive,
+            negative=negative,
+            latent_image=samples,
+            noise_mask=noise_mask,
+            callback=lambda step, denoised, x, _: preview(step, denoised, x, steps),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
+        )
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # as torch's norms say it
+            raise
+        height, width = samples.shape[-2:]
+        raise ValueError(
+            f"frames of {width}x{height} are too small for this MODEL: its coarsest level sees a single value. Give them more "
+            "pixels."
+        ) from error

@@ -206,6 +206,12 @@ def test_super_resolution_of_half_precision_is_computed_in_single(small_ssr):
     assert torch.allclose(small_ssr(clip.half()), small_ssr(clip.half().float()))
 
 
+def test_a_single_pixel_that_a_network_cannot_normalise(small_ssr):
+    """The coarsest level of 32 channels would have one value in each group."""
+    with pytest.raises(ValueError, match="frames of .* are too small for this MODEL"):
+        small_ssr(torch.rand(1, 1, 1, 3))
+
+
 @pytest.mark.parametrize("which", ["positive", "negative"])
 def test_super_resolution_without_a_prompt_says_so(small_ssr, which):
     with pytest.raises(ValueError, match=f"{which} holds no prompt"):
