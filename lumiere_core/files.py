@@ -25,6 +25,9 @@ RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"}
 RESERVED |= {f"{kind}{n}" for kind in ("com", "lpt") for n in "123456789\u00b9\u00b2\u00b3"}
 _FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')  # in a name on Windows
 _FOLDER = re.compile(r"\.part-([0-9a-f]{6})-(\d+)-\d+")  # of a machine, of a process, a running number
+# What earlier versions left: .NAME.PID.partial, and the temporary files of the safetensors library.
+_LEFT = re.compile(r"\..+\.(\d+)\.partial(?:\.\w+)?")
+_SAFETENSORS = re.compile(r"\.tmp\w{6}")
 _STALE_SECONDS = 3600.0
 _numbers = itertools.count()
 _swept: set[Path] = set()  # once a process: a folder may hold a hundred thousand clips
@@ -76,22 +79,26 @@ def sweep(folder: str | Path, alone: bool = False) -> None:
     """Remove what killed processes left of `atomic` in a folder; a living process's files stay.
 
     Args:
-        alone: nobody else writes here (see `lock.only_writer`): what another machine left goes at once, not after an
-            hour.
+        alone: nobody else writes here (see `lock.only_writer`): temporary files that do not say whose they are go
+            at once, not after an hour.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in list(entries):
-            if entry.is_dir(follow_symlinks=False) and _is_stale(entry, alone):
-                shutil.rmtree(entry.path, ignore_errors=True)
+        for entry in [e for e in entries if e.name.startswith(".")]:
+            if _is_stale(entry, alone):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
 
 
 def _is_stale(entry: os.DirEntry, alone: bool) -> bool:
-    ours = _FOLDER.fullmatch(entry.name)
-    if ours is None:
+    ours, left = _FOLDER.fullmatch(entry.name), _LEFT.fullmatch(entry.name)
+    if left or (ours and ours[1] == _machine()):
+        return not is_running(int(ours[2] if ours else left[1]))
+    if not ours and not (_SAFETENSORS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)):
         return False
-    if ours[1] == _machine():
-        return not is_running(int(ours[2]))
-    # Nothing says whether another machine's process lives.
+    # Another machine's, or the library's: nothing says whether its process lives.
     return alone or time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS
 
 

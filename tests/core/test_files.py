@@ -89,27 +89,26 @@ def test_what_killed_processes_left_is_swept(tmp_path, dead):
         gone.mkdir()
         (gone / "file.mp4").write_text("half")
         (gone / ".tmpAbCdEf").write_text("half")
-        elsewhere = tmp_path / f".part-000000-{dead}-0"  # of another machine: nothing says whether its process lives
-        elsewhere.mkdir()
-        kept = [".clip.mp4", ".part-notes", ".git", ".holiday.2020.mp4"]
-        for name in kept:
+        left = [f".clip.mp4.{dead}.partial", f".clip.{dead}.partial.mp4", ".tmpAbCdEf", f".part-000000-{dead}-0"]
+        kept = [".clip.mp4", f".clip.{os.getpid()}.partial", ".tmpfiles", ".git", ".holiday.2020.mp4"]
+        for name in [*left, *kept]:
             (tmp_path / name).write_text("x")
         sweep(tmp_path)
-        assert names(tmp_path) == sorted([*kept, elsewhere.name, living.name])
-        os.utime(elsewhere, (time.time() - 7200,) * 2)
-        sweep(tmp_path)
-        assert names(tmp_path) == sorted([*kept, living.name])
+        assert names(tmp_path) == sorted([*kept, *left[2:], living.name])  # of those nothing says whose they are
         partial.write_text("x")
+        for name in left[2:]:
+            os.utime(tmp_path / name, (time.time() - 7200,) * 2)
+        sweep(tmp_path)
+        assert names(tmp_path) == sorted([*kept, living.name, partial.name])
 
 
 def test_sweeping_follows_no_link(tmp_path, dead):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious").write_text("x")
     (tmp_path / "here").mkdir()
-    link = tmp_path / "here" / f".part-000000-{dead}-0"
-    link.symlink_to(tmp_path / "other", target_is_directory=True)
+    (tmp_path / "here" / f".x.{dead}.partial").symlink_to(tmp_path / "other")
     sweep(tmp_path / "here", alone=True)
-    assert names(tmp_path) == sorted(["here", link.name, "other", "precious"])
+    assert names(tmp_path) == ["here", "other", "precious"]
 
 
 def test_processes_that_run():
@@ -206,7 +205,7 @@ def test_the_second_writer_is_told_who_the_first_is(tmp_path):
                 raise AssertionError("two writers")
         process.kill()
         process.wait()
-    (folder / ".part-000000-1-0").mkdir()  # left by one on another machine
+    (folder / ".tmpAbCdEf").write_text("left by the killed one")
     with only_writer(folder, "train"):  # a lock does not outlive its process
         assert names(folder) == [".lock"]
         with pytest.raises(ValueError, match=f"by process {os.getpid()} "), only_writer(folder, "train"):
