@@ -23,6 +23,7 @@ from ...lumiere_core.dataset.segments import buckets, split
 from ...lumiere_core.training.latent_pictures import encode_pictures
 from ...lumiere_core.training.masks import draw_inside
 from ...lumiere_core.training.pictures import MOST, Picture, with_room
+from .device import stop_if_interrupted
 from .encoders import HostEncoders
 
 
@@ -84,11 +85,14 @@ def _fingerprint(video: Any) -> bytes:
 
 
 def _frames(video: Any, fps: float, report: Report) -> Iterator[np.ndarray]:
-    """Yield (h, w, 3) uint8 frames at a rate; files by their presentation times."""
+    """Yield (h, w, 3) uint8 frames at a rate; files by their presentation times. Stop is heard between them."""
     source = _file_of(video)
-    if source is not None:
-        yield from frames_at(Path(source), fps, report)
-        return
+    for frame in _frames_in_memory(video, fps, report) if source is None else frames_at(Path(source), fps, report):
+        stop_if_interrupted()
+        yield frame
+
+
+def _frames_in_memory(video: Any, fps: float, report: Report) -> Iterator[np.ndarray]:
     parts = video.get_components()
     if not parts.images.numel():
         raise Unusable("no frames: the VIDEO is empty")
@@ -113,13 +117,14 @@ def pictures_of(encoders: HostEncoders, videos: list, captions: list[str], size:
     pictures = []
     for video, caption in zip(videos, captions, strict=True):
         images: Tensor = video.get_components().images
+        count = len(pictures) + len(images)
+        if count > MOST:
+            raise ValueError(
+                f"the videos have {count} frames or more, and each is a picture of the style; it is learnt from 1 to {MOST}. "
+                "Choose the most typical ones."
+            )
         pictures += [
             Picture(with_room(frame.permute(2, 0, 1) * 2 - 1, size, size), caption) for frame in images[..., :3]
         ]
-    if len(pictures) > MOST:
-        raise ValueError(
-            f"the videos have {len(pictures)} frames, and each is a picture of the style; it is learnt from 1 to {MOST}. "
-            "Choose the most typical ones."
-        )
     with torch.inference_mode():
         encode_pictures(pictures, encoders, file, height=size, width=size, words=words)

@@ -77,6 +77,30 @@ def test_an_existing_file_is_kept(train, host):
         train(name="../..")
 
 
+def test_stop_is_heard_while_clips_are_encoded(train, host, backbones, stand_ins):
+    """A long video is much work before the first step."""
+    import comfy.model_management as management
+
+    clip, vae = stand_ins
+
+    class Pressed(type(vae)):
+        calls = 0
+
+        def encode(self, pixels):
+            type(self).calls += 1
+            management.interrupt_current_processing(True)
+            return super().encode(pixels)
+
+    video = host.call("CreateVideo", images=torch.rand(64, 64, 64, 3), fps=16.0)[0]
+    values = {"model": backbones("SD15"), "clip": clip, "vae": Pressed(vae.ratio), "videos": video, "size": 64}
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            train(steps=1, name="stopped_early", **values)
+    finally:
+        management.interrupt_current_processing(False)
+    assert Pressed.calls == 1
+
+
 def test_stop_saves_and_then_ends_the_graph(train, host, monkeypatch):
     import comfy.model_management as management
 
