@@ -57,13 +57,8 @@ class LumiereUNet(UNetModel):
         super().__init__(*args, **kwargs)
         self.patch_size = patch_size
         first = kwargs["in_channels"]
-        basis = (
-            torch.zeros(
-                first + (details[0] if details else 0), pixels, patch_size, patch_size, device=kwargs.get("device")
-            )
-            if pixels
-            else None
-        )
+        rows = first + (details[0] if details else 0)
+        basis = torch.zeros(rows, pixels, patch_size, patch_size, device=kwargs.get("device")) if pixels else None
         self.register_buffer("patch_basis", basis)
         self.details = None
         if details:

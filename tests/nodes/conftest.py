@@ -260,6 +260,30 @@ class MeansVae:
 
 
 @pytest.fixture(scope="session")
+def hosts_windows(host):
+    """A function (MODEL, schedule, closed_loop) -> MODEL with the host's windows of four frames."""
+
+    def cut(model, schedule="standard_static", closed_loop=False):
+        settings = {
+            "context_length": 4,
+            "context_overlap": 2,
+            "context_schedule": schedule,
+            "context_stride": 1,
+            "closed_loop": closed_loop,
+            "fuse_method": "flat",
+            "dim": 0,
+            "freenoise": False,
+            "cond_retain_index_list": "",
+            "split_conds_to_windows": False,
+            "latent_retain_index_list": "",
+            "causal_window_fix": False,
+        }
+        return host.call("ContextWindowsManual", model=model, **settings)[0]
+
+    return cut
+
+
+@pytest.fixture(scope="session")
 def means_vae():
     """Function ratio -> a VAE without weights."""
     return MeansVae

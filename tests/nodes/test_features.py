@@ -97,30 +97,6 @@ def test_self_attention_guidance_in_windows_is_refused(host, pair, key_frames, w
             key_frames(windows(model), frames=8)
 
 
-@pytest.fixture(scope="module")
-def hosts_windows(host):
-    """A function (MODEL, schedule) -> MODEL with the host's windows of four frames."""
-
-    def cut(model, schedule="standard_static"):
-        settings = {
-            "context_length": 4,
-            "context_overlap": 2,
-            "context_schedule": schedule,
-            "context_stride": 1,
-            "closed_loop": False,
-            "fuse_method": "flat",
-            "dim": 0,
-            "freenoise": False,
-            "cond_retain_index_list": "",
-            "split_conds_to_windows": False,
-            "latent_retain_index_list": "",
-            "causal_window_fix": False,
-        }
-        return host.call("ContextWindowsManual", model=model, **settings)[0]
-
-    return cut
-
-
 @pytest.mark.parametrize("schedule", ["standard_static", "looped_uniform"])
 def test_self_attention_guidance_in_the_hosts_windows_is_refused(host, pair, key_frames, hosts_windows, schedule):
     (model,) = host.call("SelfAttentionGuidance", model=pair()[1], **EXACT["SelfAttentionGuidance"])

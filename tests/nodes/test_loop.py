@@ -153,24 +153,10 @@ def test_clips_of_a_batch_are_turned_each_by_itself(backbones, loop, host, clips
 
 
 @pytest.mark.parametrize("schedule", ["standard_static", "standard_uniform", "batched", "looped_uniform"])
-def test_the_hosts_windows_must_go_around(host, backbones, studio, loop, schedule):
+def test_the_hosts_windows_must_go_around(hosts_windows, backbones, studio, loop, schedule):
     """Otherwise no window sees both ends, and nothing loops."""
-    settings = {
-        "context_length": 4,
-        "context_overlap": 2,
-        "context_schedule": schedule,
-        "context_stride": 1,
-        "closed_loop": True,
-        "fuse_method": "flat",
-        "dim": 0,
-        "freenoise": False,
-        "cond_retain_index_list": "",
-        "split_conds_to_windows": False,
-        "latent_retain_index_list": "",
-        "causal_window_fix": False,
-    }
     for model, sample in ((backbones("SD15"), backbones.sample), (studio.model, studio.sample)):
-        (cut,) = host.call("ContextWindowsManual", model=loop(model), **settings)
+        cut = hosts_windows(loop(model), schedule, closed_loop=True)
         assert sample(cut, frames=4).isfinite().all()  # one window
         if schedule == "looped_uniform":
             assert sample(cut, frames=FRAMES).isfinite().all()
