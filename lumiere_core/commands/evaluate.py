@@ -72,9 +72,14 @@ def weights_flag(parser: argparse.ArgumentParser) -> None:
 
 def sampling_flags(parser: argparse.ArgumentParser) -> None:
     """What makes the clips."""
+    step_flags(parser)
+    parser.add_argument("--frames", type=whole(1, 4096), default=80)
+
+
+def step_flags(parser: argparse.ArgumentParser) -> None:
+    """What makes clips of lengths that the verb knows."""
     weights_flag(parser)
     device_flag(parser)
-    parser.add_argument("--frames", type=whole(1, 4096), default=80)
     parser.add_argument("--steps", type=whole(1, 10_000), default=10)
     parser.add_argument("--cfg", type=real(0, 100), default=3.0, help="guidance scale; 1 = none")
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
@@ -112,6 +117,7 @@ VERBS = {
     ),
     "style": Verb("styles by interpolated weights", "style", "StyleEvaluation", (sampling_flags, clips_flag)),
     "seams": Verb("super-resolution in windows", "seams", "Seams", (weights_flag, device_flag)),
+    "lengths": Verb("clips of 16 to 81 frames", "lengths", "Lengths", (step_flags, clips_flag, split_flag)),
     "loop": Verb("clips that loop", "loop", "Loop", (sampling_flags, clips_flag)),
     "extend": Verb("clips longer than the model", "extend", "Extend", (sampling_flags,)),
     "cascade": Verb(

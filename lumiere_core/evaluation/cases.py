@@ -76,6 +76,20 @@ def _case(index: int, family: str, attributes: dict[str, str], prompts: set[str]
     return Case(f"{index:03d}-{digest % 16**6:06x}", prompt, digest % 2**31, 1000 + index)
 
 
+def reworded(scene: Scene, changes: dict[str, str]) -> str:
+    """Return a caption of a scene with other attributes, that is read back as it was written.
+
+    Raises:
+        ValueError: no wording is.
+    """
+    changed = Scene(scene.family, "", scene.attributes | changes, parameters={}, seed=0)
+    for wording in range(40):
+        text = recaption(changed, wording)
+        if _reads(text, scene.family, changes):
+            return text
+    raise ValueError(f"no wording of {changes} is read back as it was written.")
+
+
 def _reads(text: str, family: str, attributes: dict[str, str]) -> bool:
     """Whether the caption is read back as what it was written from."""
     scene = scene_from_caption(text)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..clips.conditioning import Condition, cinemagraph, inpaint, key_frames
 from ..clips.framing import grown
-from ..world import FAMILIES, Scene, recaption, render_clip, scene_from_caption
+from ..world import FAMILIES, Scene, render_clip, scene_from_caption
 from ..world.dice import hash_text
-from .cases import mini_cases
+from .cases import mini_cases, reworded
 
 EACH = 32  # cases of each task
 STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # denoise of the SDEdit curve
@@ -86,12 +86,7 @@ def recoloured(scene: Scene, index: int) -> str:
         if colour != attributes["colour"] and family.allowed(attributes | {"colour": colour})
     ]
     chosen = others[hash_text(f"colour|{index}|{scene.caption}") % len(others)]
-    for wording in range(40):
-        text = recaption(Scene(scene.family, "", scene.attributes | chosen, parameters={}, seed=0), wording)
-        read = scene_from_caption(text)
-        if all(read.attributes[name] == value for name, value in chosen.items()):
-            return text
-    raise ValueError(f"no wording of {chosen} is read back as it was written.")
+    return reworded(scene, chosen)
 
 
 def truth(case: ConditionCase, frames: int, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,8 @@
 - Colour: the object is found by its colour among those that rendered scenes with the same
   surroundings have (appearance.py, track.py).
 - Shape: the object's outline against templates of the same area at any rotation (silhouette.py).
-- Motion and direction: the track of the object's centre, area and rotation (motion.py).
+- Motion and direction: the track of the object's centre, area and rotation (motion.py); of clips that show only the
+  beginning of a scene, by rates and pieces of waves (part.py, which `judge` does not use).
 - Period: a fit on the first half of the clip, the phase at the end (periodic.py, gait.py).
 - Flicker: change from frame to frame where the object never comes (flicker.py).
 

@@ -45,16 +45,16 @@ def name_motion(
     """
     if not track.there:
         return Motion(NONE, (0.0, 0.0), 1.0, 0.0)
-    x, y, area = (_calm(_filled(values)) for values in (track.x, track.y, _area(track)))
+    x, y, area = (calm(filled(values)) for values in (track.x, track.y, area_of(track)))
     net_x, net_y = _net(x), _net(y)
     growth = _ends(area)[1] / max(_ends(area)[0], 1e-6)
-    turns = _turns(angle, contrast, outline_angle, symmetry)
+    turns = turns_of(angle, contrast, outline_angle, symmetry)
     name = _decide(x, y, net_x, net_y=net_y, growth=growth, turns=turns)
     return Motion(name, (round(net_x, 3), round(net_y, 3)), round(growth, 2), round(turns, 2))
 
 
 def _decide(x, y, net_x: float, net_y: float, growth: float, turns: float) -> str:
-    range_x, range_y = _range(x), _range(y)
+    range_x, range_y = range_of(x), range_of(y)
     if range_y >= SWUNG and range_y > 1.2 * range_x and _winding(y) and _regular(y):
         return "bouncing"
     if range_x >= SWUNG and range_x > range_y and _winding(x) and _regular(x):
@@ -75,7 +75,7 @@ def direction_of(track: Track) -> str:
     """left, right, up or down for an object that crosses a good part of the frame, else NONE."""
     if not track.there:
         return NONE
-    x, y = (_calm(_filled(values)) for values in (track.x, track.y))
+    x, y = (calm(filled(values)) for values in (track.x, track.y))
     return name_direction(x, y, _net(x), _net(y))
 
 
@@ -87,17 +87,17 @@ def name_direction(x, y, net_x: float, net_y: float) -> str:
     return names[int(net > 0)]
 
 
-def _area(track: Track) -> np.ndarray:
+def area_of(track: Track) -> np.ndarray:
     return np.where(track.found, track.area, np.nan)
 
 
-def _filled(values: np.ndarray) -> np.ndarray:
+def filled(values: np.ndarray) -> np.ndarray:
     """Bridge frames in which the object was not found."""
     index, seen = np.arange(len(values)), np.isfinite(values)
     return np.interp(index, index[seen], values[seen])
 
 
-def _calm(values: np.ndarray) -> np.ndarray:
+def calm(values: np.ndarray) -> np.ndarray:
     """Median of three, then mean of three: takes out jumps of a frame and the jitter of a pixel."""
     padded = np.pad(values, 1, mode="edge")
     middle = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), 0)
@@ -115,14 +115,14 @@ def _net(values: np.ndarray) -> float:
     return last - first
 
 
-def _range(values: np.ndarray) -> float:
+def range_of(values: np.ndarray) -> float:
     low, high = np.percentile(values, (4, 96))
     return float(high - low)
 
 
 def _winding(values: np.ndarray) -> bool:
     """Whether the path is at least three times the range: there and back and there."""
-    return bool(np.abs(np.diff(values)).sum() >= 3.0 * _range(values))
+    return bool(np.abs(np.diff(values)).sum() >= 3.0 * range_of(values))
 
 
 def _regular(values: np.ndarray) -> bool:
@@ -130,23 +130,27 @@ def _regular(values: np.ndarray) -> bool:
     return fit is not None and fit.explained >= REGULAR
 
 
-def _turns(angle, contrast, outline_angle, symmetry: int) -> float:
-    """Net turns in the clip, by the two tones where there are two, else by the outline."""
+def turns_of(angle, contrast, outline_angle, symmetry: int, parts: int = 10) -> float:
+    """Net turns in the clip, by the two tones where there are two, else by the outline.
+
+    Args:
+        parts: of the clip that must turn the same way; single frames jitter.
+    """
     seen = np.isfinite(angle)
     if seen.any() and np.median(contrast[seen]) >= TONES:
-        return _net_turns(angle, 360)
-    return 0.0 if symmetry == 360 else _net_turns(outline_angle, symmetry)
+        return _net_turns(angle, 360, parts)
+    return 0.0 if symmetry == 360 else _net_turns(outline_angle, symmetry, parts)
 
 
-def _net_turns(angle: np.ndarray, symmetry: int) -> float:
+def _net_turns(angle: np.ndarray, symmetry: int, count: int) -> float:
     """Turns of an angle in degrees that repeats after `symmetry`; 0 where it wavers."""
     seen = np.flatnonzero(np.isfinite(angle))
     if len(seen) < 8:
         return 0.0
     steps = np.diff(angle[seen])
     steps = (steps + symmetry / 2) % symmetry - symmetry / 2
-    # A tenth of a clip at a time, so that the jitter of single frames does not count as wavering.
-    parts = np.array([part.sum() for part in np.array_split(steps, 10)])
+    # A part of a clip at a time, so that the jitter of single frames does not count as wavering.
+    parts = np.array([part.sum() for part in np.array_split(steps, count)])
     back_and_forth = np.abs(steps).sum() > 4 * abs(steps.sum())
     if back_and_forth or abs(parts.sum()) < 0.7 * np.abs(parts).sum():
         return 0.0
