@@ -159,7 +159,7 @@ def length_cases(split: str) -> list[LengthCase]:
     shapes = [case for case in mini_cases(split) if case.scene.family == "shape"]
     motions = {case: case.scene.attributes["motion"] for case in shapes}
     return [
-        LengthCase(f"{case.id}-{frames}", case.prompt, case.scene_seed, case.seed, frames)
+        LengthCase(f"{case.id}-{frames}", case.prompt, case.scene_seed, seed=case.seed, frames=frames)
         for frames, each in EACH.items()
         for motion in MOTIONS
         for case in [case for case in shapes if motions[case] == motion][:each]
@@ -196,7 +196,10 @@ def is_present(track: Track, colour: str) -> bool:
 
 
 def first_step(frames: Tensor) -> float:
-    """Return the change from the first frame to the second over the median change, 1 = as everywhere."""
+    """Return the change from the first frame to the second over the median change, 1 = as everywhere.
+
+    Frames are (t, h, w, 3) uint8.
+    """
     steps = changes(frames)
     return round(max(steps[0], LEAST_CHANGE) / max(statistics.median(steps), LEAST_CHANGE), 2)
 
