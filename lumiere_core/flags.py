@@ -10,6 +10,7 @@ MOST_SEED = 2**64 - 1
 LEAST_FPS, MOST_FPS = 0.01, 1000.0
 MOST_FRAMES, MOST_STEPS, MOST_SCALE = 4096, 10_000, 64
 MOST_SIDE = 16_384  # pixels; H.264 has no more
+GUIDANCE_END = 0.5  # of the clips that are made; why, in diffusion/guidance.py
 MANY = 10**9  # clips, minutes: more than anybody waits for
 
 
@@ -31,6 +32,16 @@ def _within(kind: type, text: str, least: float, most: float, what: str):
     if value is None or not least <= value <= most:  # not NaN either
         raise argparse.ArgumentTypeError(f"got {text[:40]!r}; {what} from {least:g} to {most:g} is wanted")
     return value
+
+
+def guidance_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --guidance-end."""
+    parser.add_argument(
+        "--guidance-end",
+        type=real(0, 1),
+        default=GUIDANCE_END,
+        help="share of the noise levels, from the strongest on, at which --cfg counts; 1 = at every step",
+    )
 
 
 def threads_flag(parser: argparse.ArgumentParser) -> None:

@@ -10,11 +10,13 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..lumiere_core.diffusion.models import BUNDLED, BUNDLED_SSR
+from ..lumiere_core.flags import GUIDANCE_END
 from ..lumiere_core.nets import checkpoint as weights
 from ..lumiere_core.nets.config import TextConfig
 from ..lumiere_core.nets.ssr import ssr_config
 from .host import device, models
 from .host.clip import build_clip, reload_text_patcher
+from .host.guidance import end_guidance
 from .host.handlers import temporal_patcher
 from .host.image_model import build_image_model
 from .host.inflate import inflate, inflation_of
@@ -63,6 +65,19 @@ class LumiereLoader(io.ComfyNode):
                     tooltip="Number format of the weights. default: what the host chooses for the device.",
                 ),
                 frames_per_clip_widget(advanced=True),
+                io.Float.Input(
+                    "guidance_end",
+                    default=GUIDANCE_END,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    round=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Share of the noise levels, from the strongest on, at which cfg counts, as the end_percent of "
+                    "other nodes; after it the negative prompt is not computed, which is faster, flickers less and keeps "
+                    "light even. 1 = cfg at every step. For samplers that go by cfg.",
+                ),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
         )
@@ -76,7 +91,9 @@ class LumiereLoader(io.ComfyNode):
             return [checkpoint]
 
     @classmethod
-    def execute(cls, checkpoint: str, dtype: str, frames_per_clip: int) -> io.NodeOutput:
+    def execute(
+        cls, checkpoint: str, dtype: str, frames_per_clip: int, guidance_end: float = GUIDANCE_END
+    ) -> io.NodeOutput:
         files = models.checkpoint_files(checkpoint)
         parts = weights.load_parts(files)
         # A super-resolution stage may come without a text encoder: its clips are made by another model.
@@ -98,7 +115,7 @@ class LumiereLoader(io.ComfyNode):
         if parts.text is not None:
             clip = build_clip(parts.text, parts.text_config, checkpoint)
             clip.patcher.cached_patcher_init = (reload_text_patcher, (partial(_read_text, files),))
-        return io.NodeOutput(model, clip, models.pixel_vae())
+        return io.NodeOutput(end_guidance(model, guidance_end), clip, models.pixel_vae())
 
 
 def _image_patcher(files: list, dtype: str, disable_dynamic: bool = False, parts: weights.Parts | None = None):

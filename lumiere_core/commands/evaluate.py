@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..flags import MANY, real, threads_flag, use_threads, whole
+from ..flags import MANY, guidance_flag, real, threads_flag, use_threads, whole
 
 SPLITS = ("reporting", "tuning")
 RESULTS_PAGE = Path(__file__).parents[2] / "docs" / "results.md"
@@ -82,6 +82,7 @@ def step_flags(parser: argparse.ArgumentParser) -> None:
     device_flag(parser)
     parser.add_argument("--steps", type=whole(1, 10_000), default=10)
     parser.add_argument("--cfg", type=real(0, 100), default=3.0, help="guidance scale; 1 = none")
+    guidance_flag(parser)
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
 

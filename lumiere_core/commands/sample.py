@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..flags import LEAST_FPS, MOST_FPS, MOST_FRAMES, MOST_SCALE, MOST_SEED, MOST_SIDE, MOST_STEPS, real, whole
+from ..flags import (
+    LEAST_FPS,
+    MOST_FPS,
+    MOST_FRAMES,
+    MOST_SCALE,
+    MOST_SEED,
+    MOST_SIDE,
+    MOST_STEPS,
+    guidance_flag,
+    real,
+    whole,
+)
 from ..text_files import shown
 
 if TYPE_CHECKING:
@@ -33,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=whole(1, MOST_SIDE), help="pixels; default: the trained size")
     parser.add_argument("--steps", type=whole(1, MOST_STEPS), default=20)
     parser.add_argument("--cfg", type=real(0, 100), default=3.0, help="guidance scale; 1 = none")
+    guidance_flag(parser)
     parser.add_argument("--sampler", default="ddim", help="ddim or ddpm")
     parser.add_argument("--scheduler", default="karras", help="karras or normal")
     parser.add_argument(
@@ -91,6 +103,7 @@ def main(options: argparse.Namespace) -> int:
             width=width,
             steps=options.steps,
             cfg=options.cfg,
+            guidance_end=options.guidance_end,
             sampler=options.sampler,
             scheduler=options.scheduler,
             threshold=options.threshold,

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..clips.conditioning import Condition, hold_known
 from ..clips.video import to_uint8
+from ..flags import GUIDANCE_END
 from ..nets.text_encoder import Text
-from .guidance import dynamic_threshold, guided
+from .guidance import dynamic_threshold, guidance_ends, guided
 from .models import Models
 from .noise import frame_noise
 from .sampling import SAMPLERS, SCHEDULERS, OnStep, sample_ddim, sample_ddpm
@@ -35,6 +36,7 @@ class Request:
     threshold: float = 0.0  # percentile of dynamic thresholding, for example 0.995; 0 = none
     denoise: float = 1.0  # less keeps that much of a source clip's structure (SDEdit)
     closed: bool = False  # a loop: the last frame is followed by the first
+    guidance_end: float = GUIDANCE_END  # share of the noise levels, from the strongest on, at which cfg counts
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.steps < 1:
@@ -43,6 +45,8 @@ class Request:
             raise ValueError(f"the size is {self.width}x{self.height} pixels; at least 1x1 is wanted.")
         if not 0 < self.denoise <= 1:
             raise ValueError(f"denoise is {self.denoise}; more than 0 and at most 1 is wanted.")
+        if not 0 <= self.guidance_end <= 1:
+            raise ValueError(f"guidance_end is {self.guidance_end}; from 0 (never) to 1 (at every step) is wanted.")
         if not 0 <= self.threshold <= 1:
             raise ValueError(
                 f"the threshold is {self.threshold}; a percentile from 0 (none) to 1 is wanted, such as 0.995."
@@ -109,7 +113,7 @@ def generate(
         frames = frame_noise(request.seed, request.num_frames, shape, step=step, share=shared)
         return frames.transpose(0, 1)[None].to(device)
 
-    start = noise(0)
+    start, unguided = noise(0), guidance_ends(schedule, request.guidance_end)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         # The network sees what is known as noisy as the rest, always with the noise of the start.
@@ -119,7 +123,7 @@ def generate(
         def estimate(words: Text) -> Tensor:
             return denoiser(x, sigma, words, seen, **more)
 
-        denoised = guided(estimate, text, negative, request.cfg)
+        denoised = guided(estimate, text, negative, request.cfg if sigma.max() > unguided else 1.0)
         if request.threshold:
             denoised = dynamic_threshold(denoised, request.threshold)
         if keep_copy is not None:

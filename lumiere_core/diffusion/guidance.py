@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..nets.text_encoder import Text
+from .schedule import Schedule
 
 
 def classifier_free(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tensor:
@@ -18,6 +20,20 @@ def classifier_free(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tens
     1 is the conditional estimate itself.
     """
     return uncond + guidance_scale * (cond - uncond)
+
+
+def guidance_ends(schedule: Schedule, end: float) -> float:
+    """Return the sigma at and below which there is no guidance.
+
+    Guidance is needed where the prompt decides what there is; at weak noise it only exaggerates: light that changes from
+    frame to frame, edges (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval").
+
+    Args:
+        end: share of the noise levels, from the strongest on, with guidance, as the host's `end_percent`; 1 = all, 0 = none.
+    """
+    if end <= 0:
+        return math.inf
+    return 0.0 if end >= 1 else schedule.sigma(torch.tensor((1 - end) * (schedule.steps - 1))).item()
 
 
 def guided(estimate: Callable[[Text], Tensor], text: Text, negative: Text, guidance_scale: float) -> Tensor:

@@ -213,7 +213,8 @@ class Cascade:
         if case.number in self._made:
             return self._made[case.number]
         models, seconds = self.models(), {}
-        request = Request(case.prompt, seed=case.seed, num_frames=FRAMES, height=SIDE, width=SIDE, steps=STEPS, cfg=CFG)
+        sampling = {"steps": STEPS, "cfg": CFG, "guidance_end": 1.0}
+        request = Request(case.prompt, seed=case.seed, num_frames=FRAMES, height=SIDE, width=SIDE, **sampling)
         real = render_clip(case.scene, PLAN.keys * PLAN.every, FPS, height=SIDE, width=SIDE)
         made = {"real": to_uint8(real)[:FRAMES]}
         started = time.monotonic()

@@ -56,6 +56,7 @@ class ClipMaker:
             width=width,
             steps=options.steps,
             cfg=options.cfg,
+            guidance_end=options.guidance_end,
             sampler=options.sampler,
             scheduler=options.scheduler,
         )
@@ -63,6 +64,7 @@ class ClipMaker:
             "weights": fingerprint(self.sha256),
             "steps": options.steps,
             "cfg": options.cfg,
+            "guidance_end": options.guidance_end,
             "sampler": options.sampler,
             "scheduler": options.scheduler,
             "frames": options.frames,

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lumiere_core.diffusion.generate import Request, generate
+from lumiere_core.diffusion.guidance import guidance_ends
 from lumiere_core.diffusion.models import Models, load_models, weight_files
 from lumiere_core.diffusion.schedule import Schedule
 from lumiere_core.nets.checkpoint import load_file, metadata_for, save_file
@@ -45,6 +46,7 @@ def test_every_field_of_a_request_matters(models):
         {"seed": 1},
         {"steps": 4},
         {"cfg": 5.0},
+        {"guidance_end": 1.0},
         {"sampler": "ddpm"},
         {"scheduler": "normal"},
         {"threshold": 0.5},
@@ -64,14 +66,23 @@ def test_key_frames_do_not_depend_on_the_clips_length(models, sampler):
         assert (clip[1:2] - still).abs().max() > 1
 
 
-def test_guidance_1_asks_the_network_once_a_step(models):
+def test_the_network_is_asked_once_a_step_where_there_is_no_guidance(models):
     built = models()
     calls = []
     built.unet.register_forward_pre_hook(lambda *a: calls.append(1))
-    for cfg, wanted in ((1.0, 3), (4.0, 6)):
+    for cfg, end, wanted in ((1.0, 1.0, 3), (4.0, 1.0, 6), (4.0, 0.0, 3), (4.0, 0.5, 4), (4.0, 0.05, 4)):
         calls.clear()
-        generate(built, request(num_frames=1, cfg=cfg))
-        assert len(calls) == wanted
+        generate(built, request(num_frames=1, cfg=cfg, guidance_end=end))
+        assert len(calls) == wanted, (cfg, end)
+
+
+def test_the_end_of_guidance_is_a_share_of_the_noise_levels(models):
+    schedule = models().schedule
+    ends = [guidance_ends(schedule, end) for end in (0.0, 0.01, 0.5, 0.99, 1.0)]
+    assert ends == sorted(ends, reverse=True) and ends[0] == float("inf") and ends[-1] == 0
+    assert ends[2] == pytest.approx(schedule.sigma(torch.tensor((schedule.steps - 1) / 2)).item())
+    with pytest.raises(ValueError, match="guidance_end is 1.5"):
+        request(guidance_end=1.5)
 
 
 def test_guidance_is_that_of_the_formula(models):

@@ -43,6 +43,7 @@ def draw(models, case, record):
             width=width,
             steps=record["steps"],
             cfg=record["cfg"],
+            guidance_end=record["guidance_end"],
             sampler=record["sampler"],
             scheduler=record["scheduler"],
         ),

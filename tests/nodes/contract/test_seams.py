@@ -392,6 +392,24 @@ def test_layer_options(backbones):
     assert told[0] == {"sub_idxs": None}
 
 
+def test_guidance_step(studio):
+    import comfy.samplers
+
+    asked = []
+
+    def spy(args):
+        asked.append([cond is not None for cond in args["conds"]])
+        assert args["model"].model_sampling.percent_to_sigma(1.0) == 0
+        return comfy.samplers.calc_cond_batch(
+            args["model"], [args["conds"][0], None], args["input"], args["sigma"], args["model_options"]
+        )
+
+    model = studio.model.clone()
+    model.set_model_sampler_calc_cond_batch_function(spy)
+    studio.sample(model, frames=2, steps=1, cfg=2.0)
+    assert asked == [[True, True]]
+
+
 def test_headless_executor(host):
     import execution
 
