@@ -44,10 +44,18 @@ LIMITS = {
     "back_projection": (0, 100),
     "heads": (1, 256),
     "table_frames": (1, 4096),
+    "ends_until": (0, 100_000),
 }
 LEVELS = 12
 # Left out of what is written while they are at their defaults, as in files and caches of earlier versions.
-LATER = {"num_classes": 0, "text_only_levels": (), "back_projection": 0, "detail_width": 0, "fresh_noise": 0.0}
+LATER = {
+    "num_classes": 0,
+    "text_only_levels": (),
+    "back_projection": 0,
+    "detail_width": 0,
+    "fresh_noise": 0.0,
+    "ends_until": 0,
+}
 
 
 class _Config:
@@ -261,6 +269,7 @@ class TemporalConfig(_Config):
     fresh_noise: float = 0.0  # of super-resolution: share of the trained clips whose noise was new in each frame
     conv_cond: bool = False  # has the convolution of the masked condition <C, M> (Lumiere §4.2)
     repeat_ends: bool = False  # convolutions over time see the first and last frame repeated beyond a clip, not zeros
+    ends_until: int = 0  # last timestep at which ends are repeated; 0 = at all. Strong noise is then seen as trained
     heads: int = 8  # of a motion module's attention, at every width
     table_frames: int = 32  # frames in a motion module's table of positions
     middle: bool = False  # whether a motion module follows the middle block's attention too
@@ -288,6 +297,8 @@ class TemporalConfig(_Config):
                 f"shared_noise is {self.shared_noise}; at least 0 and less than 1 is wanted (at 1 the difference of "
                 "two frames would be known at any noise level)."
             )
+        if self.ends_until and not self.repeat_ends:
+            raise ValueError(f"ends_until is {self.ends_until}, but ends are not repeated: repeat_ends is false.")
         if not {self.stride, *self.strides} <= {1, 2, 4}:
             raise ValueError(
                 f"stride is {self.stride}, strides are {list(self.strides)}; 1 (no temporal resize), 2 or 4 are supported."

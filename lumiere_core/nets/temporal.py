@@ -43,6 +43,7 @@ class TemporalState:
         level: that is being computed; 0 is the finest.
         calls: how many temporal parts ran.
         closed: the last frame is followed by the first.
+        ends: (b,) of which clips the ends are repeated beyond them, where not of all.
         strength: how much they count; None = as trained.
     """
 
@@ -52,6 +53,7 @@ class TemporalState:
     level: int = 0
     calls: int = 0
     closed: bool = False
+    ends: Tensor | None = None
     strength: Strength | None = None
 
     @property
@@ -230,7 +232,8 @@ class TemporalLayers(nn.Module):
                 places = self.places(torch.arange(num_frames), num_frames).expand(len(timesteps) // num_frames, -1)
             place = position_embedding(places.flatten().to(timesteps.device), channels).to(dtype)
             frame_vector = self.condition(embedding, context, y, place)
-        return TemporalState(num_frames, self.strides, frame_vector, closed=closed)
+        ends = timesteps[::num_frames] <= self.config.ends_until if self.config.ends_until else None
+        return TemporalState(num_frames, self.strides, frame_vector, closed=closed, ends=ends)
 
     def block(self, name: str) -> TemporalBlock | None:
         """Return the parts after the block `input_blocks.N`, `middle_block` or `output_blocks.N`."""
@@ -273,8 +276,10 @@ class TemporalLayers(nn.Module):
             return h
         state.calls += 1
         vector = state.at_level(state.frame_vector)
-        ring = {"closed": True} if state.closed else {}
-        after = block.inflation(h, state.level_frames, vector, **ring)
+        more = {"closed": True} if state.closed else {}
+        if state.ends is not None and isinstance(block.inflation, ConvInflationBlock):
+            more["ends"] = state.ends
+        after = block.inflation(h, state.level_frames, vector, **more)
         return state.mixed(state.level, lambda: h, after)
 
     def downsample(self, name: str, h: Tensor, state: TemporalState) -> Tensor:
@@ -283,7 +288,7 @@ class TemporalLayers(nn.Module):
         ((b t), c, h, w) -> ((b t/s), c, h, w).
         """
         down, frames = self.block(name).down, state.level_frames
-        after = h if down is None else down(h, frames, state.closed)
+        after = h if down is None else down(h, frames, state.closed, state.ends)
         state.level += 1
         if down is None:
             return h
@@ -297,7 +302,7 @@ class TemporalLayers(nn.Module):
         ((b t), c, h, w) -> ((b t s), c, h, w).
         """
         up, level = self.block(name).up, state.level
-        after = h if up is None else up(h, state.level_frames, state.closed)
+        after = h if up is None else up(h, state.level_frames, state.closed, state.ends)
         state.level -= 1
         if up is None:
             return h

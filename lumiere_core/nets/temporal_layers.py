@@ -39,17 +39,22 @@ class TemporalConv(nn.Module):
         padding = (self.reach - self.repeats, 0)
         self.conv = operations.Conv2d(channels, channels, (kernel, 1), stride=(stride, 1), padding=padding)
 
-    def forward(self, x: Tensor, num_frames: int, closed: bool = False) -> Tensor:
-        """((b t), c, h, w) -> the same, or ((b t/s), c, h, w) with a stride s; `closed`: the last frame is before the first."""
+    def forward(self, x: Tensor, num_frames: int, closed: bool = False, ends: Tensor | None = None) -> Tensor:
+        """((b t), c, h, w) -> the same, or ((b t/s), c, h, w) with a stride s.
+
+        Args:
+            closed: the last frame is before the first.
+            ends: (b,) bool, whose ends are repeated where the layer repeats them; None = all clips'.
+        """
         c, h, w = x.shape[1:]
         if x.is_cuda:
             x = x.contiguous(memory_format=torch.channels_last)
         x = x.reshape(-1, num_frames, c, h * w)
-        x = around(self._convolved, x, self.reach, self.conv.stride[0]) if closed else self._convolved(x)
+        x = around(self._convolved, x, self.reach, self.conv.stride[0]) if closed else self._convolved(x, ends)
         return x.reshape(-1, c, h, w)
 
-    def _convolved(self, x: Tensor) -> Tensor:
-        x = _with_ends(x, self.repeats, self.repeats)
+    def _convolved(self, x: Tensor, ends: Tensor | None = None) -> Tensor:
+        x = _with_ends(x, self.repeats, self.repeats, ends)
         return self.conv(x.transpose(1, 2)).transpose(1, 2)  # b t c (h w)
 
 
@@ -65,9 +70,10 @@ class TemporalUpsample(nn.Module):
         self.conv = _duplicating(operations.Conv2d)(channels, channels, (kernel, 1), padding=(kernel // 2, 0))
         self.conv.duplicates, self.conv.repeat_ends = stride, repeat_ends
 
-    def forward(self, x: Tensor, num_frames: int, closed: bool = False) -> Tensor:
-        """((b t), c, h, w) -> ((b t s), c, h, w); `closed`: the last frame is before the first."""
+    def forward(self, x: Tensor, num_frames: int, closed: bool = False, ends: Tensor | None = None) -> Tensor:
+        """((b t), c, h, w) -> ((b t s), c, h, w); `closed` and `ends` as of `TemporalConv`."""
         x = x.unflatten(0, (-1, num_frames))
+        self.conv.ends = ends
         x = around(self.conv, x, self.conv.padding[0]) if closed else self.conv(x)
         return x.flatten(0, 2)  # b t duplicates c h w
 
@@ -86,6 +92,7 @@ def _duplicating(conv2d: type[nn.Conv2d]) -> type[nn.Conv2d]:
     class DuplicatingConv2d(conv2d):
         duplicates: int
         repeat_ends: bool
+        ends: Tensor | None = None  # of the call that is made
 
         def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             """Return b t duplicates c h w for b t c h w."""
@@ -97,7 +104,8 @@ def _duplicating(conv2d: type[nn.Conv2d]) -> type[nn.Conv2d]:
                 frames = [(copy + tap) // self.duplicates for tap in range(-reach, reach + 1)]
                 for frame in sorted(set(frames) - {0}):  # the neighbours that this copy reaches
                     taps = [i for i, f in enumerate(frames) if f == frame]
-                    y = y + _mix(_shifted(x, frame, self.repeat_ends) - x, weight[:, :, taps].sum(2, keepdim=True))
+                    shifted = _shifted(x, frame, self.repeat_ends, self.ends)
+                    y = y + _mix(shifted - x, weight[:, :, taps].sum(2, keepdim=True))
                 copies.append(y)
             return torch.stack(copies, dim=2)
 
@@ -109,18 +117,26 @@ def _mix(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.conv2d(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
 
 
-def _shifted(x: Tensor, frames: int, repeat_ends: bool) -> Tensor:
+def _shifted(x: Tensor, frames: int, repeat_ends: bool, ends: Tensor | None = None) -> Tensor:
     """Return x[i + frames] at frame i of b t c h w; outside the clip zero, or its first or last frame."""
     before, after = max(-frames, 0), max(frames, 0)
-    x = _with_ends(x, before, after) if repeat_ends else F.pad(x, (0, 0) * 3 + (before, after))
+    x = _with_ends(x, before, after, ends) if repeat_ends else F.pad(x, (0, 0) * 3 + (before, after))
     return x[:, frames:] if frames > 0 else x[:, :frames]
 
 
-def _with_ends(x: Tensor, before: int, after: int) -> Tensor:
-    """Return b t … with the first frame so many times before it, and the last so many times after."""
+def _with_ends(x: Tensor, before: int, after: int, ends: Tensor | None = None) -> Tensor:
+    """Return b t … with the first frame so many times before it, and the last so many times after.
+
+    Args:
+        ends: (b,) bool; clips for which it is false have zeros there. None = all have their ends.
+    """
     if not before + after:
         return x
-    return torch.cat([*[x[:, :1]] * before, x, *[x[:, -1:]] * after], dim=1)
+    first, last = x[:, :1], x[:, -1:]
+    if ends is not None:
+        share = ends.to(x).reshape(-1, *[1] * (x.ndim - 1))
+        first, last = first * share, last * share
+    return torch.cat([*[first] * before, x, *[last] * after], dim=1)
 
 
 class ScaleShift(nn.Module):
@@ -170,11 +186,13 @@ class ConvInflationBlock(nn.Module):
         self.modulation = ScaleShift(channels, config, ops) if config.condition_channels else None
         self.proj = ops.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, num_frames: int, frame_vector: Tensor | None, closed: bool = False) -> Tensor:
-        """((b t), c, h, w) and the frame vectors ((b t), d) or None -> ((b t), c, h, w)."""
+    def forward(
+        self, x: Tensor, num_frames: int, frame_vector: Tensor | None, closed: bool = False, ends: Tensor | None = None
+    ) -> Tensor:
+        """((b t), c, h, w) and the frame vectors ((b t), d) or None -> ((b t), c, h, w); `ends` as of `TemporalConv`."""
         in_place = not torch.is_grad_enabled()  # the results of the norms are ours to overwrite
         h = F.silu(self.norm(self.conv(x)), in_place)
-        h = self.temporal_norm(self.temporal_conv(h, num_frames, closed))
+        h = self.temporal_norm(self.temporal_conv(h, num_frames, closed, ends))
         if self.modulation is not None and frame_vector is not None:
             h = self.modulation(h, frame_vector)
         return x + self.proj(F.silu(h, in_place))

@@ -38,7 +38,8 @@ def start_layers(
     Args:
         unet_config: of the image model.
         asked: what a configuration file says of temporal layers. Of those of `start` it gives `coordinates` to layers
-            that lack them, and changes `shared_noise` and `repeat_ends`.
+            that lack them, and changes `shared_noise`, `repeat_ends` and
+            `ends_until`.
         start: parts of a file with temporal layers.
         conv_cond: whether the layers must have the convolution of masked conditions.
         clips: frames_per_clip and fps of what is trained on, where the data says so.
@@ -73,6 +74,7 @@ def start_layers(
         coordinates=has.coordinates or (bool(asked.get("coordinates")) and has.condition_channels > 0),
         shared_noise=asked.get("shared_noise", has.shared_noise),
         repeat_ends=asked.get("repeat_ends", has.repeat_ends),
+        ends_until=asked.get("ends_until", has.ends_until),
         fresh_noise=options.fresh_noise or has.fresh_noise,
     )
     layers = new_layers(unet_config, known, options.seed)

@@ -171,7 +171,12 @@ class TrainOptions:
     moving_share: float = option(
         0.0, "share of the scenes at least whose caption names how they move", "", WORLD, least=0, most=1
     )
-    moving: str = option("", "motions or families of those scenes, set apart by commas; empty = any", "", WORLD)
+    moving: str = option(
+        "",
+        "motions or families of those scenes, set apart by commas, each as often as the world has it, or with shares as in 'spinning*3,bouncing'; empty = any",
+        "",
+        WORLD,
+    )
     stills: float = option(
         0.0, "share of the clips that are one frame, repeated: keeps single frames sharp", "", CACHED, least=0, most=1
     )

@@ -207,6 +207,22 @@ def test_a_clip_that_stands_still_has_no_ends_where_they_are_repeated(tiny):
     assert (clip - clip[:, :, :1]).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_ends_are_repeated_up_to_a_timestep_in_each_clip(tiny):
+    """Beyond it the network is that of zeros, below it that of repeated ends, also of clips in one batch."""
+    build = lambda **temporal: tiny.spacetime(trained=True, temporal={"stride": 2, **temporal})  # noqa: E731
+    zeros, repeated = build(), build(repeat_ends=True)
+    some = build(repeat_ends=True, ends_until=500)
+    inputs = tiny.inputs(clips=3, frames=8).replace(timesteps=torch.tensor([500.0, 501.0, 20.0]))
+    made = [network(*inputs) for network in (repeated, zeros)]
+    assert (made[0] - made[1]).flatten(1).abs().amax(1).min() > 1e-3
+    wanted = torch.stack([made[0][0], made[1][1], made[0][2]])
+    assert torch.allclose(some(*inputs), wanted, atol=1e-5)
+    assert "ends_until" not in zeros.temporal.config.to_dict()
+    with pytest.raises(ValueError, match="ends_until is 500, but ends are not repeated"):
+        build(ends_until=500)
+
+
 def identity(layer):
     nn.init.dirac_(layer.conv.weight)
     nn.init.zeros_(layer.conv.bias)

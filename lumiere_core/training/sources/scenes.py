@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
+import random
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -41,8 +43,12 @@ def _moving_scene(seed: int, moving: str) -> world.Scene:
     Args:
         moving: see `TrainOptions.moving`.
     """
-    wanted = wanted_scenes(moving)
-    for turn in range(64):
+    shares = wanted_scenes(moving)
+    wanted, turns = set(shares), 64
+    if len(set(shares.values())) > 1:  # rejection alone would give each as often as the world has it
+        names, weights = list(shares), list(shares.values())
+        wanted, turns = set(random.Random(mixed_seed(seed)).choices(names, weights)), 512
+    for turn in range(turns):
         scene = world.sample_scene(mixed_seed(seed ^ turn << 40) >> 2, split="train")
         motion, direction = scene.attributes["motion"], scene.attributes["direction"]
         if wanted & {motion, scene.family} if wanted else {motion, direction} != {"none"}:
@@ -51,13 +57,22 @@ def _moving_scene(seed: int, moving: str) -> world.Scene:
 
 
 @lru_cache
-def wanted_scenes(moving: str) -> frozenset[str]:
-    """Return the motions and families of `TrainOptions.moving`.
+def wanted_scenes(moving: str) -> dict[str, float]:
+    """Return the motions and families of `TrainOptions.moving` with their shares; 1 where none is said.
 
     Raises:
-        ValueError: the world has no such motion and no such family.
+        ValueError: the world has no such motion and no such family, or a share is no number above 0.
     """
-    wanted = frozenset(listed(moving))
+    shares = {}
+    for entry in listed(moving):
+        name, _, share = (part.strip() for part in entry.partition("*"))
+        try:
+            shares[name] = float(share or 1)
+        except ValueError:
+            shares[name] = math.nan
+        if not 0 < shares[name] < math.inf:
+            raise ValueError(f"moving says {entry!r}; a share is a number above 0, as in 'spinning*3,bouncing'.")
+    wanted = frozenset(shares)
     known = set(world.FAMILIES) | {
         motion for family in world.FAMILIES.values() for motion in family.attributes.get("motion", ())
     }
@@ -65,7 +80,7 @@ def wanted_scenes(moving: str) -> frozenset[str]:
         raise ValueError(
             f"moving names {sorted(wanted - known)}; motions and families of the world are {sorted(known)}."
         )
-    return wanted
+    return shares
 
 
 def _begin() -> None:
