@@ -110,7 +110,7 @@ VERBS = {
         "mini",
         "Mini",
         (sampling_flags, clips_flag, split_flag),
-        more=(("--weights", "lumiere-mini-128", "--split", "tuning"),),
+        more=(("--weights", "lumiere-mini-128"),),
     ),
     "oracle": Verb("the judge of the other verbs, on real clips", "oracle_check", "OracleCheck", (train_flag,)),
     "conditioning": Verb(

@@ -13,21 +13,22 @@ from .oracle import judge, oracle_version
 from .oracle_check import GROUPS, KEPT, accuracy_on_real_clips
 from .table import Bar, share_bar
 
-STILL = 1.5  # flicker over the real clip's
+STILL = 1.3  # flicker over the real clip's
 LEAST_CASES = 128
 TRAINED = 64  # pixels, lumiere-mini's clips
 NOTES = {
     "reporting": "Nothing was chosen on these prompts.",
-    "tuning": "The shipped temporal layers are 0.3 of one run and 0.7 of another, chosen on 13 of these prompts.",
+    "tuning": "The mix of the temporal layers was chosen on 13 of these prompts, where guidance ends on 33.",
 }
 LARGER = "Its clips, averaged 2x2, are those that lumiere-mini makes of the same noise; a seed's noise is another one at this size."
 WANTED = {
     "colour right": 0.95,
-    "shape right": 0.85,
+    "shape right": 0.90,
     "motion right": 0.90,
-    "scene family right": 0.90,
-    "period kept": 0.80,
+    "scene family right": 0.95,
+    "period kept": 0.90,
 }
+SPINS = 0.75  # of the motions the one that a small picture shows worst
 
 
 class Mini:
@@ -75,6 +76,9 @@ class Mini:
         for name, answers in groups.items():
             note = f"oracle on real clips: {real[name]}" if name in real else ""
             bars.append(share_bar(name, answers, WANTED[name], note))
+            if name == "motion right":
+                spins = [r for r in records if r["family"] == "shape" and r["motion"] == "spinning"]
+                bars.append(share_bar("  spins right", right_answers(spins, "motion"), SPINS))
         return [*bars, flicker_bar(records), *details(records)]
 
 
