@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..clips.h264 import SMALLEST, encode_video
 
-CLEAN = 0.6  # share of clips that are only averaged, as the world draws small clips
+CLEAN = 0.4  # share of clips that are only averaged, as the world draws small clips
+SENT = 0.3  # share of clips that are averaged and compressed as H.264, as most videos come
 BLURRED = 0.5  # share of the degraded clips that are blurred before they are made small
 MAX_BLUR = 3.0  # std of the Gaussian in pixels of the large clip
 MOVED = 0.25  # share of the degraded clips that are blurred along a line, as by motion while a shutter is open
@@ -38,8 +39,11 @@ def degrade(frames: Tensor, scale: int, generator: torch.Generator) -> Tensor:
     noise = torch.randn(
         frames.shape[0], frames.shape[1], frames.shape[2] // scale, frames.shape[3] // scale, generator=generator
     )
-    if chance[0] < CLEAN:
-        return F.avg_pool2d(frames, scale)
+    crf = CRF[0] + chance[5] * (CRF[1] - CRF[0])
+    if chance[0] < CLEAN + SENT:
+        low = F.avg_pool2d(frames, scale)
+        sent = chance[0] >= CLEAN and min(low.shape[-2:]) >= SMALLEST
+        return encode_video(low, crf) if sent else low
     import kornia
 
     if chance[6] < MOVED:
@@ -58,7 +62,7 @@ def degrade(frames: Tensor, scale: int, generator: torch.Generator) -> Tensor:
         low = F.interpolate(frames, scale_factor=1 / scale, mode=mode, antialias=True)
     low = (low + noise.to(low) * (chance[3] * MAX_NOISE)).clamp(-1, 1)
     if chance[4] < COMPRESSED * VIDEO and min(low.shape[-2:]) >= SMALLEST:
-        return encode_video(low, CRF[0] + chance[5] * (CRF[1] - CRF[0]))
+        return encode_video(low, crf)
     if chance[4] < COMPRESSED:
         quality = torch.tensor([QUALITY[0] + chance[5] * (QUALITY[1] - QUALITY[0])])
         low = compress((low + 1) / 2, quality.to(low)) * 2 - 1

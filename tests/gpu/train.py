@@ -1,7 +1,7 @@
 """The plan `train`: the stages that lumiere-mini needs next, in order of worth, as far as the minutes go.
 
     image128   the image model at 128x128, from the shipped one with its size doubled (`lumiere_core double`)
-    clips128   its temporal layers on clips of 2 to 96 frames, ends repeated, with masks
+    clips128   its temporal layers on clips of 2 to 96 frames, with masks
     ssr        super-resolution of frames, degraded as video is
     ssr_clips  its temporal layers, a part of the clips with noise new in each frame
 
@@ -189,8 +189,5 @@ def with_layers(spatial: Path, shipped: Path, target: Path) -> Path:
 
 
 def architecture(stage: Stage) -> dict[str, Any]:
-    """Return the recipe's architecture; convolutions over time see a clip's ends repeated."""
-    models = load_recipe("mini").models
-    if stage.stage == "ssr":
-        return models["ssr"]
-    return models["mini"] | {"temporal": {**models["mini"]["temporal"], "repeat_ends": True}}
+    """Return the recipe's architecture."""
+    return load_recipe("mini").models["ssr" if stage.stage == "ssr" else "mini"]
