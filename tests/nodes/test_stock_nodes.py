@@ -126,15 +126,18 @@ def test_freeu(host, studio):
 
 
 def test_easycache_after_ours(host, studio):
-    """It skips calls of the U-Net; the run still counts its temporal layers."""
-    unet, calls = studio.model.model.diffusion_model, []
+    """It skips calls of the U-Net, where guidance counts; the run still counts its temporal layers."""
+    guided, _, _ = host.call(
+        "LumiereLoader", checkpoint="tiny.safetensors", dtype="default", frames_per_clip=0, guidance_end=1.0
+    )
+    unet, calls = guided.model.diffusion_model, []
     hook = unet.middle_block[0].register_forward_hook(lambda *_: calls.append(1))
     try:
-        studio.sample(steps=10)
+        studio.sample(guided, steps=10)
         every = len(calls)
         calls.clear()
         (model,) = host.call(
-            "EasyCache", model=studio.model, reuse_threshold=0.9, start_percent=0.1, end_percent=0.95, verbose=False
+            "EasyCache", model=guided, reuse_threshold=0.9, start_percent=0.1, end_percent=0.95, verbose=False
         )
         assert studio.sample(model, steps=10).isfinite().all()
         assert 0 < len(calls) < every
