@@ -36,5 +36,5 @@ def end_guidance(model: comfy.model_patcher.ModelPatcher, end: float) -> comfy.m
 
 def _estimates(args: dict) -> list[Tensor]:
     return comfy.samplers.calc_cond_batch(
-        args["model"], args["conds"], args["input"], args["sigma"], args["model_options"]
+        args["model"], args["conds"], args["input"], timestep=args["sigma"], model_options=args["model_options"]
     )

@@ -94,10 +94,11 @@ def test_mini_bars_count_what_was_asked():
             **values,
         }
 
-    good = {bar.name: bar for bar in Mini.bars(None, [record() for _ in range(144)])}
+    good = {bar.name: bar for bar in Mini.bars(None, [record(), record(motion="spinning")] * 72)}
     assert all(bar.held in (None, True) for bar in good.values())
     wrong = {"family": False, "colour": False, "shape": False, "motion": False}
-    spoilt = [record(right=wrong, flicker_ratio=3.0, phase_error=0.5) for _ in range(100)]
+    of_both = {"right": wrong, "flicker_ratio": 3.0, "phase_error": 0.5}
+    spoilt = [record(**of_both), record(motion="spinning", **of_both)] * 50
     bad = {bar.name: bar for bar in Mini.bars(None, spoilt)}
     assert not any(bar.held for bar in bad.values())  # 100 cases are too few, too
 

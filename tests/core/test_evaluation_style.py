@@ -112,6 +112,7 @@ def styled(weights, lora_file, tmp_path, monkeypatch):
         frames=4,
         steps=1,
         cfg=1.0,
+        guidance_end=1.0,
         sampler="ddim",
         scheduler="karras",
     )
