@@ -12,7 +12,7 @@ from ..clips.conditioning import Condition, hold_known
 from ..clips.video import to_uint8
 from ..flags import GUIDANCE_END
 from ..nets.text_encoder import Text
-from .guidance import dynamic_threshold, guidance_ends, guided
+from .guidance import check_guidance_end, dynamic_threshold, guidance_ends, guided
 from .models import Models
 from .noise import frame_noise
 from .sampling import SAMPLERS, SCHEDULERS, OnStep, sample_ddim, sample_ddpm
@@ -45,8 +45,7 @@ class Request:
             raise ValueError(f"the size is {self.width}x{self.height} pixels; at least 1x1 is wanted.")
         if not 0 < self.denoise <= 1:
             raise ValueError(f"denoise is {self.denoise}; more than 0 and at most 1 is wanted.")
-        if not 0 <= self.guidance_end <= 1:
-            raise ValueError(f"guidance_end is {self.guidance_end}; from 0 (never) to 1 (at every step) is wanted.")
+        check_guidance_end(self.guidance_end)
         if not 0 <= self.threshold <= 1:
             raise ValueError(
                 f"the threshold is {self.threshold}; a percentile from 0 (none) to 1 is wanted, such as 0.995."

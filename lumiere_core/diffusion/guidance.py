@@ -22,6 +22,12 @@ def classifier_free(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tens
     return uncond + guidance_scale * (cond - uncond)
 
 
+def check_guidance_end(end: float) -> None:
+    """Raise ValueError for a share of the noise levels, see `guidance_ends`, that is none."""
+    if not 0 <= end <= 1:
+        raise ValueError(f"guidance_end is {end}; from 0 (never) to 1 (at every step) is wanted.")
+
+
 def guidance_ends(schedule: Schedule, end: float) -> float:
     """Return the sigma at and below which there is no guidance.
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from ..clips.video import fold, from_uint8, to_uint8, unfold
+from ..flags import GUIDANCE_END
 from ..nets.config import TemporalConfig
 from ..nets.ssr import NOISE_STREAM, augment, pooled_with_level, upsample
 from ..nets.text_encoder import Text
 from .back_projection import back_project
-from .guidance import guided
+from .guidance import check_guidance_end, guidance_ends, guided
 from .models import Models
 from .multidiffusion import OVERLAP, Window, denoise_in_windows, plan_windows, window_weights
 from .noise import frame_noise
@@ -59,10 +60,12 @@ class UpscaleRequest:
     noise_augmentation: float = 0.0  # share of the largest trained noise on the small clip
     scheduler: str = "karras"
     back_projection: int | None = None  # iterations, see `back_project`; None = as the weights' configuration says
+    guidance_end: float = GUIDANCE_END  # share of the noise levels, from the strongest on, at which cfg counts
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"got {self.steps} steps; at least 1 is wanted.")
+        check_guidance_end(self.guidance_end)
         if self.noise not in NOISES:
             raise ValueError(f"noise is {self.noise!r}; one of {NOISES} is wanted.")
         if not 0 <= self.noise_augmentation <= 1:
@@ -92,7 +95,11 @@ def upscale(models: Models, frames: Tensor, request: UpscaleRequest) -> Tensor:
     text, negative = texts.at(slice(0, 1)), texts.at(slice(1, 2))
     size = (c, h * config.scale, w * config.scale)
 
+    unguided = guidance_ends(schedule, request.guidance_end)
+
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        scale = request.cfg if sigma.max() > unguided else 1.0
+
         def one_window(part: Tensor, window: Window) -> Tensor:
             enlarged = unfold(upsample(low[list(window)], config.scale), len(window))
             place = {"numbers": torch.tensor(window), "clip_frames": t}
@@ -100,7 +107,7 @@ def upscale(models: Models, frames: Tensor, request: UpscaleRequest) -> Tensor:
             def estimate(words: Text) -> Tensor:
                 return denoiser(part, sigma, words, low=enlarged, **place)
 
-            return guided(estimate, text, negative, request.cfg)
+            return guided(estimate, text, negative, scale)
 
         return denoise_in_windows(one_window, x, windows, weights)
 
