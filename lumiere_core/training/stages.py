@@ -33,6 +33,7 @@ from .options import TrainOptions
 from .parts import DeltasPart, DetailsPart, ImagePart, Part, TemporalPart, TextPart, UpscalerPart, new_unet
 from .photographs import Photographs
 from .run import ReadingRun, Run
+from .sources.base import Source
 from .sources.cached import CachedClips, CachedClipsForLoRA
 from .sources.cached_crops import CachedCrops
 from .sources.captions import Captions
@@ -146,6 +147,7 @@ def world_clips_run(stage: str, models: Models, options: TrainOptions) -> Run:
     conditional = stage == "condition"
     part = TemporalPart(models, options, conditional, [options.height, options.width])
     source = WorldClips(options, models.encode, conditional)
+    _check_moves(source)
     known = previews.every_other_begins if conditional else previews.nothing_known
     sheet = _sheet(part, options, options.num_frames, prompts=previews.MOVING_PROMPTS, known=known)
     return Run(stage, options, source, part=part, preview=sheet)
@@ -158,6 +160,7 @@ def cached_clips_run(stage: str, models: Models, clips: Clips, options: TrainOpt
         source = CachedCrops(options, clips, stride)
     else:
         source = CachedClips(options, clips, stride, conditional)
+    _check_moves(source)
     ratio = clips.cache.backbone["ratio"]
     shapes = {tuple(clip.shape[2:]) for clip in clips.flat}
     size = [side * ratio for side in shapes.pop()] if len(shapes) == 1 and stage != "ssr" else None
@@ -180,6 +183,7 @@ def motion_lora_run(stage: str, files: Files, options: TrainOptions, config: Con
 def lora_clips_run(stage: str, models: Models, clips: Clips, options: TrainOptions) -> Run:
     """Return the run of a motion LoRA for temporal layers that are there, on clips of a cache."""
     source = CachedClipsForLoRA(options, clips, models.temporal.total_stride)
+    _check_moves(source)
     about, sheet = _about(models, clips, source, options), partial(previews.clips_sheet, models, source, options.device)
     return Run(stage, options, source, part=MotionLoRAPart(models, options), preview=sheet, about=about)
 
@@ -298,6 +302,14 @@ def _frozen_dtype(options: TrainOptions) -> torch.dtype:
     """On a GPU the frozen weights may be kept in half precision; a CPU's kernels want one kind."""
     half = options.precision == "bfloat16" and torch.device(options.device).type != "cpu"
     return torch.bfloat16 if half else torch.float32
+
+
+def _check_moves(source: Source) -> None:
+    if source.frames() < 2:
+        raise ValueError(
+            "a sample would have 1 frame, in which temporal layers do not run: nothing would be learnt. Set num_frames to 2 "
+            "or more, or to 0 for whole clips, and prepare clips of 2 frames or more."
+        )
 
 
 def _about(models: Models, clips: Clips, source: CachedClips, options: TrainOptions) -> str:

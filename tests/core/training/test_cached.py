@@ -151,6 +151,8 @@ def test_shorter_windows_are_cut_out_of_the_clips(make):
     assert len(firsts) > 2
     with pytest.raises(ValueError, match="--num-frames is 9, but the clips of the cache have 8"):
         make(changed(num_frames=9))
+    with pytest.raises(ValueError, match="1 frame, in which temporal layers do not run"):
+        make(changed(num_frames=1))
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(make, tmp_path):
