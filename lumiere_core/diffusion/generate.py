@@ -12,7 +12,7 @@ from ..clips.conditioning import Condition, hold_known
 from ..clips.video import to_uint8
 from ..flags import GUIDANCE_END
 from ..nets.text_encoder import Text
-from .guidance import check_guidance_end, dynamic_threshold, guidance_ends, guided
+from .guidance import check_guidance_end, dynamic_threshold, guidance_ends, guidance_scale_at, guided
 from .models import Models
 from .noise import frame_noise
 from .sampling import SAMPLERS, SCHEDULERS, OnStep, sample_ddim, sample_ddpm
@@ -122,7 +122,7 @@ def generate(
         def estimate(words: Text) -> Tensor:
             return denoiser(x, sigma, words, seen, **more)
 
-        denoised = guided(estimate, text, negative, request.cfg if sigma.max() > unguided else 1.0)
+        denoised = guided(estimate, text, negative, guidance_scale_at(sigma, request.cfg, unguided))
         if request.threshold:
             denoised = dynamic_threshold(denoised, request.threshold)
         if keep_copy is not None:

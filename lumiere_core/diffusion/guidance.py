@@ -42,6 +42,11 @@ def guidance_ends(schedule: Schedule, end: float) -> float:
     return 0.0 if end >= 1 else schedule.sigma(torch.tensor((1 - end) * (schedule.steps - 1))).item()
 
 
+def guidance_scale_at(sigma: Tensor, guidance_scale: float, ends: float) -> float:
+    """Return the guidance scale at (b,) sigmas, with guidance down to `ends`."""
+    return guidance_scale if sigma.max() > ends else 1.0
+
+
 def guided(estimate: Callable[[Text], Tensor], text: Text, negative: Text, guidance_scale: float) -> Tensor:
     """Return the guided estimate of what `estimate` makes of a text; it is asked once where the scale is 1.
 

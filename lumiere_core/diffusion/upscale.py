@@ -13,7 +13,7 @@ from ..nets.config import TemporalConfig
 from ..nets.ssr import NOISE_STREAM, augment, pooled_with_level, upsample
 from ..nets.text_encoder import Text
 from .back_projection import back_project
-from .guidance import check_guidance_end, guidance_ends, guided
+from .guidance import check_guidance_end, guidance_ends, guidance_scale_at, guided
 from .models import Models
 from .multidiffusion import OVERLAP, Window, denoise_in_windows, plan_windows, window_weights
 from .noise import frame_noise
@@ -98,7 +98,7 @@ def upscale(models: Models, frames: Tensor, request: UpscaleRequest) -> Tensor:
     unguided = guidance_ends(schedule, request.guidance_end)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        scale = request.cfg if sigma.max() > unguided else 1.0
+        scale = guidance_scale_at(sigma, request.cfg, unguided)
 
         def one_window(part: Tensor, window: Window) -> Tensor:
             enlarged = unfold(upsample(low[list(window)], config.scale), len(window))

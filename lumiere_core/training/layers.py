@@ -38,8 +38,7 @@ def start_layers(
     Args:
         unet_config: of the image model.
         asked: what a configuration file says of temporal layers. Of those of `start` it gives `coordinates` to layers
-            that lack them, and changes `shared_noise`, `repeat_ends` and
-            `ends_until`.
+            that lack them, and changes `shared_noise`, `repeat_ends` and `ends_until`.
         start: parts of a file with temporal layers.
         conv_cond: whether the layers must have the convolution of masked conditions.
         clips: frames_per_clip and fps of what is trained on, where the data says so.

@@ -45,7 +45,7 @@ def _moving_scene(seed: int, moving: str) -> world.Scene:
     """
     shares = wanted_scenes(moving)
     wanted, turns = set(shares), 64
-    if len(set(shares.values())) > 1:  # rejection alone would give each as often as the world has it
+    if "*" in moving:  # rejection alone would give each as often as the world has it
         names, weights = list(shares), list(shares.values())
         wanted, turns = set(random.Random(mixed_seed(seed)).choices(names, weights)), 512
     for turn in range(turns):
